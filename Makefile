@@ -1,0 +1,60 @@
+# Two commands do everything on a new machine:  make demo   and   make test
+# Needed beforehand: Python >= 3.10, a Rust toolchain (https://rustup.rs), make, package indexes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench wheel clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 4 minutes)
+	@echo "==> ucmkd demo"
+	@$(BIN)/ucmkd demo $(ARGS)
+
+test: $(VENV)/.built-test  ## Build if needed, then every Python and Rust test
+	@echo "==> Python tests"
+	@$(BIN)/python -m pytest $(ARGS)
+	@echo "==> Rust tests (without Python)"
+	@cargo test --locked --no-default-features
+
+lint: $(VENV)/.built-test  ## ruff, mypy, cargo fmt, clippy (warnings are errors)
+	@echo "==> ruff";   $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "==> mypy";   $(BIN)/mypy
+	@echo "==> rustfmt"; cargo fmt --all --check
+	@echo "==> clippy"; cargo clippy --locked --all-targets -- -D warnings
+	@cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+format: $(VENV)/.built-test  ## Format Python and Rust
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --all
+
+bench: $(VENV)/.built-bench  ## Time against the peers (installs them)
+	@$(BIN)/python -m pytest benches $(ARGS)
+
+wheel: $(VENV)/.environment  ## Build sdist and wheel into dist/
+	@$(BIN)/maturin build --release --sdist --out dist
+
+clean:  ## Remove everything that was built
+	rm -rf $(VENV) target dist python/ucmkd/*.so
+
+# One environment; a stamp for each set of extras, renewed when what it depends on changes.
+$(VENV)/.environment:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python >= 3.10 is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@echo "==> creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip 'maturin>=1.12.1,<2'
+	@touch $@
+
+$(VENV)/.built-train: EXTRAS = train
+$(VENV)/.built-test:  EXTRAS = test,lint
+$(VENV)/.built-bench: EXTRAS = test,bench
+$(VENV)/.built-%: $(VENV)/.environment pyproject.toml $(RUST)
+	@echo "==> installing ucmkd[$(EXTRAS)] (PyTorch is large: a few minutes the first time) and compiling the Rust kernels"
+	@$(BIN)/maturin develop --release --locked --extras $(EXTRAS)
+	@touch $@

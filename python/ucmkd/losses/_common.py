@@ -1,0 +1,47 @@
+"""What the losses share: the final reduction, and modules that only carry options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ucmkd.ops import _check
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def reduce(value: Tensor, reduction: str) -> Tensor:
+    """Mean, sum, or the values as they are (a 0-d tensor stays one)."""
+    _check.one_of(reduction, REDUCTIONS, "reduction")
+    if reduction == "none" or value.dim() == 0:
+        return value
+    return value.mean() if reduction == "mean" else value.sum()
+
+
+class OptionModule(nn.Module):
+    """An ``nn.Module`` whose options are shown by ``repr`` and passed on at every call.
+
+    Options that are an ``nn.Parameter`` (a learned ε, say) are registered, so that an optimiser
+    and ``.to(device)`` see them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._names = tuple(options)
+        for name, value in options.items():
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def options(self) -> dict[str, Any]:
+        """The options as keywords of the function."""
+        return {name: getattr(self, name) for name in self._names}
+
+    def extra_repr(self) -> str:
+        shown = {
+            k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in self.options().items()
+        }
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())

@@ -1,0 +1,215 @@
+"""Checks of arguments: every error names the argument, what came, and what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Number = float | int | Tensor
+Reach = Number | None | tuple[Number | None, Number | None]
+
+
+def points(value: Tensor, name: str) -> Tensor:
+    """Points ``(n, d)`` or ``(B, n, d)``, floating, not empty."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating (float16, bfloat16, float32 or float64); got {value.dtype}"
+        )
+    if value.dim() not in (2, 3):
+        raise ValueError(f"{name} must have shape (n, d) or (B, n, d); got {tuple(value.shape)}")
+    if 0 in value.shape:
+        raise ValueError(f"{name} must not be empty; got shape {tuple(value.shape)}")
+    return value
+
+
+def pair(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
+    """Two clouds in one space: same rank, batch, width and device."""
+    points(x, x_name)
+    points(y, y_name)
+    if x.dim() != y.dim():
+        raise ValueError(
+            f"{x_name} and {y_name} must both be (n, d) or both (B, n, d); "
+            f"got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"{x_name} and {y_name} must have the same width; got {x.shape[-1]} and "
+            f"{y.shape[-1]} (map one to the other's width with a learned projector)"
+        )
+    if x.dim() == 3 and x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"{x_name} and {y_name} must have the same batch size; "
+            f"got {x.shape[0]} and {y.shape[0]}"
+        )
+    same_device(x, y, x_name, y_name)
+
+
+def same_device(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
+    """Both tensors lie on one device."""
+    if x.device != y.device:
+        raise ValueError(
+            f"{x_name} and {y_name} must be on one device; got {x.device} and {y.device}"
+        )
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any input is float64, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def finite(value: Tensor, name: str) -> None:
+    """No NaN and no infinity."""
+    # The sum is finite iff every entry is, barring overflow: one cheap pass, then the exact test.
+    if torch.isfinite(value.detach().sum()):
+        return
+    bad = ~torch.isfinite(value.detach())
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite; got {count} NaN or infinite entries, the first at "
+            f"index {first} (check_finite=False skips this test)"
+        )
+
+
+def weight(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor) -> Tensor | None:
+    """Masses ``(B, n)``, non-negative, not all zero; ``(n,)`` is accepted for a single problem."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or None; got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be floating; got {value.dtype}")
+    same_device(like, value, "the points", name)
+    given = tuple(value.shape)
+    if value.dim() == 1 and value.shape[0] == shape[1]:
+        value = value.unsqueeze(0).expand(shape)
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape ({shape[1]},) or {shape}; got {given}")
+    if torch.compiler.is_compiling():
+        return value
+    data = value.detach()
+    if not bool((data >= 0).all()):
+        raise ValueError(f"{name} must be non-negative and not NaN; got {float(data.min())} in it")
+    mass = data.sum(-1)
+    if not bool((mass > 0).all()) or not bool(torch.isfinite(mass).all()):
+        raise ValueError(f"{name} must have a positive finite sum; got {mass.tolist()}")
+    return value
+
+
+def label(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor) -> Tensor | None:
+    """Integer labels ``(B, n)``; ``(n,)`` is accepted for a single problem."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or None; got {type(value).__name__}")
+    if value.is_floating_point() or value.is_complex():
+        raise TypeError(f"{name} must be an integer tensor; got {value.dtype}")
+    same_device(like, value, "the points", name)
+    given = tuple(value.shape)
+    if value.dim() == 1 and value.shape[0] == shape[1]:
+        value = value.unsqueeze(0).expand(shape)
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape ({shape[1]},) or {shape}; got {given}")
+    return value.to(torch.int64).contiguous()
+
+
+def potential(
+    value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor, dtype: torch.dtype
+) -> Tensor | None:
+    """A warm start ``(B, n)`` or ``(n,)``."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating torch.Tensor or None; got {type(value)}")
+    same_device(like, value, "the points", name)
+    given = tuple(value.shape)
+    if value.dim() == 1 and value.shape[0] == shape[1]:
+        value = value.unsqueeze(0).expand(shape)
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape ({shape[1]},) or {shape}; got {given}")
+    return value.detach().to(dtype).contiguous()
+
+
+def scalar(
+    value: Number, name: str, like: Tensor, batch: int, *, minimum: float, strict: bool
+) -> Tensor:
+    """A number or a 0-d (or ``(B,)``) tensor as ``(B,)`` float64, checked against a minimum."""
+    accepted = f"{'> ' if strict else '>= '}{minimum:g}"
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be a number or a floating tensor; got {value.dtype}")
+        if value.dim() > 1 or (value.dim() == 1 and value.shape[0] not in (1, batch)):
+            raise ValueError(
+                f"{name} must be a number, a 0-d tensor or of shape ({batch},); "
+                f"got shape {tuple(value.shape)}"
+            )
+        same_device(like, value, "the points", name)
+        if not torch.compiler.is_compiling():
+            data = value.detach()
+            bad = ~(data > minimum if strict else data >= minimum)
+            if bool(bad.any()):
+                raise ValueError(f"{name} must be {accepted}; got {data.tolist()}")
+        return value.to(torch.float64).expand(batch)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a floating tensor; got {type(value).__name__}")
+    if not (value > minimum if strict else value >= minimum):
+        raise ValueError(f"{name} must be {accepted}; got {value}")
+    return torch.full((batch,), float(value), dtype=torch.float64, device=like.device)
+
+
+def reach_pair(value: Reach, like: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """``reach`` as two ``(B,)`` tensors, infinity where strict."""
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise ValueError(f"reach must be None, a number or a pair; got {len(value)} entries")
+        sides = value
+    else:
+        sides = (value, value)
+    first, second = (
+        torch.full((batch,), torch.inf, dtype=torch.float64, device=like.device)
+        if side is None
+        else scalar(side, "reach", like, batch, minimum=0.0, strict=True)
+        for side in sides
+    )
+    return first, second
+
+
+def equal_mass(
+    reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_name: str
+) -> None:
+    """With two strict marginals the masses must agree."""
+    strict = reach is None or (isinstance(reach, tuple) and reach[0] is None and reach[1] is None)
+    if not strict or (a is None and b is None) or torch.compiler.is_compiling():
+        return
+    first = 1.0 if a is None else a.detach().double().sum(-1)
+    second = 1.0 if b is None else b.detach().double().sum(-1)
+    gap = torch.as_tensor(first - second).abs()
+    if bool((gap > 1e-4 * torch.as_tensor(first)).any()):
+
+        def show(mass: Tensor | float) -> object:
+            return mass.tolist() if isinstance(mass, Tensor) else mass
+
+        raise ValueError(
+            f"{a_name} and {b_name} must have the same mass when reach is None; got sums "
+            f"{show(first)} and {show(second)} (no weights means mass 1). Normalise them, or "
+            "give a reach"
+        )
+
+
+def stopping(tol: float, max_iter: int) -> None:
+    """The solver's stopping rule."""
+    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not tol >= 0:
+        raise ValueError(f"tol must be a number >= 0; got {tol!r}")
+    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or max_iter < 1:
+        raise ValueError(f"max_iter must be an integer >= 1; got {max_iter!r}")
+
+
+def one_of(value: str, choices: Sequence[str], name: str) -> None:
+    """A word from a list."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")

@@ -1,0 +1,259 @@
+"""Sinkhorn for a precomputed cost matrix: ``ucmkd.ops.sinkhorn_cost`` and ``ucmkd::sinkhorn_cost``.
+
+The same solver as :mod:`ucmkd.ops.sinkhorn`; the envelope gradient to the matrix is the plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ucmkd import _backend, reference
+from ucmkd.ops import _check
+from ucmkd.ops._check import Number, Reach
+from ucmkd.ops.sinkhorn import SinkhornOutput, _numpy, _reach_gradient
+
+
+@torch.library.custom_op("ucmkd::sinkhorn_cost", mutates_args=())
+def sinkhorn_cost_op(
+    matrix: Tensor,
+    x_weight: Tensor | None,
+    y_weight: Tensor | None,
+    x_potential: Tensor | None,
+    y_potential: Tensor | None,
+    epsilon: Tensor,
+    reach_x: Tensor,
+    reach_y: Tensor,
+    tol: float,
+    max_iter: int,
+    want_plan: bool,
+    accelerate: bool,
+    backend: str,
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
+]:  # fmt: skip
+    """value, f, g, iterations, residual, converged, row, column, transport, plan."""
+    if backend == "rust":
+        out = _backend.rust().sinkhorn_cost(
+            _numpy(matrix),
+            _numpy(x_weight),
+            _numpy(y_weight),
+            _numpy(x_potential),
+            _numpy(y_potential),
+            _numpy(epsilon),
+            _numpy(reach_x),
+            _numpy(reach_y),
+            tol,
+            max_iter,
+            want_plan,
+            accelerate,
+            torch.get_num_threads(),
+        )
+        tensors = [torch.from_numpy(array) for array in out]
+        del tensors[6]  # the scale, 1 here
+        for i in (0, 4, 8):
+            tensors[i] = tensors[i].to(matrix.dtype)
+        return tuple(tensors)  # type: ignore[return-value]
+    batch, n, m = matrix.shape
+    start = matrix.new_zeros((batch, m)) if y_potential is None else y_potential
+    with torch.no_grad():
+        s, plan = reference.solve_dense(
+            matrix,
+            None,
+            matrix.new_full((batch, n), 1 / n) if x_weight is None else x_weight,
+            matrix.new_full((batch, m), 1 / m) if y_weight is None else y_weight,
+            torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0),
+            epsilon.to(matrix.dtype),
+            reach_x.to(matrix.dtype),
+            reach_y.to(matrix.dtype),
+            torch.zeros_like(epsilon, dtype=matrix.dtype),
+            symmetric=False,
+            relative=False,
+            tol=tol,
+            max_iter=max_iter,
+        )
+    return (*s[:6], s.row, s.column, s.transport, plan if want_plan else matrix.new_empty(0))
+
+
+@sinkhorn_cost_op.register_fake
+def _(  # type: ignore[no-untyped-def]
+    matrix, x_weight, y_weight, x_potential, y_potential, epsilon, reach_x, reach_y, tol,
+    max_iter, want_plan, accelerate, backend,
+):  # fmt: skip
+    batch, n, m = matrix.shape
+
+    def new(*shape: int, dtype: torch.dtype = matrix.dtype) -> Tensor:
+        return matrix.new_empty(shape, dtype=dtype)
+
+    return (
+        new(batch), new(batch, n), new(batch, m), new(batch, dtype=torch.int64), new(batch),
+        new(batch, dtype=torch.bool), new(batch, n), new(batch, m), new(batch),
+        new(batch, n, m) if want_plan else new(0),
+    )  # fmt: skip
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, a, b, _, _, epsilon, reach_x, reach_y = inputs[:8]
+    _, f, g, _, _, _, row, column, transport, plan = output
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(f, g, row, column, transport, plan, a, b, epsilon, reach_x, reach_y)
+
+
+def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    none: list[Tensor | None] = [None] * 13
+    if grad_value is None:
+        return tuple(none)
+    f, g, row, column, transport, plan, a, b, epsilon, reach_x, reach_y = ctx.saved_tensors
+    need = ctx.needs_input_grad
+    if need[0]:
+        if plan.numel() == 0:
+            raise RuntimeError("ucmkd::sinkhorn_cost was run with want_plan=False")
+        none[0] = grad_value[:, None, None] * plan
+    gv = grad_value.double()
+    f, g, row, column = (t.double() for t in (f, g, row, column))
+    a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()
+    b_ = torch.full_like(g, 1 / g.shape[-1]) if b is None else b.double()
+    mass_a, mass_b = a_.sum(-1, keepdim=True), b_.sum(-1, keepdim=True)
+    eps = epsilon.unsqueeze(-1)
+    if need[1] and a is not None:
+        grad = reference.dual_term(f, reach_x) - eps * (row - mass_b)
+        none[1] = (gv.unsqueeze(-1) * grad).to(a.dtype)
+    if need[2] and b is not None:
+        grad = reference.dual_term(g, reach_y) - eps * (column - mass_a)
+        none[2] = (gv.unsqueeze(-1) * grad).to(b.dtype)
+    if need[5]:
+        rows, columns = a_ * row, b_ * column
+        entropy = ((rows * f).sum(-1) + (columns * g).sum(-1) - transport.double()) / epsilon
+        none[5] = gv * (entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1))
+    if need[6]:
+        none[6] = gv * _reach_gradient(a_, f, reach_x)
+    if need[7]:
+        none[7] = gv * _reach_gradient(b_, g, reach_y)
+    return tuple(none)
+
+
+sinkhorn_cost_op.register_autograd(_backward, setup_context=_setup)
+for _device in ("cpu", "cuda"):
+    sinkhorn_cost_op.register_autocast(_device, torch.float32)
+
+
+def _solve(
+    cost_matrix: Tensor,
+    epsilon: Number,
+    x_weight: Tensor | None,
+    y_weight: Tensor | None,
+    reach: Reach,
+    x_potential: Tensor | None,
+    y_potential: Tensor | None,
+    tol: float,
+    max_iter: int,
+    want_plan: bool | None,
+    accelerate: bool,
+    backend: str,
+) -> tuple[tuple[Tensor, ...], bool]:
+    _check.stopping(tol, max_iter)
+    _check.points(cost_matrix, "cost_matrix")
+    single = cost_matrix.dim() == 2
+    matrix = cost_matrix.unsqueeze(0) if single else cost_matrix
+    batch, n, m = matrix.shape
+    dtype = _check.compute_dtype(matrix)
+    a = _check.weight(x_weight, (batch, n), "x_weight", matrix)
+    b = _check.weight(y_weight, (batch, m), "y_weight", matrix)
+    _check.equal_mass(reach, a, b, "x_weight", "y_weight")
+    eps = _check.scalar(epsilon, "epsilon", matrix, batch, minimum=0.0, strict=True)
+    reach_x, reach_y = _check.reach_pair(reach, matrix, batch)
+    if want_plan is None:
+        want_plan = torch.is_grad_enabled() and matrix.requires_grad
+    chosen = _backend.choose(backend, matrix.device, dtype, supported=("rust", "torch"))
+    out = sinkhorn_cost_op(
+        matrix.to(dtype),
+        None if a is None else a.to(dtype),
+        None if b is None else b.to(dtype),
+        _check.potential(x_potential, (batch, n), "x_potential", matrix, dtype),
+        _check.potential(y_potential, (batch, m), "y_potential", matrix, dtype),
+        eps,
+        reach_x,
+        reach_y,
+        float(tol),
+        max_iter,
+        want_plan,
+        accelerate,
+        chosen,
+    )
+    return out, single
+
+
+def sinkhorn_cost(
+    cost_matrix: Tensor,
+    *,
+    epsilon: Number,
+    x_weight: Tensor | None = None,
+    y_weight: Tensor | None = None,
+    reach: Reach = None,
+    x_potential: Tensor | None = None,
+    y_potential: Tensor | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    accelerate: bool = True,
+    backend: str = "auto",
+) -> SinkhornOutput:
+    """Entropic optimal transport for a given cost matrix.
+
+    The value is differentiable to ``cost_matrix`` (the gradient is the plan), the weights,
+    ``epsilon`` and ``reach``.
+
+    Args:
+        cost_matrix: ``(n, m)`` or ``(B, n, m)``, finite, of any sign.
+        epsilon: Regularisation ε > 0 in units of the cost.
+        x_weight: Masses of the rows, default ``1/n``.
+        y_weight: Masses of the columns, default ``1/m``.
+        reach: As in :func:`ucmkd.ops.sinkhorn`.
+        x_potential: Warm start (unused by the two-sided solver; ``y_potential`` determines it).
+        y_potential: Warm start.
+        tol: Tolerance of the marginal residual.
+        max_iter: Most iterations.
+        accelerate: Anderson acceleration, where the backend has it.
+        backend: ``"auto"``, ``"rust"`` or ``"torch"``.
+
+    Returns:
+        A :class:`SinkhornOutput`.
+
+    Raises:
+        TypeError: The matrix is not a floating tensor.
+        ValueError: Shapes, weights, masses or ε that are not accepted.
+    """
+    out, single = _solve(
+        cost_matrix, epsilon, x_weight, y_weight, reach, x_potential, y_potential, tol, max_iter,
+        None, accelerate, backend,
+    )  # fmt: skip
+    output = SinkhornOutput(*out[:6])
+    return SinkhornOutput(*(t.squeeze(0) for t in output)) if single else output
+
+
+def transport_plan_cost(
+    cost_matrix: Tensor,
+    *,
+    epsilon: Number,
+    x_weight: Tensor | None = None,
+    y_weight: Tensor | None = None,
+    reach: Reach = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    accelerate: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """The optimal plan for a given cost matrix, detached: ``(n, m)`` or ``(B, n, m)``.
+
+    Arguments and errors as in :func:`sinkhorn_cost`. Its column sums are exact, its row sums up
+    to the residual.
+    """
+    with torch.no_grad():
+        out, single = _solve(
+            cost_matrix.detach() if isinstance(cost_matrix, Tensor) else cost_matrix,
+            epsilon, x_weight, y_weight, reach, None, None, tol, max_iter, True, accelerate,
+            backend,
+        )  # fmt: skip
+    return out[-1].squeeze(0) if single else out[-1]
