@@ -18,6 +18,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._once import once
 from ucmkd.ops.sinkhorn import _numpy
 
 KERNELS = ("gaussian",)
@@ -113,7 +114,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         if saved.numel() == 0:
             raise RuntimeError("ucmkd::mmd was run without the gradient that is now needed")
         factor = grad_value.reshape(-1, *[1] * (saved.dim() - 1)).to(saved.dtype)
-        none[i] = factor * saved
+        none[i] = once(factor * saved)
     return tuple(none)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._once import once
 
 
 class SinkhornOutput(NamedTuple):
@@ -200,7 +201,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
             raise RuntimeError("ucmkd::sinkhorn was run with want_y=False and y needs a gradient")
         none[1] = grad_value[:, None, None] * gy
     if not (need[2] or need[3] or any(need[8:12])):
-        return tuple(none)
+        return tuple(g if g is None else once(g) for g in none)
     gv = grad_value.double()
     f, g, row, column, scale = (t.double() for t in (f, g, row, column, scale))
     a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()
@@ -228,7 +229,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         none[10] = gv * scale * _reach_gradient(b_, g, rho_y)
     if need[11]:
         none[11] = gv * scale * mismatch.double()
-    return tuple(none)
+    return tuple(g if g is None else once(g) for g in none)
 
 
 sinkhorn_op.register_autograd(_backward, setup_context=_setup)

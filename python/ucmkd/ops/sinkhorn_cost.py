@@ -13,6 +13,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._once import once
 from ucmkd.ops.sinkhorn import SinkhornOutput, _numpy, _reach_gradient
 
 
@@ -132,7 +133,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         none[6] = gv * _reach_gradient(a_, f, reach_x)
     if need[7]:
         none[7] = gv * _reach_gradient(b_, g, reach_y)
-    return tuple(none)
+    return tuple(g if g is None else once(g) for g in none)
 
 
 sinkhorn_cost_op.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,108 @@
+"""Distillation methods, one file each, on one small interface.
+
+``create(name, student, ...)`` makes one; ``METHODS`` lists them; ``options(name)`` lists what a
+method can be told. A new method is a subclass of :class:`Method` with a ``name``, entered with
+:func:`register`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
+from ucmkd.methods.feature_kd import FeatureKD, LabelAware
+from ucmkd.methods.joint_alignment import JointAlignment
+from ucmkd.methods.self_labelling import SelfLabelling
+from ucmkd.methods.ucmkd import UCMKD
+from ucmkd.methods.vanilla_kd import VanillaKD
+from ucmkd.models import Student
+
+METHODS: dict[str, type[Method]] = {}
+
+#: What the trainer supplies; everything else of a method's signature is an option of the user.
+SUPPLIED = frozenset({"student", "teacher_head", "teacher_width", "num_classes", "class_prior"})
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Enter a method under its ``name``; usable as a class decorator.
+
+    Raises:
+        ValueError: It has no name, or the name is taken by another class.
+    """
+    if not method.name:
+        raise ValueError(f"{method.__name__} has no name")
+    if METHODS.get(method.name, method) is not method:
+        raise ValueError(f"the name {method.name!r} is taken by {METHODS[method.name].__name__}")
+    METHODS[method.name] = method
+    return method
+
+
+for _method in (
+    CrossEntropy,
+    FeatureKD,
+    LabelAware,
+    JointAlignment,
+    SelfLabelling,
+    PriorOnly,
+    VanillaKD,
+    UCMKD,
+):
+    register(_method)
+
+
+def _class_of(name: str) -> type[Method]:
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.0)
+        raise ValueError(
+            f"unknown method {name!r}; did you mean {near[0]!r}? Known: {', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+def _arguments(method: type[Method]) -> dict[str, Any]:
+    """Keyword arguments and defaults, over all base classes; a subclass's default counts."""
+    found: dict[str, Any] = {}
+    for cls in method.__mro__:
+        if not issubclass(cls, Method) or "__init__" not in cls.__dict__:
+            continue
+        for parameter in inspect.signature(cls.__init__).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                found.setdefault(parameter.name, parameter.default)
+    return found
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a method and their defaults.
+
+    Raises:
+        ValueError: Unknown method; names the nearest.
+    """
+    return {k: v for k, v in _arguments(_class_of(name)).items() if k not in SUPPLIED}
+
+
+def create(name: str, student: Student, **kwargs: Any) -> Method:
+    """Make a method by its name.
+
+    Args:
+        name: A key of :data:`METHODS`.
+        student: The model to train.
+        **kwargs: ``num_classes``, ``teacher_head``, ``teacher_width``, ``class_prior``
+            (:class:`Method`) and the method's options (:func:`options`).
+
+    Raises:
+        ValueError: Unknown method; names the nearest.
+        TypeError: Unknown option; names the nearest.
+    """
+    method = _class_of(name)
+    known = _arguments(method)
+    for key in kwargs:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise TypeError(f"{name} has no option {key!r}; did you mean {near[0]!r}?")
+    return method(student, **kwargs)
+
+
+__all__ = ["METHODS", "Batch", "Method", "create", "options", "register"]

@@ -1,0 +1,249 @@
+"""The interface of every distillation method: a batch in, named losses out.
+
+A method owns the student and whatever must be trained beside it (a projector); the trainer only
+ever calls :meth:`Method.backward` and :meth:`Method.predict`, so a new method needs no change
+anywhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ucmkd.methods.parts import checked_prior
+from ucmkd.methods.placebo import derangement, permute_columns
+from ucmkd.models import Student, head_module
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees; every tensor on the same device.
+
+    Attributes:
+        student: Labelled student inputs ``(n, ...)``.
+        student_label: Their classes ``(n,)``, int64.
+        teacher_feature: Features ``(m, d_T)`` of the frozen teacher, on samples from its own
+            loader: row i of the teacher has nothing to do with row i of the student.
+        teacher_logits: Logits ``(m, C)`` of the same samples.
+        teacher_label: Classes ``(m,)`` of the same samples.
+        unlabelled: Student inputs ``(u, ...)`` without labels.
+        unlabelled_teacher_feature: Features ``(v, d_T)`` of a second draw of the teacher, at the
+            teacher's natural class frequencies, to be aligned with ``unlabelled``.
+        unlabelled_teacher_logits: Logits ``(v, C)`` of that draw.
+        unlabelled_teacher_label: Classes ``(v,)`` of that draw.
+        paired: Student inputs ``(p, ...)`` that were measured in the teacher's modality too.
+        paired_teacher_feature: Features ``(p, d_T)`` of the teacher on the same samples, row by
+            row.
+        paired_teacher_logits: Logits ``(p, C)`` of the teacher on the same samples.
+        paired_label: Classes ``(p,)``, or None for unlabelled pairs.
+    """
+
+    student: Tensor
+    student_label: Tensor
+    teacher_feature: Tensor | None = None
+    teacher_logits: Tensor | None = None
+    teacher_label: Tensor | None = None
+    unlabelled: Tensor | None = None
+    unlabelled_teacher_feature: Tensor | None = None
+    unlabelled_teacher_logits: Tensor | None = None
+    unlabelled_teacher_label: Tensor | None = None
+    paired: Tensor | None = None
+    paired_teacher_feature: Tensor | None = None
+    paired_teacher_logits: Tensor | None = None
+    paired_label: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: t.to(device) for k, t in given.items() if t is not None})
+
+
+class Method(nn.Module):
+    """A student in training under one rule.
+
+    Subclasses implement :meth:`terms` and :meth:`weights`. What must be trained besides the
+    student is a submodule made in ``__init__``, so :meth:`trainable` is complete before the
+    optimiser is built.
+
+    Attributes tell the trainer what to draw: ``needs_teacher`` (a trained teacher, and a draw of
+    it in each batch), ``needs_unlabelled`` (unlabelled student inputs; with ``needs_teacher``
+    also the teacher's second draw, the ``unlabelled_teacher_`` fields), ``paired`` (pairs are
+    needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
+    labelled student batch and the teacher batch have the same class counts), ``needs_prior``
+    (``class_prior`` must be given), ``needs_head`` (``teacher_head`` must be given). Read them
+    from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
+    without which a step fails.
+
+    With ``placebo=True`` the teacher's class names are permuted by a fixed permutation without
+    fixed points, consistently in its labels, the columns of its logits and its head's outputs.
+    ``class_prior`` is not permuted and methods keep it as the class masses they use, so only the
+    teacher's knowledge becomes wrong, not the class frequencies: a gain that the placebo shares
+    did not come from what the teacher knows.
+
+    Args:
+        student: The model to train.
+        num_classes: Number of classes C.
+        teacher_head: The teacher's head, features ``(n, d_T)`` to logits ``(n, C)``, or the
+            whole teacher as a :class:`ucmkd.models.Student`. Kept, as a frozen copy in eval
+            mode, only by methods with ``needs_head``.
+        teacher_width: Number d_T of teacher features. Default: the student's width.
+        class_prior: The teacher's class frequencies ``(C,)``; normalised to sum to one.
+        label_smoothing: Smoothing of the cross-entropy on labelled samples, in [0, 1).
+        placebo: Permute the teacher's classes (a control, see above).
+        placebo_seed: Which permutation.
+
+    Raises:
+        TypeError: ``student`` is no :class:`ucmkd.models.Student`.
+        ValueError: An argument that the method needs is missing or out of range.
+    """
+
+    name: ClassVar[str] = ""
+    paired: bool = False
+    uses_pairs: bool = False
+    needs_teacher: bool = False
+    needs_head: bool = False
+    needs_prior: bool = False
+    needs_unlabelled: bool = False
+    class_matched: bool = False
+    requires: tuple[str, ...] = ()
+
+    class_prior: Tensor | None
+    permutation: Tensor | None
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        num_classes: int,
+        teacher_head: nn.Module | None = None,
+        teacher_width: int | None = None,
+        class_prior: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        placebo: bool = False,
+        placebo_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(student, Student):
+            raise TypeError(
+                f"student must be a ucmkd.models.Student, got {type(student).__name__}: wrap it "
+                "as SplitModel(encoder, head) or HookedModel(module, layer, example)"
+            )
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        if self.needs_prior and class_prior is None:
+            raise ValueError(f"{self.name} needs class_prior, the teacher's class frequencies (C,)")
+        if self.needs_head and teacher_head is None:
+            raise ValueError(f"{self.name} needs teacher_head, the head of the trained teacher")
+        self.student = student
+        self.num_classes = num_classes
+        self.teacher_width = student.width if teacher_width is None else teacher_width
+        self.label_smoothing = label_smoothing
+        self.register_buffer(
+            "class_prior", None if class_prior is None else checked_prior(class_prior, num_classes)
+        )
+        self.register_buffer(
+            "permutation", derangement(num_classes, placebo_seed) if placebo else None
+        )
+        self.teacher_head: nn.Module | None = None
+        if self.needs_head and teacher_head is not None:
+            head = head_module(teacher_head) if isinstance(teacher_head, Student) else teacher_head
+            # A copy: the caller's teacher keeps its own flags, and no step can reach it.
+            self.teacher_head = copy.deepcopy(head).requires_grad_(False).eval()
+
+    # What a method defines -----------------------------------------------------------------
+
+    def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The named, unweighted terms for a batch that is complete and (if asked) permuted."""
+        raise NotImplementedError
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of every term at this step (ramps), for all terms it may return."""
+        return {"ce": 1.0}
+
+    # What the trainer calls ----------------------------------------------------------------
+
+    def losses(self, batch: Batch, step: int = 0) -> dict[str, Tensor]:
+        """The named, unweighted terms; ``"ce"`` is always among them.
+
+        Raises:
+            ValueError: The batch lacks something that the method needs.
+        """
+        return self.terms(self.prepare(batch), step)
+
+    def total(self, terms: dict[str, Tensor], step: int) -> Tensor:
+        """The weighted sum of the terms. A term of weight 0 is left out, not multiplied by 0."""
+        weights = self.weights(step)
+        weighted = [weights[k] * v for k, v in terms.items() if weights[k] != 0.0]
+        return torch.stack(weighted).sum()
+
+    def backward(
+        self, batch: Batch, step: int, backward: Callable[[Tensor], None] | None = None
+    ) -> dict[str, Tensor]:
+        """Fill the gradients of this step; returns the unweighted terms, detached.
+
+        Args:
+            batch: The step's batch.
+            step: Number of the step, from 0.
+            backward: What to call on the loss; ``Tensor.backward`` by default, Fabric's
+                ``backward`` in the trainer.
+        """
+        terms = self.losses(batch, step)
+        (backward or Tensor.backward)(self.total(terms, step))
+        return {name: value.detach() for name, value in terms.items()}
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Logits ``(n, C)`` at test time."""
+        return self.student(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The same as :meth:`predict`."""
+        return self.predict(inputs)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters for the optimiser: the student's and the method's own."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def train(self, mode: bool = True) -> Method:
+        """As ``nn.Module.train``; the teacher's head stays in eval mode."""
+        super().train(mode)
+        if self.teacher_head is not None:
+            self.teacher_head.eval()
+        return self
+
+    # Shared parts --------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Check that the batch has what the method needs; permute the classes of a placebo."""
+        missing = [name for name in self.requires if getattr(batch, name) is None]
+        if missing:
+            raise ValueError(f"{self.name} needs {', '.join(missing)} in the batch")
+        if self.permutation is None:
+            return batch
+        changed: dict[str, Tensor] = {}
+        for prefix in ("", "unlabelled_", "paired_"):
+            logits = getattr(batch, f"{prefix}teacher_logits")
+            if logits is not None:
+                changed[f"{prefix}teacher_logits"] = permute_columns(logits, self.permutation)
+        for name in ("teacher_label", "unlabelled_teacher_label"):
+            label = getattr(batch, name)
+            if label is not None:
+                changed[name] = self.permutation[label]
+        return replace(batch, **changed)
+
+    def head_logits(self, features: Tensor) -> Tensor:
+        """Logits ``(n, C)`` of the frozen teacher head; gradients flow to ``features``."""
+        assert self.teacher_head is not None
+        logits = self.teacher_head(features)
+        return logits if self.permutation is None else permute_columns(logits, self.permutation)
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy with this method's label smoothing, averaged over the samples."""
+        return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)

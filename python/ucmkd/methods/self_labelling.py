@@ -1,0 +1,113 @@
+"""Self-labelling under a class prior: the control for joint alignment that has no teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.joint_alignment import planned_cost
+from ucmkd.methods.parts import non_negative, ramp, target_prior
+from ucmkd.models import Student
+
+
+def self_label_loss(
+    logits: Tensor,
+    prior: Tensor,
+    *,
+    epsilon: float = 0.1,
+    tol: float = 1e-3,
+    max_iter: int = 100,
+) -> Tensor:
+    r"""Mean cross-entropy of samples with their own soft assignment to classes.
+
+    .. math::
+        \frac1u \sum_i \sum_c (u P_{ic})\,(-\log p_S(c|x_i))
+
+    P the detached entropic plan of ``-log p_S`` between u equal samples and classes of mass
+    ``prior``, of total mass one: row i of ``u P`` is the label that sample i gives itself, and
+    the classes are used as often as the prior says. (Asano, Rupprecht and Vedaldi,
+    arXiv 1911.05371, with a prior in the place of equal classes.)
+
+    Args:
+        logits: Student logits ``(u, C)``.
+        prior: Class frequencies ``(C,)``, summing to one.
+        epsilon: Regularisation in units of the mean shifted cost.
+        tol: Stop the plan at this marginal residual.
+        max_iter: Most iterations of the plan.
+    """
+    cost = -F.log_softmax(logits, dim=-1)
+    return planned_cost(
+        cost, epsilon=epsilon, column_weight=prior.to(cost.dtype), tol=tol, max_iter=max_iter
+    )
+
+
+class SelfLabelling(Method):
+    """``self_labelling``: ``CE + λ(t) · self_label_loss`` on unlabelled student samples.
+
+    Uses of the teacher its class frequencies at most. Where joint alignment gains no more than
+    this, the class prior did it, not the teacher.
+
+    Terms: ``ce``, ``self``.
+
+    Args:
+        student: The model to train.
+        weight: λ ≥ 0 after the ramp.
+        ramp_steps: λ(t) grows linearly from 0 over this many steps.
+        epsilon: Regularisation in units of the mean shifted cost.
+        prior: ``"teacher"`` (``class_prior``), ``"uniform"`` or C class frequencies.
+        label_smoothing: Smoothing of the cross-entropy on labelled samples.
+        tol: Stop the plan at this marginal residual.
+        max_iter: Most iterations of the plan.
+        **options: The options of :class:`ucmkd.methods.Method`.
+
+    Raises:
+        ValueError: A negative weight, ``prior="teacher"`` without ``class_prior``, or a wrong
+            option of the base class.
+    """
+
+    name: ClassVar[str] = "self_labelling"
+    needs_unlabelled = True
+    requires = ("unlabelled",)
+
+    mass: Tensor
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        weight: float = 1.0,
+        ramp_steps: int = 150,
+        epsilon: float = 0.1,
+        prior: str | Sequence[float] | Tensor = "teacher",
+        label_smoothing: float = 0.1,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        **options: Any,
+    ) -> None:
+        super().__init__(student, label_smoothing=label_smoothing, **options)
+        non_negative(weight=weight, ramp_steps=ramp_steps)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        self.weight = weight
+        self.ramp_steps = ramp_steps
+        self.solver: dict[str, Any] = {"epsilon": epsilon, "tol": tol, "max_iter": max_iter}
+        self.register_buffer("mass", target_prior(prior, self.class_prior, self.num_classes))
+
+    def weights(self, step: int) -> dict[str, float]:
+        """``self`` is ramped."""
+        return {"ce": 1.0, "self": self.weight * ramp(step, self.ramp_steps)}
+
+    def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """``{"ce", "self"}``."""
+        assert batch.unlabelled is not None
+        n = len(batch.student)
+        logits = self.student(torch.cat((batch.student, batch.unlabelled)))
+        return {
+            "ce": self.cross_entropy(logits[:n], batch.student_label),
+            "self": self_label_loss(logits[n:], self.mass, **self.solver),
+        }

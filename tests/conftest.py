@@ -1,0 +1,29 @@
+"""Fixtures: every test of an operator runs on every backend that this machine has."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# One thread per process keeps small problems fast and the run repeatable.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(params=["torch", "rust"])
+def backend(request: pytest.FixtureRequest) -> str:
+    # Never skipped: the package is built with its Rust extension, or it is broken.
+    return request.param
+
+
+@pytest.fixture
+def data_root() -> Path:
+    root = os.environ.get("UCMKD_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("UCMKD_DATA does not point to a folder with the evaluation data")
+    return Path(root)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

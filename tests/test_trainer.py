@@ -1,0 +1,364 @@
+"""The training loop on small synthetic data: learning, selection, resuming, errors."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from sklearn.metrics import balanced_accuracy_score, recall_score
+
+from ucmkd.batches import Batches
+from ucmkd.checkpoint import Checkpointer, CheckpointError, random_state, set_random_state
+from ucmkd.config import ConfigError, ModelConfig, OptimizerConfig, TrainingConfig
+from ucmkd.methods import METHODS, create
+from ucmkd.metrics import Metrics, classification_metrics
+from ucmkd.models import MLP, HookedModel
+from ucmkd.teacher import build_model, cache_outputs, freeze, load_weights, save_weights
+from ucmkd.trainer import TrainingData, TrainingError, fit, learning_rate
+
+CLASSES, INPUTS, WIDTH = 3, 6, 5
+SHORT = TrainingConfig(
+    steps=12,
+    batch_size=12,
+    teacher_batch_size=10,
+    unlabelled_batch_size=8,
+    pair_batch_size=4,
+    eval_every=3,
+    log_every=4,
+)
+
+
+def clusters(n: int, seed: int, width: int = INPUTS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three well separated classes."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % CLASSES
+    centre = 4 * torch.eye(CLASSES, width)
+    return centre[label] + torch.randn(n, width, generator=generator), label
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    student, student_label = clusters(30, 0)
+    validation, validation_label = clusters(31, 1)
+    test, test_label = clusters(32, 2)
+    feature, teacher_label = clusters(40, 3, WIDTH)
+    paired, paired_label = clusters(9, 5)
+    logits = 3.0 * torch.nn.functional.one_hot(teacher_label, CLASSES)
+    return TrainingData(
+        num_classes=CLASSES,
+        student=student,
+        student_label=student_label,
+        validation=validation,
+        validation_label=validation_label,
+        test=test,
+        test_label=test_label,
+        teacher_feature=feature,
+        teacher_logits=logits,
+        teacher_label=teacher_label,
+        unlabelled=clusters(25, 4)[0],
+        paired=paired,
+        paired_teacher_feature=clusters(9, 6, WIDTH)[0],
+        paired_teacher_logits=2.0 * torch.nn.functional.one_hot(paired_label, CLASSES),
+    )
+
+
+def make(name: str, data: TrainingData, dropout: float = 0.2, **options: object):
+    torch.manual_seed(7)
+    student = MLP(INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
+    head = torch.nn.Linear(WIDTH, CLASSES)
+    prior = data.class_prior
+    return create(
+        name, student, num_classes=CLASSES, teacher_head=head, class_prior=prior, **options
+    )
+
+
+def test_fit_learns_and_reports(data: TrainingData) -> None:
+    records: list[dict] = []
+    method = make("ce", data, dropout=0.0)
+    fitted = fit(
+        method,
+        data,
+        replace(SHORT, steps=150, eval_every=10, log_every=25),
+        OptimizerConfig(lr=1e-2),
+        callbacks=[records.append],
+    )
+    assert fitted.validation is not None and fitted.validation.accuracy > 0.9
+    assert fitted.test().accuracy > 0.9
+    assert records == fitted.history
+    assert [r["step"] for r in records] == sorted({*range(10, 151, 10), *range(25, 151, 25)})
+    assert records[-1]["loss"]["ce"] < records[0]["loss"]["ce"]
+    assert records[-1]["epoch"] == pytest.approx(150 / math.ceil(30 / 12))
+    assert not fitted.method.training
+
+
+def test_best_validation_is_restored(data: TrainingData) -> None:
+    """A learning rate that wrecks the model late must not wreck what is returned."""
+    validations = []
+    fitted = fit(
+        make("ce", data),
+        data,
+        replace(SHORT, steps=60),
+        OptimizerConfig(lr=0.5, clip=None),
+        callbacks=[lambda record: validations.append(record.get("validation"))],
+    )
+    scores = [v["accuracy"] + v["balanced_accuracy"] for v in validations if v]
+    assert fitted.validation is not None
+    assert fitted.validation.score == pytest.approx(max(scores))
+    assert fitted.best_step == 3 * (scores.index(max(scores)) + 1)
+    again = classification_metrics(
+        fitted.method.predict(fitted.data.validation), fitted.data.validation_label, CLASSES
+    )
+    assert again == fitted.validation
+
+
+def test_test_set_is_looked_at_once(data: TrainingData) -> None:
+    fitted = fit(make("ce", data), data, SHORT)
+    fitted.test()
+    with pytest.raises(RuntimeError, match="twice"):
+        fitted.test()
+    without = fit(make("ce", data), replace(data, test=None, test_label=None), SHORT)
+    with pytest.raises(ValueError, match="no test set"):
+        without.test()
+
+
+def test_weighted_terms_are_logged(data: TrainingData) -> None:
+    fitted = fit(make("feature_kd", data, weight=0.25), data, replace(SHORT, log_every=1))
+    for record in fitted.history:
+        assert record["loss"].keys() == record["weighted"].keys() == {"ce", "fa"}
+        assert record["weighted"]["ce"] == pytest.approx(record["loss"]["ce"])
+        assert record["weighted"]["fa"] == pytest.approx(0.25 * record["loss"]["fa"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_resumes_exactly(name: str, data: TrainingData, tmp_path) -> None:
+    """Saved after 6 of 12 steps and continued in new objects: every number is the same."""
+    straight = fit(make(name, data), data, SHORT, seed=3)
+
+    class Stop(Exception):
+        pass
+
+    checkpoints = Checkpointer(tmp_path)
+
+    def save_and_stop(state: dict) -> None:
+        checkpoints.save(state)
+        raise Stop
+
+    with pytest.raises(Stop):
+        fit(make(name, data), data, SHORT, seed=3, save=save_and_stop)
+    state = checkpoints.load()
+    assert state is not None and 0 < state["step"] < SHORT.steps
+    torch.manual_seed(999)  # whatever the new process did before
+    resumed = fit(make(name, data), data, SHORT, seed=3, state=state)
+
+    assert resumed.validation == straight.validation
+    assert resumed.best_step == straight.best_step
+    expected = straight.method.state_dict()
+    for key, value in resumed.method.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+    def timeless(records: list[dict]) -> list[dict]:
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+
+    tail = [r for r in straight.history if r["step"] > state["step"]]
+    assert timeless(resumed.history) == timeless(tail)
+
+
+def test_same_seed_same_result_and_other_seed_not(data: TrainingData) -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        fitted = fit(make("joint_alignment", data), data, SHORT, seed=seed)
+        weights.append(torch.cat([p.flatten() for p in fitted.method.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_labelled_batches_do_not_depend_on_the_method(data: TrainingData) -> None:
+    first = Batches(data, make("ce", data), SHORT, seed=5)
+    second = Batches(data, make("joint_alignment", data), SHORT, seed=5)
+    for _ in range(5):
+        assert torch.equal(first.draw().student, second.draw().student)
+
+
+def test_batches_have_what_the_method_asks_for(data: TrainingData) -> None:
+    plain = Batches(data, make("ce", data), SHORT, seed=0).draw()
+    assert plain.teacher_feature is None and plain.unlabelled is None and plain.paired is None
+    joint = Batches(data, make("joint_alignment", data), SHORT, seed=0).draw()
+    assert joint.unlabelled is not None and len(joint.unlabelled) == 8
+    assert joint.unlabelled_teacher_logits is not None
+    assert len(joint.unlabelled_teacher_logits) == 10
+    assert joint.paired is not None and len(joint.paired) == 4 and joint.paired_label is None
+    matched = Batches(data, make("label_aware", data), SHORT, seed=0).draw()
+    assert matched.teacher_label is not None
+    assert torch.equal(matched.teacher_label, matched.student_label)
+
+
+def test_missing_pool_is_named(data: TrainingData) -> None:
+    with pytest.raises(ValueError, match="'joint_alignment' needs unlabelled"):
+        fit(make("joint_alignment", data), replace(data, unlabelled=None), SHORT)
+    with pytest.raises(ValueError, match="'vanilla_kd' needs paired"):
+        fit(make("vanilla_kd", data), replace(data, paired=None, paired_teacher_feature=None,
+                                              paired_teacher_logits=None), SHORT)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student_label": torch.zeros(29, dtype=torch.int64)}, "rows of one group must agree"),
+        ({"student_label": torch.full((30,), 3)}, "student_label must lie in 0..2"),
+        ({"student_label": torch.zeros(30)}, "int64"),
+        ({"unlabelled": torch.empty(0, INPUTS)}, "unlabelled must not be empty"),
+        ({"test_label": None}, "come together"),
+    ],
+)
+def test_bad_data_are_refused(data: TrainingData, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(data, **change)
+
+
+def test_divergence_names_the_term(data: TrainingData) -> None:
+    broken = replace(data, student=data.student * float("inf"))
+    with pytest.raises(TrainingError, match="'ce' became nan"):
+        fit(make("ce", data), broken, SHORT)
+
+
+def test_frozen_parameters_stay(data: TrainingData) -> None:
+    method = make("ucmkd", data)
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    after = fit(method, data, SHORT).method.state_dict()
+    for key, value in after.items():
+        assert torch.equal(value, before[key]) == ("teacher_head" in key or "prior" in key), key
+
+
+def test_precisions(data: TrainingData) -> None:
+    for precision, dtype in (("64-true", torch.float64), ("bf16-mixed", torch.float32)):
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        fitted = fit(make("feature_kd", data), data, SHORT, fabric=fabric)
+        assert next(fitted.method.parameters()).dtype == dtype
+        assert math.isfinite(fitted.history[-1]["loss"]["fa"])
+
+
+def test_learning_rate_schedule() -> None:
+    plain = OptimizerConfig(lr=1.0)
+    assert learning_rate(7, 10, plain) == 1.0
+    warm = OptimizerConfig(lr=1.0, warmup=4)
+    assert [learning_rate(s, 10, warm) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    cosine = OptimizerConfig(lr=2.0, schedule="cosine")
+    assert learning_rate(0, 10, cosine) == 2.0
+    assert learning_rate(5, 10, cosine) == pytest.approx(1.0)
+
+
+def test_gradient_is_clipped(data: TrainingData) -> None:
+    """With AdamW the size of a gradient hardly matters, so look at the gradient itself."""
+    method = make("ce", data)
+    fit(method, data, replace(SHORT, steps=1), OptimizerConfig(clip=1e-3))
+    norm = torch.stack([p.grad.norm() for p in method.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_metrics_against_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator)
+    label = torch.randint(4, (200,), generator=generator)  # class 4 is predicted, never true
+    found = classification_metrics(logits, label, 5)
+    predicted = logits.argmax(1)
+    assert found.accuracy == pytest.approx((predicted == label).float().mean().item())
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = balanced_accuracy_score(label, predicted)
+    assert found.balanced_accuracy == pytest.approx(expected)
+    recall = recall_score(label, predicted, labels=range(4), average=None)
+    assert found.recall[:4] == pytest.approx(recall.tolist())
+    assert math.isnan(found.recall[4])
+    assert found.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, label).item())
+    assert str(Metrics.from_dict(found.to_dict())) == str(found)
+    with pytest.raises(ValueError, match="logits must have shape"):
+        classification_metrics(logits, label, 6)
+
+
+def test_random_state_round_trip(tmp_path) -> None:
+    import random
+
+    import numpy as np
+
+    def draw() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1)
+
+    np.random.randn()  # leaves a cached second normal behind
+    checkpoints = Checkpointer(tmp_path)
+    checkpoints.save(random_state())
+    expected = draw()
+    state = checkpoints.load()
+    assert state is not None
+    set_random_state(state)
+    assert draw() == expected
+
+
+def test_damaged_checkpoint_is_named(tmp_path) -> None:
+    checkpoints = Checkpointer(tmp_path)
+    assert checkpoints.load() is None
+    checkpoints.save({"step": 1, "weights": torch.arange(1000)})
+    intact = checkpoints.current.read_bytes()
+    checkpoints.current.write_bytes(intact[: len(intact) // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged.*no older one"):
+        checkpoints.load()
+
+    checkpoints.current.write_bytes(intact)
+    checkpoints.save({"step": 2, "weights": torch.arange(1000)})
+    with zipfile.ZipFile(checkpoints.current) as archive:  # one flipped bit in a tensor
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    damaged = bytearray(checkpoints.current.read_bytes())
+    damaged[largest.header_offset + 200 + largest.file_size // 2] ^= 1
+    checkpoints.current.write_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError, match=r"resume from the one before, .*previous\.pt"):
+        checkpoints.load()
+    os.remove(checkpoints.current)
+    state = checkpoints.load()
+    assert state is not None and state["step"] == 1
+
+
+def test_teacher_is_frozen_and_cached() -> None:
+    teacher = MLP(INPUTS, num_classes=CLASSES, width=WIDTH, dropout=0.5)
+    inputs = clusters(50, 0)[0]
+    with pytest.raises(ValueError, match="training mode"):
+        cache_outputs(teacher, inputs)
+    freeze(teacher)
+    feature, logits = cache_outputs(teacher, inputs, batch_size=7)
+    assert feature.shape == (50, WIDTH) and logits.shape == (50, CLASSES)
+    assert torch.allclose(logits, teacher(inputs), atol=1e-6)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_weights_round_trip_and_misfits(tmp_path) -> None:
+    path = tmp_path / "weights.safetensors"
+    first, second = (MLP(INPUTS, num_classes=CLASSES) for _ in range(2))
+    save_weights(first, path, {"note": [1, 2]})
+    assert load_weights(second, path) == {"note": [1, 2]}
+    assert torch.equal(first.head.weight, second.head.weight)
+    with pytest.raises(ConfigError, match=r"does not fit.*head.weight \(3, 64\) instead of"):
+        load_weights(MLP(INPUTS, num_classes=4), path)
+    with pytest.raises(ConfigError, match="there is no file"):
+        load_weights(second, tmp_path / "absent")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ConfigError, match="not a readable safetensors"):
+        load_weights(second, path)
+
+
+def bare_network(shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(math.prod(shape), 7), torch.nn.Linear(7, num_classes)
+    )
+
+
+def test_features_of_any_module_by_layer_name() -> None:
+    example = torch.randn(4, 2, 3)
+    model = build_model(ModelConfig(factory=f"{__name__}:bare_network", layer="1"), example, 5)
+    assert isinstance(model, HookedModel) and model.width == 7
+    assert model(example).shape == (4, 5)
+    with pytest.raises(ConfigError, match="name the feature layer"):
+        build_model(ModelConfig(factory=f"{__name__}:bare_network"), example, 5)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        build_model(ModelConfig(factory="no_such_module:build"), example, 5)
