@@ -30,7 +30,12 @@ HALF = torch.full((5,), 0.2)
         ((X, Y), {"student_weight": -HALF}, ValueError, "student_weight must be non-negative"),
         ((X, Y), {"student_weight": HALF * math.nan}, ValueError, "student_weight must be non-neg"),
         ((X, Y), {"student_weight": 0 * HALF}, ValueError, "student_weight must have a positive"),
-        ((X, Y), {"student_weight": HALF[:3]}, ValueError, r"student_weight must have shape \(5,\)"),
+        (
+            (X, Y),
+            {"student_weight": HALF[:3]},
+            ValueError,
+            r"student_weight must have shape \(5,\)",
+        ),
         ((X, Y), {"student_weight": HALF.long()}, TypeError, "student_weight must be floating"),
         ((X, Y), {"student_weight": [0.2] * 5}, TypeError, "student_weight must be a torch.Tensor"),
         ((X, Y), {"student_label": torch.zeros(5).long()}, ValueError, "teacher_label must be giv"),

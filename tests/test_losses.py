@@ -105,7 +105,7 @@ def test_label_aware_plan_keeps_classes_together(backend: str) -> None:
 
 
 def test_relative_units_cover_reach_and_labels(backend: str) -> None:
-    """With epsilon_scale='mean' everything is in units of the mean cost: scaling changes nothing."""
+    """With epsilon_scale='mean' everything is in units of the mean cost."""
     x, y = torch.randn(20, 4), torch.randn(16, 4)
     k, l = torch.randint(3, (20,)), torch.randint(3, (16,))  # noqa: E741
     options = dict(
@@ -119,9 +119,7 @@ def test_relative_units_cover_reach_and_labels(backend: str) -> None:
 def test_class_conditional_mmd(backend: str) -> None:
     x, y = torch.randn(20, 3, dtype=torch.float64), torch.randn(18, 3, dtype=torch.float64)
     k, l = torch.arange(20) % 4, torch.arange(18) % 3 + 1  # noqa: E741
-    value = losses.mmd_align(
-        x, y, bandwidth=1.0, student_label=k, teacher_label=l, backend=backend
-    )
+    value = losses.mmd_align(x, y, bandwidth=1.0, student_label=k, teacher_label=l, backend=backend)
     each = [ops.mmd(x[k == c], y[l == c], bandwidth=1.0, backend=backend) for c in (1, 2, 3)]
     assert value.item() == pytest.approx(torch.stack(each).mean().item(), rel=1e-9)
     apart = losses.mmd_align(

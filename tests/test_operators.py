@@ -179,9 +179,7 @@ def test_potentials_are_detached_and_value_is_not(backend: str) -> None:
 
 
 @pytest.mark.parametrize("loss", [losses.sinkhorn_align, losses.mmd_align])
-def test_double_backward_is_refused_not_wrong(
-    backend: str, loss: Callable[..., Tensor]
-) -> None:
+def test_double_backward_is_refused_not_wrong(backend: str, loss: Callable[..., Tensor]) -> None:
     x = leaf(5, 2)
     (first,) = torch.autograd.grad(loss(x, leaf(4, 2), backend=backend), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable once"):
@@ -293,7 +291,7 @@ def test_backends_report_and_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(status) == {"triton", "rust", "torch"}
     assert status["rust"].available and status["torch"].available
     x, y = torch.randn(5, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
-    with pytest.raises(ValueError, match="backend='triton' cannot run here: .*float64"):
+    with pytest.raises(ValueError, match=r"backend='triton' cannot run here: .*float64"):
         ops.sinkhorn(x, y, epsilon=1.0, backend="triton")
     with pytest.raises(ValueError, match="backend must be"):
         ops.sinkhorn(x, y, epsilon=1.0, backend="cuda")

@@ -71,9 +71,7 @@ def test_sdist_holds_the_sources(built: tuple[Path, Path]) -> None:
     assert any(name.startswith("kernels/") for name in names)
 
 
-def test_wheel_works_outside_the_source_tree(
-    built: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_wheel_works_outside_the_source_tree(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Installed without dependencies into a bare folder; torch comes from this environment."""
     _, wheel = built
     target = tmp_path / "installed"

@@ -150,7 +150,8 @@ def sinkhorn_loop(
     exactly at that moment. Problems of a batch stop one by one.
 
     Args:
-        softmin_x: ``h (B, m) -> (B, n)``, :math:`-\\varepsilon\\log\\sum_j e^{(h_j-C_{ij})/\\varepsilon}`.
+        softmin_x: ``h (B, m) -> (B, n)``,
+            :math:`-\\varepsilon\\log\\sum_j e^{(h_j-C_{ij})/\\varepsilon}`.
         softmin_y: The same for the other side.
         a: Weights ``(B, n)``.
         b: Weights ``(B, m)``.

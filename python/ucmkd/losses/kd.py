@@ -20,7 +20,7 @@ def kd_loss(
     detach_teacher: bool = True,
     check_finite: bool = True,
 ) -> Tensor:
-    r"""Hinton's loss :math:`\frac{T^2}{n}\sum_i \mathrm{KL}(p_T^{(T)}(\cdot|i)\,\|\,p_S^{(T)}(\cdot|i))`.
+    r"""Hinton's loss :math:`\frac{T^2}{n}\sum_i \mathrm{KL}(p^T_{i}\,\|\,p^S_{i})` at T.
 
     The factor :math:`T^2` keeps the gradient's size when T changes. Rows are pairs: sample i of
     the student is sample i of the teacher.

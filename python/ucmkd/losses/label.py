@@ -97,9 +97,7 @@ class LabelAlign(OptionModule):
     def __init__(
         self, *, detach_kappa: bool = True, reduction: str = "mean", check_finite: bool = True
     ) -> None:
-        super().__init__(
-            detach_kappa=detach_kappa, reduction=reduction, check_finite=check_finite
-        )
+        super().__init__(detach_kappa=detach_kappa, reduction=reduction, check_finite=check_finite)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """The loss; arguments as in the function."""

@@ -2,7 +2,8 @@ r"""Alignment by entropic optimal transport: the Sinkhorn divergence and UCMKD's
 
 .. math::
     S_\varepsilon(\alpha,\beta) = \mathrm{OT}_\varepsilon(\alpha,\beta)
-      - \tfrac12\mathrm{OT}_\varepsilon(\alpha,\alpha) - \tfrac12\mathrm{OT}_\varepsilon(\beta,\beta)
+      - \tfrac12\mathrm{OT}_\varepsilon(\alpha,\alpha)
+      - \tfrac12\mathrm{OT}_\varepsilon(\beta,\beta)
       + \tfrac{\varepsilon}{2}(m_\alpha-m_\beta)^2
 """
 

@@ -179,9 +179,7 @@ def reach_pair(value: Reach, like: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def equal_mass(
-    reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_name: str
-) -> None:
+def equal_mass(reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_name: str) -> None:
     """With two strict marginals the masses must agree."""
     strict = reach is None or (isinstance(reach, tuple) and reach[0] is None and reach[1] is None)
     if not strict or (a is None and b is None) or torch.compiler.is_compiling():

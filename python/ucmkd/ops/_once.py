@@ -25,4 +25,4 @@ def once(gradient: Tensor) -> Tensor:
     """Marks a gradient so that differentiating it again raises."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return gradient
-    return _Once.apply(gradient.detach().requires_grad_())  # type: ignore[no-any-return]
+    return _Once.apply(gradient.detach().requires_grad_())

@@ -62,7 +62,7 @@ def transport_plan(
     max_iter: int = 1000,
     backend: str = "auto",
 ) -> Tensor:
-    """The optimal plan :math:`P_{ij} = a_i b_j e^{(f_i+g_j-C_{ij})/ε}`, ``(n, m)`` or ``(B, n, m)``.
+    """The plan :math:`P_{ij} = a_i b_j e^{(f_i+g_j-C_{ij})/ε}`, ``(n, m)`` or ``(B, n, m)``.
 
     Detached from the inputs. Arguments and errors as in :func:`ucmkd.ops.sinkhorn`.
     """
@@ -72,9 +72,7 @@ def transport_plan(
     )  # fmt: skip
     with torch.no_grad():
         step = max(1, _BLOCK_ENTRIES // (p.x.shape[0] * p.y.shape[1] * p.x.shape[2]))
-        blocks = [
-            _rows(p, s, cost, slice(i, i + step)) for i in range(0, p.x.shape[1], step)
-        ]
+        blocks = [_rows(p, s, cost, slice(i, i + step)) for i in range(0, p.x.shape[1], step)]
         plan = torch.cat(blocks, 1)
     return plan.squeeze(0) if p.single else plan
 
@@ -95,7 +93,7 @@ def barycentric_map(
     max_iter: int = 1000,
     backend: str = "auto",
 ) -> Tensor:
-    r"""Where the plan sends each point on average, :math:`T(x_i) = \sum_j P_{ij} y_j / \sum_j P_{ij}`.
+    r"""Where the plan sends each point, :math:`T(x_i) = \sum_j P_{ij} y_j / \sum_j P_{ij}`.
 
     Detached from the inputs; the plan is never held as a whole. A point of zero weight sends no
     mass: its image is that of its conditional plan all the same. Arguments and errors as in

@@ -116,9 +116,7 @@ def sharp_cost(
         stiff_x = fixed.sum(-1) + soft_x * reference._relaxed_mass(a, f, reach_x.double())
         stiff_y = fixed.sum(-2) + soft_y * reference._relaxed_mass(b, g, reach_y.double())
         weighted = fixed * matrix
-        adjoint_x, adjoint_y = _adjoint(
-            fixed, stiff_x, stiff_y, weighted.sum(-1), weighted.sum(-2)
-        )
+        adjoint_x, adjoint_y = _adjoint(fixed, stiff_x, stiff_y, weighted.sum(-1), weighted.sum(-2))
     rows, columns = _conditions(plan, a, b, f, g, reach_x.double(), reach_y.double())
     correction = (adjoint_x * rows).sum(-1) + (adjoint_y * columns).sum(-1)
     # The conditions are 0 at the solution: what is left of them must not shift the value.

@@ -164,9 +164,7 @@ def _(  # type: ignore[no-untyped-def]
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, y, a, b, _, _, _, _, epsilon, reach_x, reach_y = inputs[:11]
-    _, f, g, iterations, residual, converged, scale, row, column, transport, mismatch, gx, gy = (
-        output
-    )
+    _, f, g, _, _, _, scale, row, column, transport, mismatch, gx, gy = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.symmetric = y is None
@@ -273,7 +271,7 @@ def prepare(
     max_iter: int,
     names: tuple[str, str],
 ) -> Prepared:
-    """Checks every argument before any work; ``names`` are what the caller calls ``x`` and ``y``."""
+    """Checks every argument before any work; ``names``: what the caller calls ``x``, ``y``."""
     x_name, y_name = names
     _check.pair(x, y, x_name, y_name)
     _check.one_of(cost, reference.COSTS, "cost")
@@ -330,10 +328,27 @@ def run(
     grad = torch.is_grad_enabled()
     return reference.Solution(
         *sinkhorn_op(
-            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.x_potential, p.y_potential,
-            p.epsilon, p.reach_x, p.reach_y, p.label_cost, cost, relative, float(tol), max_iter,
-            grad and p.x.requires_grad, grad and p.y.requires_grad, accelerate, backend,
-        )  # fmt: skip
+            p.x,
+            p.y,
+            p.x_weight,
+            p.y_weight,
+            p.x_label,
+            p.y_label,
+            p.x_potential,
+            p.y_potential,
+            p.epsilon,
+            p.reach_x,
+            p.reach_y,
+            p.label_cost,
+            cost,
+            relative,
+            float(tol),
+            max_iter,
+            grad and p.x.requires_grad,
+            grad and p.y.requires_grad,
+            accelerate,
+            backend,
+        )
     )
 
 
@@ -355,9 +370,27 @@ def run_self(
     want = torch.is_grad_enabled() and x.requires_grad
     return reference.Solution(
         *sinkhorn_op(
-            x, None, weight, None, label, None, None, None, epsilon, reach, reach, label_cost,
-            cost, False, float(tol), max_iter, want, False, accelerate, backend,
-        )  # fmt: skip
+            x,
+            None,
+            weight,
+            None,
+            label,
+            None,
+            None,
+            None,
+            epsilon,
+            reach,
+            reach,
+            label_cost,
+            cost,
+            False,
+            float(tol),
+            max_iter,
+            want,
+            False,
+            accelerate,
+            backend,
+        )
     )
 
 
@@ -383,7 +416,8 @@ def sinkhorn(
     r"""Entropic optimal transport between two point clouds.
 
     .. math::
-        \mathrm{OT}_\varepsilon = \min_P \langle P, C\rangle + \varepsilon\,\mathrm{KL}(P|a\otimes b)
+        \mathrm{OT}_\varepsilon = \min_P \langle P, C\rangle
+        + \varepsilon\,\mathrm{KL}(P|a\otimes b)
         + \rho_x \mathrm{KL}(P1|a) + \rho_y \mathrm{KL}(P^\top 1|b), \qquad
         C_{ij} = c(x_i, y_j) + \lambda\,[k_i \neq l_j]
 
