@@ -1,0 +1,182 @@
+"""Entropic optimal transport on a cost matrix and between points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cost import cost_gradient, cost_matrix, label_matrix
+from .loop import Softmin, dual_term, sinkhorn_loop, symmetric_loop
+
+
+class Solution(NamedTuple):
+    """What every Sinkhorn backend returns, per problem of the batch.
+
+    ``row`` is :math:`r_i = \\sum_j b_j e^{(f_i+g_j-C_{ij})/\\varepsilon}` (so ``a * row`` is
+    :math:`P1`), ``column`` likewise; ``transport`` is :math:`\\langle P,C\\rangle`, ``mismatch``
+    the mass that changes its label; ``grad_x`` and ``grad_y`` are the envelope gradients of the
+    value, empty when not wanted.
+    """
+
+    value: Tensor
+    x_potential: Tensor
+    y_potential: Tensor
+    iterations: Tensor
+    residual: Tensor
+    converged: Tensor
+    scale: Tensor
+    row: Tensor
+    column: Tensor
+    transport: Tensor
+    mismatch: Tensor
+    grad_x: Tensor
+    grad_y: Tensor
+
+
+def dense_softmin(matrix: Tensor, epsilon: Tensor) -> Softmin:
+    """The softmin of a cost matrix ``(B, n, m)`` held in memory."""
+    eps = epsilon.unsqueeze(-1)
+
+    def softmin(h: Tensor) -> Tensor:
+        scores = (h.unsqueeze(-2) - matrix) / eps.unsqueeze(-1)
+        return -eps * torch.logsumexp(scores, -1)
+
+    return softmin
+
+
+def solve_dense(
+    feature_cost: Tensor,
+    different: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    g0: Tensor,
+    epsilon: Tensor,
+    reach_x: Tensor,
+    reach_y: Tensor,
+    label_cost: Tensor,
+    *,
+    symmetric: bool,
+    relative: bool,
+    tol: float,
+    max_iter: int,
+) -> tuple[Solution, Tensor]:
+    """Solves for a given cost matrix; returns the solution (without gradients) and the plan.
+
+    Args:
+        feature_cost: ``(B, n, m)``.
+        different: Label mismatch ``(B, n, m)`` or None.
+        a: Weights ``(B, n)``.
+        b: Weights ``(B, m)``.
+        g0: Start of the y-potential (of the only one if ``symmetric``).
+        epsilon: ``(B,)``.
+        reach_x: ``(B,)``, infinity for strict.
+        reach_y: ``(B,)``.
+        label_cost: ``(B,)``, price of a label mismatch.
+        symmetric: The two sides are the same cloud.
+        relative: ``epsilon``, the reaches and ``label_cost`` are in units of the mean feature cost.
+        tol: Tolerance of the residual.
+        max_iter: Most iterations.
+    """
+    mass_a, mass_b = a.sum(-1), b.sum(-1)
+    scale = torch.ones_like(epsilon)
+    if relative:
+        mean = torch.einsum("bn,bnm,bm->b", a, feature_cost, b) / (mass_a * mass_b)
+        scale = mean.clamp(min=torch.finfo(mean.dtype).tiny ** 0.5)
+        epsilon, label_cost = epsilon * scale, label_cost * scale
+        reach_x, reach_y = reach_x * scale, reach_y * scale
+    matrix = feature_cost
+    if different is not None:
+        matrix = matrix + label_cost[:, None, None] * different.to(matrix.dtype)
+    softmin_x = dense_softmin(matrix, epsilon)
+    if symmetric:
+        end = symmetric_loop(softmin_x, a, epsilon, reach_x, g0, tol=tol, max_iter=max_iter)
+    else:
+        softmin_y = dense_softmin(matrix.transpose(-1, -2), epsilon)
+        end = sinkhorn_loop(
+            softmin_x, softmin_y, a, b, epsilon, reach_x, reach_y, g0, tol=tol, max_iter=max_iter
+        )
+    density = torch.exp(
+        (end.f.unsqueeze(-1) + end.g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
+    )
+    plan = a.unsqueeze(-1) * density * b.unsqueeze(-2)
+    value = (
+        (a * dual_term(end.f, reach_x)).sum(-1)
+        + (b * dual_term(end.g, reach_y)).sum(-1)
+        - epsilon * (end.mass - mass_a * mass_b)
+    )
+    mismatch = torch.zeros_like(value)
+    if different is not None:
+        mismatch = (plan * different).sum((-1, -2))
+
+    solution = Solution(
+        value,
+        end.f,
+        end.g.clone(),
+        end.iterations,
+        end.residual,
+        end.converged,
+        scale,
+        row=torch.einsum("bnm,bm->bn", density, b),
+        column=torch.einsum("bnm,bn->bm", density, a),
+        transport=(plan * matrix).sum((-1, -2)),
+        mismatch=mismatch,
+        grad_x=value.new_empty(0),
+        grad_y=value.new_empty(0),
+    )
+    return solution, plan
+
+
+def sinkhorn(
+    x: Tensor,
+    y: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    *,
+    epsilon: Tensor,
+    cost: str = "sqeuclidean",
+    reach_x: Tensor,
+    reach_y: Tensor,
+    x_label: Tensor | None = None,
+    y_label: Tensor | None = None,
+    label_cost: Tensor | None = None,
+    g0: Tensor | None = None,
+    relative: bool = False,
+    tol: float = 1e-9,
+    max_iter: int = 10_000,
+    want_x: bool = True,
+    want_y: bool = True,
+) -> Solution:
+    """Entropic optimal transport between point clouds, value and envelope gradients.
+
+    ``y=None`` is the self-term of ``x``; its ``grad_x`` is the total derivative (both sides).
+    Arguments as in :func:`solve_dense`.
+    """
+    symmetric = y is None
+    other = x if y is None else y
+    labels = (x_label, x_label) if symmetric else (x_label, y_label)
+    solution, plan = solve_dense(
+        cost_matrix(x, other, cost),
+        label_matrix(*labels),
+        a,
+        a if symmetric else b,
+        torch.zeros_like(a if symmetric else b) if g0 is None else g0,
+        epsilon,
+        reach_x,
+        reach_x if symmetric else reach_y,
+        torch.zeros_like(epsilon) if label_cost is None else label_cost,
+        symmetric=symmetric,
+        relative=relative,
+        tol=tol,
+        max_iter=max_iter,
+    )
+    backwards = plan.transpose(-1, -2)
+    if want_x:
+        gradient = cost_gradient(x, other, cost, plan)
+        if symmetric:
+            gradient = gradient + cost_gradient(other, x, cost, backwards)
+        solution = solution._replace(grad_x=gradient)
+    if want_y and not symmetric:
+        solution = solution._replace(grad_y=cost_gradient(other, x, cost, backwards))
+    return solution
