@@ -137,7 +137,6 @@ def test_options_of_another_method_are_dropped(tmp_path: Path) -> None:
         (["digits_offline", "--method.name", "joint"], "unknown method.name 'joint'"),
         (["digits_offline", "--method.options.wieght", "1"], "did you mean 'weight'?"),
         (["digits_offline", "--method.options.weight"], "needs a value"),
-        (["digits_offline", "--optimizer.lr", "-1"], "lr must be positive"),
         (["digits_offline", "--data.student.view", "sound"], "view of digits 'sound'"),
         (["digits_offline", "--data.teacher.dataset", "digitz"], "did you mean 'digits'"),
         (["digits_offline", "--data.pairs", "100000"], "pairs must be at most"),
@@ -157,6 +156,28 @@ def test_user_errors_are_one_line(
     assert main(["distill", *words]) == 2
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1] and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optimizer.lr", "-1"], "lr must be positive, got -1.0"),
+        (["--optimizer.lr", "fast"], "fast"),
+        (["--optimiser.lr", "1"], "--optimizer.lr"),
+    ],
+)
+def test_wrong_overrides(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tyro words these itself, in a box."""
+    assert main(["distill", "digits_offline", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_of_a_recipe_lists_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "brca_unpaired", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--optimizer.lr" in shown and "--resume" in shown and "joint_alignment" in shown
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

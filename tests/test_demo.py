@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from ucmkd.data import Dataset, FetchError
@@ -25,6 +27,15 @@ from ucmkd.demo.store import Store, result_key
 from ucmkd.demo.tables import control_table, pair_table, recall_table, score_table
 
 CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only lose by a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def numbered(n: int = 300) -> Problem:

@@ -29,7 +29,7 @@ SHORT = TrainingConfig(
     unlabelled_batch_size=8,
     pair_batch_size=4,
     eval_every=3,
-    log_every=4,
+    log_every=5,
 )
 
 

@@ -102,7 +102,9 @@ def choose(
         ValueError: The name is unknown, or that backend was named in the call and cannot run.
     """
     if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend must be 'auto', {', '.join(map(repr, BACKENDS))}; got {backend!r}")
+        raise ValueError(
+            f"backend must be 'auto', {', '.join(map(repr, BACKENDS))}; got {backend!r}"
+        )
     if backend != "auto":
         reason = _why_not(backend, device, dtype)
         if backend not in supported:

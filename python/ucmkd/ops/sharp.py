@@ -25,8 +25,8 @@ def _conditions(
 ) -> tuple[Tensor, Tensor]:
     """By how much the marginals of the plan miss what is asked of them."""
     return (
-        plan.sum(-1) - reference._relaxed_mass(a, f, reach_x),
-        plan.sum(-2) - reference._relaxed_mass(b, g, reach_y),
+        plan.sum(-1) - reference.relaxed_mass(a, f, reach_x),
+        plan.sum(-2) - reference.relaxed_mass(b, g, reach_y),
     )
 
 
@@ -113,8 +113,8 @@ def sharp_cost(
         # F and ∂S multiplied by ε: J becomes [[diag(P1), P], [Pᵀ, diag(Pᵀ1)]] (+ ε/ρ terms).
         soft_x = torch.where(torch.isinf(reach_x), 0.0, eps / reach_x).unsqueeze(-1)
         soft_y = torch.where(torch.isinf(reach_y), 0.0, eps / reach_y).unsqueeze(-1)
-        stiff_x = fixed.sum(-1) + soft_x * reference._relaxed_mass(a, f, reach_x.double())
-        stiff_y = fixed.sum(-2) + soft_y * reference._relaxed_mass(b, g, reach_y.double())
+        stiff_x = fixed.sum(-1) + soft_x * reference.relaxed_mass(a, f, reach_x.double())
+        stiff_y = fixed.sum(-2) + soft_y * reference.relaxed_mass(b, g, reach_y.double())
         weighted = fixed * matrix
         adjoint_x, adjoint_y = _adjoint(fixed, stiff_x, stiff_y, weighted.sum(-1), weighted.sum(-2))
     rows, columns = _conditions(plan, a, b, f, g, reach_x.double(), reach_y.double())

@@ -1,0 +1,224 @@
+"""What a training sees: tensors in memory, and one batch per step drawn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .config import TrainingConfig
+from .data import ClassMatchedSampler, InfiniteSampler
+from .methods.base import Batch
+
+if TYPE_CHECKING:
+    from .methods.base import Method
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The samples of one distillation; rows of a group belong together, groups do not.
+
+    Inputs are (n, ...) floating point, labels (n,) int64, on any one device. The teacher is
+    present only as its cached outputs.
+
+    Attributes:
+        num_classes: C.
+        student, student_label: labelled student samples (n, ...).
+        validation, validation_label: for model selection; without them the last step is kept.
+        test, test_label: looked at once, at the end.
+        teacher_feature, teacher_logits, teacher_label: outputs of the frozen teacher on its own
+            samples, (m, d_T), (m, C), (m,).
+        unlabelled: student samples without labels (u, ...).
+        paired, paired_teacher_feature, paired_teacher_logits, paired_label: student samples that
+            are also measured in the teacher's modality (p, ...), the teacher's outputs on them,
+            and their labels where known.
+
+    Raises:
+        ValueError: rows of a group that do not agree, labels outside [0, C), an empty set.
+    """
+
+    num_classes: int
+    student: Tensor
+    student_label: Tensor
+    validation: Tensor | None = None
+    validation_label: Tensor | None = None
+    test: Tensor | None = None
+    test_label: Tensor | None = None
+    teacher_feature: Tensor | None = None
+    teacher_logits: Tensor | None = None
+    teacher_label: Tensor | None = None
+    unlabelled: Tensor | None = None
+    paired: Tensor | None = None
+    paired_teacher_feature: Tensor | None = None
+    paired_teacher_logits: Tensor | None = None
+    paired_label: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for group in ("student", "validation", "test", "teacher", "paired"):
+            given = {
+                item.name: value
+                for item in dataclasses.fields(self)
+                if item.name.startswith(group)
+                and isinstance(value := getattr(self, item.name), Tensor)
+            }
+            rows = {name: len(value) for name, value in given.items()}
+            if len(set(rows.values())) > 1:
+                raise ValueError(f"rows of one group must agree, got {rows}")
+            if group in ("validation", "test") and len(given) == 1:
+                raise ValueError(f"{group} and {group}_label come together, got only {rows}")
+            if 0 in rows.values():
+                raise ValueError(f"{next(iter(rows))} must not be empty (None leaves it out)")
+            label = given.get(f"{group}_label")
+            if label is not None:
+                self._check_label(f"{group}_label", label)
+        if self.unlabelled is not None and len(self.unlabelled) == 0:
+            raise ValueError("unlabelled must not be empty (None leaves it out)")
+
+    def _check_label(self, name: str, label: Tensor) -> None:
+        if label.dtype != torch.int64 or label.ndim != 1:
+            raise ValueError(f"{name} must be (n,) int64, got {label.ndim}-d {label.dtype}")
+        low, high = int(label.min()), int(label.max())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(
+                f"{name} must lie in 0..{self.num_classes - 1}, got values from {low} to {high}"
+            )
+
+    @property
+    def class_prior(self) -> Tensor | None:
+        """The teacher's class frequencies (C,), summing to 1; None without teacher labels."""
+        if self.teacher_label is None:
+            return None
+        return torch.bincount(self.teacher_label, minlength=self.num_classes) / len(
+            self.teacher_label
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TrainingData:
+        """The same data on a device; floating-point tensors as ``dtype`` if given."""
+        changes: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                kind = dtype if value.is_floating_point() else None
+                changes[item.name] = value.to(device=device, dtype=kind)
+        return dataclasses.replace(self, **changes)
+
+
+class Batches:
+    """Draws one :class:`~ucmkd.methods.base.Batch` per step from independent samplers.
+
+    Each pool has its own sampler, batch size and random generator, so a method sees the same
+    labelled samples whatever else it asks for.
+
+    Args:
+        data: where the rows come from.
+        method: says what it needs (``needs_teacher``, ``needs_unlabelled``, ``class_matched``,
+            ``paired`` or ``uses_pairs``).
+        training: batch sizes; a pool that is smaller is the batch.
+        seed: of all samplers; ``rank`` tells processes apart.
+
+    Raises:
+        ValueError: the method needs a pool that the data do not have.
+    """
+
+    def __init__(
+        self, data: TrainingData, method: Method, training: TrainingConfig, seed: int, rank: int = 0
+    ) -> None:
+        wanted = {
+            "teacher_feature": method.needs_teacher and not method.paired,
+            "teacher_label": method.class_matched,
+            "unlabelled": method.needs_unlabelled,
+            "paired": method.paired,
+        }
+        names = [name for name, needed in wanted.items() if needed]
+        names += [name.removeprefix("unlabelled_") for name in method.requires]
+        missing = [name for name in dict.fromkeys(names) if getattr(data, name) is None]
+        if missing:
+            raise ValueError(
+                f"method {method.name!r} needs {', '.join(missing)}, and the data have none"
+            )
+        self.data, self.method = data, method
+        self._seed, self._rank = seed, rank
+        self._samplers: dict[str, Any] = {}
+        self._pool("student", data.student, training.batch_size)
+        if method.needs_unlabelled:
+            self._pool("unlabelled", data.unlabelled, training.unlabelled_batch_size)
+        if method.needs_unlabelled and method.needs_teacher:
+            self._pool("unlabelled_teacher", data.teacher_feature, training.teacher_batch_size)
+        if method.class_matched:
+            assert data.teacher_label is not None
+            self._samplers["teacher"] = ClassMatchedSampler(
+                data.teacher_label, self._generator("teacher"), num_classes=data.num_classes
+            )
+        elif method.needs_teacher:
+            self._pool("teacher", data.teacher_feature, training.teacher_batch_size)
+        if method.paired or method.uses_pairs:
+            self._pool("paired", data.paired, training.pair_batch_size)
+        lengths = [math.ceil(len(data.student) / training.batch_size)]
+        if method.needs_unlabelled and data.unlabelled is not None:
+            lengths.append(math.ceil(len(data.unlabelled) / training.unlabelled_batch_size))
+        self.steps_per_epoch = max(lengths)
+
+    def _generator(self, name: str) -> torch.Generator:
+        streams = ("student", "unlabelled", "unlabelled_teacher", "teacher", "paired")
+        number = len(streams) * self._rank + streams.index(name)
+        return torch.Generator().manual_seed((self._seed * 1_000_003 + number) % 2**63)
+
+    def _pool(self, name: str, pool: Tensor | None, batch_size: int) -> None:
+        if pool is not None:
+            size = min(batch_size, len(pool))
+            self._samplers[name] = InfiniteSampler(len(pool), size, self._generator(name))
+
+    def _rows(self, name: str, *tensors: Tensor | None) -> list[Tensor | None]:
+        sampler = self._samplers.get(name)
+        if sampler is None:
+            return [None] * len(tensors)
+        index = next(sampler).to(self.data.student.device, non_blocking=True)
+        return [None if tensor is None else tensor[index] for tensor in tensors]
+
+    def draw(self) -> Batch:
+        """The next batch; groups that the method does not ask for are None."""
+        data = self.data
+        cached = (data.teacher_feature, data.teacher_logits, data.teacher_label)
+        student, student_label = self._rows("student", data.student, data.student_label)
+        assert student is not None and student_label is not None
+        if self.method.class_matched:
+            index = self._samplers["teacher"].draw(student_label.cpu()).to(student.device)
+            teacher = [None if tensor is None else tensor[index] for tensor in cached]
+        else:
+            teacher = self._rows("teacher", *cached)
+        (unlabelled,) = self._rows("unlabelled", data.unlabelled)
+        natural = self._rows("unlabelled_teacher", *cached)
+        paired = self._rows(
+            "paired",
+            data.paired,
+            data.paired_teacher_feature,
+            data.paired_teacher_logits,
+            data.paired_label,
+        )
+        return Batch(
+            student=student,
+            student_label=student_label,
+            teacher_feature=teacher[0],
+            teacher_logits=teacher[1],
+            teacher_label=teacher[2],
+            unlabelled=unlabelled,
+            unlabelled_teacher_feature=natural[0],
+            unlabelled_teacher_logits=natural[1],
+            unlabelled_teacher_label=natural[2],
+            paired=paired[0],
+            paired_teacher_feature=paired[1],
+            paired_teacher_logits=paired[2],
+            paired_label=paired[3],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of all samplers: the next batch after loading is the next batch."""
+        return {name: sampler.state_dict() for name, sampler in self._samplers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, sampler in self._samplers.items():
+            sampler.load_state_dict(state[name])

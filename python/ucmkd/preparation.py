@@ -1,0 +1,242 @@
+"""From a recipe's data section to tensors: split, few labels, columns, scaling, pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .batches import TrainingData
+from .config import ConfigError, DataConfig, TeacherDataConfig
+from .data import (
+    DATASETS,
+    Dataset,
+    Standardiser,
+    Views,
+    assert_disjoint,
+    few_labels,
+    load,
+    long_tail,
+    require_same_classes,
+    stratified_parts,
+    top_variance,
+    unpaired_split,
+)
+
+
+@dataclass(frozen=True)
+class InputTransform:
+    """What happens to raw inputs of one side: choice of columns, then standardisation."""
+
+    columns: NDArray[np.int64] | None
+    standardiser: Standardiser | None
+
+    @classmethod
+    def fit(cls, config: TeacherDataConfig, train: NDArray[np.float32]) -> InputTransform:
+        """Fit on the training rows of this side, without their labels."""
+        columns = None
+        if config.columns is not None:
+            train = train.reshape(len(train), -1)
+            if config.columns > train.shape[1]:
+                raise ConfigError(
+                    f"columns must be at most {train.shape[1]}, what {config.dataset!r} has, "
+                    f"got {config.columns}"
+                )
+            columns = top_variance(train, config.columns)
+            train = train[:, columns]
+        return cls(columns, Standardiser.fit(train) if config.standardise else None)
+
+    def __call__(self, inputs: NDArray[np.float32]) -> Tensor:
+        if self.columns is not None:
+            inputs = inputs.reshape(len(inputs), -1)[:, self.columns]
+        if self.standardiser is not None:
+            inputs = self.standardiser(inputs)
+        return torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fitted numbers, to be stored beside the student's weights."""
+        found: dict[str, Tensor] = {}
+        if self.columns is not None:
+            found["columns"] = torch.from_numpy(self.columns)
+        if self.standardiser is not None:
+            for name, value in self.standardiser.state_dict().items():
+                found[name] = torch.from_numpy(np.ascontiguousarray(value))
+        return found
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Both sides as tensors, before there is a teacher.
+
+    Attributes:
+        teacher: the teacher's own supervised problem (its labelled samples as ``student``, its
+            validation samples as ``validation``).
+        student: the student's problem; the teacher's cached outputs are still missing.
+        paired_teacher: the pairs in the teacher's modality (p, ...), or None.
+        transform: of the student's inputs.
+        class_names: C names.
+    """
+
+    teacher: TrainingData
+    student: TrainingData
+    paired_teacher: Tensor | None
+    transform: InputTransform
+    class_names: tuple[str, ...]
+
+
+def prepare(config: DataConfig, seed: int) -> Prepared:
+    """Load and split the data of a recipe; the same seed gives the same split everywhere.
+
+    One data set for both sides: its samples are divided, so that nothing the teacher saw belongs
+    to the student. Two data sets: the teacher has all of its own, and the student's official
+    test split is used where there is one.
+
+    Raises:
+        ConfigError: data sets that do not fit together, or pairs where there can be none.
+        ValueError: an unknown data set or view, too few samples (from ``ucmkd.data``).
+    """
+    generator = np.random.default_rng(seed)
+    teacher, student, together = _both_sides(config)
+    require_same_classes(teacher, student)
+    if together:
+        split = _common_split(config, student, generator)
+    else:
+        split = _separate_split(config, teacher, student, generator)
+    labelled, unlabelled = _choose_labels(config, student, split, generator)
+
+    to_teacher = InputTransform.fit(config.teacher, teacher.inputs[split.teacher_train])
+    to_student = InputTransform.fit(config.student, student.inputs[split.student_train])
+    paired = _choose_pairs(config, unlabelled, together, generator)
+
+    def rows(index: NDArray[np.int64]) -> Tensor | None:
+        return to_student(student.inputs[index]) if len(index) else None
+
+    def labels(side: Dataset, index: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(side.labels[index])
+
+    return Prepared(
+        teacher=TrainingData(
+            teacher.num_classes,
+            to_teacher(teacher.inputs[split.teacher_train]),
+            labels(teacher, split.teacher_train),
+            to_teacher(teacher.inputs[split.teacher_validation]),
+            labels(teacher, split.teacher_validation),
+        ),
+        student=TrainingData(
+            student.num_classes,
+            to_student(student.inputs[labelled]),
+            labels(student, labelled),
+            rows(split.student_validation),
+            labels(student, split.student_validation),
+            rows(split.test),
+            labels(student, split.test),
+            unlabelled=rows(unlabelled) if config.student.unlabelled else None,
+            paired=rows(paired),
+        ),
+        paired_teacher=to_teacher(teacher.inputs[paired]) if len(paired) else None,
+        transform=to_student,
+        class_names=student.class_names,
+    )
+
+
+def _both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
+    """Teacher, student, and whether they are the same samples."""
+    if config.teacher.dataset != config.student.dataset:
+        teacher, student = _read(config, config.teacher)[0], _read(config, config.student)[0]
+        assert_disjoint(teacher=teacher.ids, student=student.ids)
+        return teacher, student, False
+    teacher, student = _read(config, config.teacher, config.student)
+    return teacher, student, True
+
+
+def _read(config: DataConfig, *sides: TeacherDataConfig) -> list[Dataset]:
+    """The views of one data set that the sides name, read once."""
+    name = sides[0].dataset
+    known = DATASETS[name].views if name in DATASETS else ()
+    for side in sides:
+        if known and side.view is None:
+            raise ConfigError(f"view must be given for {name!r}: one of {', '.join(known)}")
+        if not known and side.view is not None and (name in DATASETS or name.endswith(".npz")):
+            raise ConfigError(f"view must be null for {name!r}: it has one modality")
+    wanted = [side.view for side in sides if side.view is not None]
+    loaded = load(name, data_root=config.root, views=wanted or None)
+    if isinstance(loaded, Views):
+        return [loaded.view(view) for view in wanted]
+    return [loaded] * len(sides)
+
+
+class _Parts(NamedTuple):
+    """Row numbers; the first two count in the teacher's data set, the others in the student's."""
+
+    teacher_train: NDArray[np.int64]
+    teacher_validation: NDArray[np.int64]
+    student_train: NDArray[np.int64]
+    student_validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def _common_split(config: DataConfig, data: Dataset, generator: np.random.Generator) -> _Parts:
+    split = unpaired_split(
+        data.labels,
+        generator,
+        teacher_fraction=config.teacher_fraction,
+        validation=config.validation,
+        test=config.test,
+        ids=data.ids,
+    )
+    return _Parts(*(getattr(split, name) for name in _Parts._fields))
+
+
+def _separate_split(
+    config: DataConfig, teacher: Dataset, student: Dataset, generator: np.random.Generator
+) -> _Parts:
+    own = stratified_parts(teacher.labels, (0.9, 0.1), generator)
+    if student.test is None:
+        shares = (1 - config.validation - config.test, config.validation, config.test)
+        rest = stratified_parts(student.labels, shares, generator)
+    else:
+        free = np.flatnonzero(~student.test)
+        train, validation = stratified_parts(
+            student.labels[free], (1 - config.validation, config.validation), generator
+        )
+        rest = (free[train], free[validation], np.flatnonzero(student.test))
+    return _Parts(*own, *rest)
+
+
+def _choose_labels(
+    config: DataConfig, student: Dataset, split: _Parts, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    count, ratio = config.student.labels_per_class, config.student.long_tail
+    if count is None:
+        return split.student_train, np.empty(0, dtype=np.int64)
+    if ratio is None:
+        labelled = few_labels(student.labels, count, generator, pool=split.student_train)
+    else:
+        tail = max(1, round(count / ratio))
+        labelled = long_tail(
+            student.labels, generator, head=count, tail=tail, pool=split.student_train
+        )
+    return labelled, np.setdiff1d(split.student_train, labelled)
+
+
+def _choose_pairs(
+    config: DataConfig,
+    unlabelled: NDArray[np.int64],
+    together: bool,
+    generator: np.random.Generator,
+) -> NDArray[np.int64]:
+    if config.pairs == 0:
+        return np.empty(0, dtype=np.int64)
+    if not together:
+        raise ConfigError("pairs must be 0: teacher and student come from different data sets")
+    if config.pairs > len(unlabelled):
+        raise ConfigError(
+            f"pairs must be at most {len(unlabelled)}, the unlabelled training samples of the "
+            f"student, got {config.pairs}"
+        )
+    count = len(unlabelled) if config.pairs == -1 else config.pairs
+    return np.sort(generator.permutation(unlabelled)[:count])

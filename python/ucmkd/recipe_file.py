@@ -1,0 +1,80 @@
+"""Reading recipes from YAML files and from the recipes shipped with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import ConfigError, Recipe, from_mapping, nearest, to_mapping
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML whose mappings may not name a key twice (plain YAML keeps the last, silently)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    line = key_node.start_mark.line + 1
+                    raise ConfigError(f"line {line}: the key {key!r} appears twice")
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package, sorted."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by the name of a shipped recipe.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a shipped recipe.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if name in shipped_recipes():
+        return SHIPPED / f"{name}.yaml"
+    known = shipped_recipes()
+    raise ConfigError(
+        f"recipe {name!r} is neither a file nor a shipped recipe{nearest(name, known)} "
+        f"(shipped: {', '.join(known)})"
+    )
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: a YAML file whose keys are the fields of :class:`ucmkd.config.Recipe`.
+
+    Raises:
+        ConfigError: unreadable file or YAML (with its line), unknown or doubled key, wrong type,
+            value out of range. The message starts with the file's name.
+    """
+    try:
+        mapping = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        return from_mapping(Recipe, mapping)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{path}: not valid YAML: {line}{error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML text; :func:`load_recipe` reads it back unchanged."""
+    return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,87 @@
+"""The log of a run: one JSON object per line, and the same numbers for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, TextIO
+
+from .checkpoint import write_atomically
+
+
+class RunLog:
+    """Writes ``log.jsonl`` and, where TensorBoard is installed, event files in ``tensorboard/``.
+
+    A resumed run continues both: lines after the checkpoint's step, and a line cut short by the
+    kill, are dropped, so that no step appears twice.
+
+    Args:
+        folder: the run's folder.
+        resume_step: number of steps already done according to the checkpoint; 0 starts a new log.
+        tensorboard: also write event files (needs the ``tensorboard`` package).
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int = 0, tensorboard: bool = True) -> None:
+        self.path = Path(folder) / "log.jsonl"
+        kept = lines_up_to(self.path, resume_step) if resume_step else []
+        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
+        self._stream: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._board: Any = _summary_writer(Path(folder), resume_step) if tensorboard else None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Append one record; anything that is not a finite number becomes null in JSON."""
+        self._stream.write(json.dumps(_jsonable(record)) + "\n")
+        self._stream.flush()
+        if self._board is not None:
+            for name, value in _flatten(record):
+                if name not in ("step", "epoch") and math.isfinite(value):
+                    self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._stream.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def lines_up_to(path: Path, step: int) -> list[str]:
+    """The complete lines of a JSONL log whose ``step`` is at most ``step``."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the kill cut this line short
+        if isinstance(record, dict) and record.get("step", math.inf) <= step:
+            kept.append(line)
+    return kept
+
+
+def _summary_writer(folder: Path, resume_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(
+        str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
+    )
+
+
+def _flatten(record: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    scalars: list[tuple[str, float]] = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            scalars += _flatten(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            scalars.append((prefix + name, float(value)))
+    return scalars
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return list(value) if isinstance(value, tuple) else value

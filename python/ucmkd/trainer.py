@@ -1,0 +1,324 @@
+"""The trainer: one readable loop for every method, from the first batch to the one test.
+
+``fit`` needs no files. Checkpoints and logs are callables that it hands plain dictionaries to;
+:mod:`ucmkd.distill` connects them to a folder. Gradients are averaged over processes by hand,
+because a bilevel method fills ``.grad`` itself and a wrapper's hooks would not see it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
+from torch import Tensor
+
+from .batches import Batches, TrainingData
+from .checkpoint import random_state, set_random_state
+from .config import OptimizerConfig, TrainingConfig
+from .methods.base import Method
+from .metrics import Metrics, evaluate
+
+__all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "evaluate", "fit"]
+
+Record = dict[str, Any]
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on: a term of the loss is NaN or infinite."""
+
+
+@dataclass
+class Fitted:
+    """A finished training; ``method`` holds the weights of the best validation.
+
+    Attributes:
+        method: the trained method, in evaluation mode.
+        data: what it was trained on, on the training's device.
+        validation: metrics at ``best_step``, or None without validation samples.
+        best_step: number of optimiser steps behind the weights.
+        steps: number of steps in all.
+        history: the records given to the callbacks (of this process; a resumed run starts anew).
+    """
+
+    method: Method
+    data: TrainingData
+    validation: Metrics | None
+    best_step: int
+    steps: int
+    history: list[Record] = field(default_factory=list)
+    _tested: bool = False
+
+    def test(self) -> Metrics:
+        """Metrics on the test set. It can be looked at once: everything is chosen by then.
+
+        Raises:
+            RuntimeError: called a second time.
+            ValueError: the data have no test set.
+        """
+        if self.data.test is None or self.data.test_label is None:
+            raise ValueError("the data have no test set (TrainingData.test is None)")
+        if self._tested:
+            raise RuntimeError(
+                "test() was already called for this training: a test set that is looked at twice "
+                "is a validation set. Keep the first result."
+            )
+        self._tested = True
+        return evaluate(self.method, self.data.test, self.data.test_label, self.data.num_classes)
+
+
+class _Meter:
+    """Sums of the loss terms since the last log line, kept on the device (no waiting for it)."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, dict[str, Tensor]] = {"loss": {}, "weighted": {}}
+        self.count = 0
+
+    def add(self, terms: dict[str, Tensor], weights: dict[str, float]) -> None:
+        self.count += 1
+        for name, value in terms.items():
+            for sums, factor in zip(self.sums.values(), (1.0, weights.get(name, 1.0)), strict=True):
+                if name in sums:
+                    sums[name].add_(value.detach(), alpha=factor)
+                else:
+                    sums[name] = value.detach() * factor
+
+    def state_dict(self) -> Record:
+        return {"sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: Record, device: torch.device) -> None:
+        self.count = state["count"]
+        self.sums = {
+            kind: {name: total.to(device) for name, total in sums.items()}
+            for kind, sums in state["sums"].items()
+        }
+
+    def means(self, step: int) -> Record:
+        """The means as numbers; empties the meter."""
+        means = {
+            kind: {name: (total / self.count).item() for name, total in sums.items()}
+            for kind, sums in self.sums.items()
+        }
+        for name, value in means["loss"].items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss term {name!r} became {value} at or before step {step}; a smaller "
+                    "learning rate or term weight may help"
+                )
+        self.__init__()  # type: ignore[misc]
+        return means
+
+
+def fit(
+    method: Method,
+    data: TrainingData,
+    training: TrainingConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
+    *,
+    seed: int = 0,
+    fabric: Fabric | None = None,
+    callbacks: Sequence[Callable[[Record], None]] = (),
+    state: Record | None = None,
+    save: Callable[[Record], None] | None = None,
+) -> Fitted:
+    """Train ``method`` on ``data`` and keep the weights of the best validation.
+
+    The score of a validation is accuracy + balanced accuracy; the earlier step wins a tie. The
+    global random generators are seeded, so equal arguments give equal results on a CPU.
+
+    Args:
+        method: what to train (all parameters with ``requires_grad``); changed in place.
+        data: the samples.
+        training: number of steps, batch sizes, how often to validate and log.
+        optimizer: AdamW, schedule and clipping.
+        seed: of the samplers and of dropout.
+        fabric: devices and precision; None is one process on the CPU in float32.
+        callbacks: called with each log record: ``step`` (steps done), ``epoch``, ``lr``,
+            ``seconds``, ``loss`` and ``weighted`` (means of the terms since the last record),
+            and ``validation`` at a validation.
+        state: what ``save`` received: continue from there.
+        save: called with the complete state after every epoch (epochs shorter than ``eval_every``
+            are put together) and at the end. Its tensors are live: write or copy them at once.
+
+    Returns:
+        The trained method with its validation metrics; ``.test()`` for the final figures.
+
+    Raises:
+        ValueError: the data lack what the method needs, or ``state`` is of another kind of run.
+        TrainingError: a loss term is NaN or infinite.
+    """
+    training = training or TrainingConfig()
+    optimizer = optimizer or OptimizerConfig()
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    _seed_everything(seed + fabric.global_rank)
+
+    precision = fabric.strategy.precision
+    dtype = torch.float64 if precision.precision == "64-true" else torch.float32
+    data = data.to(fabric.device, dtype)
+    method.to(device=fabric.device, dtype=dtype).train()
+    batches = Batches(data, method, training, seed, fabric.global_rank)
+    epoch = batches.steps_per_epoch
+    steps = training.epochs * epoch if training.epochs else training.steps
+    between_saves = epoch * math.ceil(training.eval_every / epoch)
+
+    parameters = method.trainable()
+    _same_on_all(fabric, parameters)
+    fused = fabric.device.type == "cpu"  # several times faster there for small models
+    adamw = torch.optim.AdamW(
+        parameters, lr=optimizer.lr, weight_decay=optimizer.weight_decay, fused=fused or None
+    )
+    stepper = cast(_FabricOptimizer, fabric.setup_optimizers(adamw))
+    mixed = str(precision.precision).endswith("mixed")
+
+    def backward(loss: Tensor) -> None:
+        # The forward pass runs in low precision; a backward pass must not be autocast again.
+        with torch.autocast(fabric.device.type, enabled=False) if mixed else nullcontext():
+            fabric.backward(loss)
+
+    meter, best, history = _Meter(), _Best(), list[Record]()
+    first, started = 0, time.perf_counter()
+    if state is not None:
+        own = _own_part(state, fabric)
+        first, started = state["step"], started - state["seconds"]
+        method.load_state_dict(state["method"])
+        adamw.load_state_dict(state["optimizer"])
+        precision.load_state_dict(state["precision"])
+        best = _Best(**state["best"])
+        meter.load_state_dict(own["meter"], fabric.device)
+        batches.load_state_dict(own["batches"])
+        set_random_state(own["random"])
+
+    for step in range(first, steps):
+        if optimizer.warmup or optimizer.schedule != "constant":
+            for group in adamw.param_groups:
+                group["lr"] = learning_rate(step, steps, optimizer)
+
+        adamw.zero_grad(set_to_none=True)
+        with fabric.autocast():
+            terms = method.backward(batches.draw(), step, backward)
+        _average_gradients(fabric, parameters)
+        if optimizer.clip is not None:
+            fabric.clip_gradients(
+                method, stepper, max_norm=optimizer.clip, error_if_nonfinite=False
+            )
+        stepper.step()
+        meter.add(terms, method.weights(step))
+
+        done = step + 1
+        validate = done % training.eval_every == 0 or done == steps
+        if validate or done % training.log_every == 0:
+            record: Record = {
+                "step": done,
+                "epoch": done / epoch,
+                "lr": adamw.param_groups[0]["lr"],
+                **meter.means(done),
+            }
+            if validate:
+                _same_on_all(fabric, list(method.buffers()))
+                record.update(best.update(method, data, done))
+            record["seconds"] = time.perf_counter() - started
+            history.append(record)
+            for callback in callbacks:
+                callback(record)
+        if save is not None and (done % between_saves == 0 or done == steps):
+            own = {
+                "meter": meter.state_dict(),
+                "batches": batches.state_dict(),
+                "random": random_state(),
+            }
+            full: Record = {
+                "step": done,
+                "seconds": time.perf_counter() - started,
+                "method": method.state_dict(),
+                "optimizer": adamw.state_dict(),
+                "precision": precision.state_dict(),
+                "best": vars(best),
+                "ranks": _from_all(fabric, own),
+            }
+            if fabric.is_global_zero:
+                save(full)
+
+    if best.state is not None:
+        method.load_state_dict(best.state)
+    method.eval()
+    validation = None if best.metrics is None else Metrics.from_dict(best.metrics)
+    return Fitted(method, data, validation, best.step or steps, steps, history)
+
+
+def learning_rate(step: int, steps: int, optimizer: OptimizerConfig) -> float:
+    """Learning rate of step ``step`` (from 0): linear warm-up times the schedule.
+
+    ``cosine`` is ``lr (1 + cos(pi step / steps)) / 2``.
+    """
+    rate = optimizer.lr
+    if optimizer.warmup:
+        rate *= min(1.0, (step + 1) / optimizer.warmup)
+    if optimizer.schedule == "cosine":
+        rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    return rate
+
+
+@dataclass
+class _Best:
+    """The best validation so far, with a copy of the weights behind it."""
+
+    step: int = 0
+    score: float = -math.inf
+    metrics: dict[str, Any] | None = None
+    state: dict[str, Tensor] | None = None
+
+    def update(self, method: Method, data: TrainingData, step: int) -> Record:
+        """Validate; the part of the log record that says what came out."""
+        if data.validation is None or data.validation_label is None:
+            return {}
+        metrics = evaluate(method, data.validation, data.validation_label, data.num_classes)
+        if metrics.score > self.score:
+            self.step, self.score, self.metrics = step, metrics.score, metrics.to_dict()
+            self.state = {name: t.detach().clone() for name, t in method.state_dict().items()}
+        return {"validation": metrics.to_dict()}
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _own_part(state: Record, fabric: Fabric) -> Record:
+    if len(state["ranks"]) != fabric.world_size:
+        raise ValueError(
+            f"the checkpoint is of {len(state['ranks'])} process(es), this run has "
+            f"{fabric.world_size}; resume with the same number of devices"
+        )
+    return state["ranks"][fabric.global_rank]
+
+
+def _same_on_all(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
+    if fabric.world_size > 1:
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor.data, src=0)
+
+
+def _average_gradients(fabric: Fabric, parameters: Sequence[Tensor]) -> None:
+    if fabric.world_size > 1:
+        for parameter in parameters:
+            if parameter.grad is None:  # another process may have one
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= fabric.world_size
+
+
+def _from_all(fabric: Fabric, own: Record) -> list[Record]:
+    if fabric.world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
