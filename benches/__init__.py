@@ -1,0 +1,25 @@
+"""Speed and accuracy of ucmkd's CPU kernels beside those of its peers.
+
+Run it with ``make bench``, or in an environment with ``pip install 'ucmkd[bench]'``::
+
+    python -m pytest benches --save                   # everything, two threads, writes a JSON file
+    python -m pytest benches --sizes 64,256           # a quick look
+    python -m pytest benches --threads 8 -k sinkhorn  # other machines, one operator
+    python -m benches.report benches/results/NAME.json   # prints a saved run again
+
+What is timed: one loss value *and* its gradient to the student's points, float32, in
+milliseconds, from inputs that already are the contestant's own arrays. Compilation, warm-up and
+imports are outside. All contestants of a case take turns: in every round each is timed once, in a
+new random order, after one untimed call of its own; a sample repeats a short call until it lasts
+about 5 ms. The process is pinned to as many cores as it has threads, so that the thread pools of
+PyTorch, OpenMP, XLA and Rust have the same room.
+
+How exact it is stands beside every time: relative errors of value and gradient against a float64
+solution of the same problem, written in NumPy in :mod:`benches.problems` and independent of the
+package. A contestant outside the stated bounds keeps its row, with a mark, and gets no ratio. One
+that is not installed or fails keeps a row that says so.
+
+``--benchmark-disable`` runs every contestant once and checks the accuracy, without timing.
+The modules: ``problems`` (data and references), ``contestants_sinkhorn`` and ``contestants_mmd``
+(who takes part, at which settings), ``timing`` (the rounds), ``report`` (table and JSON).
+"""

@@ -1,0 +1,196 @@
+"""The rounds: every contestant of a case is built, checked and timed in turn."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benches.problems import Solution
+
+#: A sample repeats its call until it lasts about this long, in seconds.
+SAMPLE = 5e-3
+#: Seconds of samples per contestant and case; it decides the number of rounds.
+BUDGET = 20.0
+#: Fewest rounds of a contestant whose single call stays below the cap.
+FEWEST = 3
+#: A single call longer than this many seconds is reported as it is, without further rounds.
+CAP = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one call computed: the value, the gradient to x, the iterations where it tells them."""
+
+    value: float
+    gradient: NDArray[Any]
+    iterations: int | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A contestant that is set up for one case.
+
+    Attributes:
+        run: One value and gradient, finished when it returns.
+        read: Turns the result of ``run`` into an :class:`Answer`.
+        reference: The float64 solution that its answer is an approximation of.
+        note: What a reader of the table should know.
+    """
+
+    run: Callable[[], Any]
+    read: Callable[[Any], Answer]
+    reference: Solution
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who takes part: a name, the modules it needs, how to set it up for a case."""
+
+    name: str
+    needs: tuple[str, ...]
+    build: Callable[[Any], Ready]
+
+
+@dataclass
+class Row:
+    """One line of the table. Times are in seconds; ``status`` is empty when all is well."""
+
+    name: str
+    status: str = ""
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rounds: int = 0
+    value_error: float | None = None
+    gradient_error: float | None = None
+    iterations: int | None = None
+    accurate: bool = False
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as JSON data."""
+        return asdict(self)
+
+
+def errors(answer: Answer, reference: Solution) -> tuple[float, float]:
+    """Relative errors of value and gradient (Euclidean norm)."""
+    value = abs(answer.value - reference.value) / abs(reference.value)
+    difference = np.asarray(answer.gradient, dtype=np.float64) - reference.gradient
+    return float(value), float(np.linalg.norm(difference) / np.linalg.norm(reference.gradient))
+
+
+def _missing(needs: Sequence[str]) -> str:
+    for name in needs:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            return f"missing: {error}"
+        except Exception as error:  # installed, and at odds with another package
+            return f"error: import of {name}: {type(error).__name__}: {_short(error)}"
+    return ""
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _seconds(run: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def race(
+    contestants: Sequence[Contestant],
+    case: Any,
+    *,
+    rounds: int,
+    bounds: tuple[float, float],
+    timed: bool = True,
+) -> tuple[list[Row], dict[str, Ready]]:
+    """Checks and times all contestants of a case.
+
+    Args:
+        contestants: Who takes part.
+        case: Handed to :attr:`Contestant.build`.
+        rounds: Most rounds; slow contestants get fewer, at least :data:`FEWEST`.
+        bounds: Largest relative errors of value and gradient that count as accurate.
+        timed: False: one call each, for its accuracy only.
+
+    Returns:
+        A row per contestant, in their order, and those who could be set up, by name.
+    """
+    rows = [Row(c.name) for c in contestants]
+    ready: dict[str, Ready] = {}
+    plan: dict[str, tuple[int, int]] = {}  # rounds, repeats
+    for contestant, row in zip(contestants, rows, strict=True):
+        row.status = _missing(contestant.needs)
+        if row.status:
+            continue
+        try:
+            made = contestant.build(case)
+            answer = made.read(made.run())  # compiles and warms up
+            once = _seconds(made.run, 1) if timed else 0.0
+        except Exception as error:  # a peer's failure is a result, not the end of the run
+            row.status = f"error: {type(error).__name__}: {_short(error)}"
+            continue
+        ready[row.name] = made
+        row.note, row.iterations = made.note, answer.iterations
+        row.value_error, row.gradient_error = errors(answer, made.reference)
+        # not (error <= bound): a NaN is not accurate
+        row.accurate = row.value_error <= bounds[0] and row.gradient_error <= bounds[1]
+        if not row.accurate:
+            row.status = "outside the bounds"
+        if timed:
+            plan[row.name] = _plan(row, once, rounds)
+    samples = _rounds(ready, plan)
+    for row in rows:
+        times = samples.get(row.name)
+        if times:
+            row.median, row.low, row.high = statistics.median(times), min(times), max(times)
+            row.rounds = len(times)
+    return rows, ready
+
+
+def _plan(row: Row, once: float, rounds: int) -> tuple[int, int]:
+    if once > CAP:
+        row.median = row.low = row.high = once
+        row.rounds = 1
+        row.note = f"{row.note}; one call, over the cap of {CAP:g} s".lstrip("; ")
+        return 0, 1
+    repeats = max(1, round(SAMPLE / once))
+    return min(rounds, max(FEWEST, int(BUDGET / (once * repeats)))), repeats
+
+
+def _rounds(
+    ready: dict[str, Ready], plan: dict[str, tuple[int, int]]
+) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {name: [] for name in plan}
+    order = random.Random(0)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in range(max((count for count, _ in plan.values()), default=0)):
+            names = [name for name, (count, _) in plan.items() if turn < count]
+            order.shuffle(names)
+            for name in names:
+                time.sleep(0.01)  # thread pools that spin after work have gone to sleep
+                ready[name].run()
+                samples[name].append(_seconds(ready[name].run, plan[name][1]))
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return samples

@@ -1,0 +1,81 @@
+//! Vectors that start on a cache line.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::real::{LANES, Real};
+
+const LINE: usize = 64;
+
+/// `n` rounded up to whole lane arrays.
+#[must_use]
+pub fn padded(n: usize) -> usize {
+    n.div_ceil(LANES) * LANES
+}
+
+/// A fixed-length vector whose first element lies on a 64-byte boundary.
+///
+/// Vector loads of rows that are padded to [`LANES`] then never straddle two cache lines.
+#[derive(Debug, Default)]
+pub struct Aligned<T> {
+    data: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Real> Aligned<T> {
+    /// `len` times `value`.
+    #[must_use]
+    pub fn filled(len: usize, value: T) -> Self {
+        let data = vec![value; len + LINE / size_of::<T>()];
+        // `align_offset` may decline (it answers usize::MAX); alignment is only a matter of speed.
+        let start = match data.as_ptr().align_offset(LINE) {
+            offset if offset <= data.len() - len => offset,
+            _ => 0,
+        };
+        Self { data, start, len }
+    }
+
+    /// `len` zeros.
+    #[must_use]
+    pub fn zeros(len: usize) -> Self {
+        Self::filled(len, T::ZERO)
+    }
+
+    /// `values`, followed by `fill` up to a whole number of lane arrays.
+    #[must_use]
+    pub fn padded_from(values: &[T], fill: T) -> Self {
+        let mut all = Self::filled(padded(values.len()), fill);
+        all[..values.len()].copy_from_slice(values);
+        all
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        &self.data[self.start..self.start + self.len]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.data[self.start..self.start + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_on_a_line_and_keeps_its_values() {
+        for n in [0, 1, 16, 100] {
+            let x = Aligned::<f32>::padded_from(&vec![2.0; n], -1.0);
+            assert_eq!(x.len(), padded(n));
+            assert_eq!(x.as_ptr().align_offset(LINE), 0);
+            assert!(x[..n].iter().all(|&v| v == 2.0) && x[n..].iter().all(|&v| v == -1.0));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The Python module `ucmkd._rust`: the only place that knows PyO3.
+
+use pyo3::prelude::*;
+
+mod mmd;
+mod sinkhorn;
+
+use crate::simd;
+
+/// The vector instruction set in use.
+#[pyfunction]
+fn simd_level() -> &'static str {
+    simd::level().name()
+}
+
+/// The vector instruction sets of this machine, slowest first.
+#[pyfunction]
+fn simd_levels() -> Vec<&'static str> {
+    simd::available().into_iter().map(simd::Level::name).collect()
+}
+
+/// Numerical kernels; see the functions of `ucmkd.ops`, which check and document the arguments.
+#[pymodule(gil_used = false)]
+mod _rust {
+    #[pymodule_export]
+    use super::mmd::{median_bandwidth, mmd};
+    #[pymodule_export]
+    use super::sinkhorn::{sinkhorn, sinkhorn_cost};
+    #[pymodule_export]
+    use super::{simd_level, simd_levels};
+}

@@ -1,0 +1,445 @@
+//! Entropic optimal transport on NumPy arrays.
+
+use numpy::ndarray::{ArrayD, IxDyn};
+use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyArray3, PyReadonlyArray};
+use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::cost::Cost;
+use crate::real::Real;
+use crate::sinkhorn::{Costs, Options, Problem, Solution, solve_all};
+
+type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+type Matrix<'py, T> = Option<PyReadonlyArray2<'py, T>>;
+
+fn refuse<R>(message: String) -> PyResult<R> {
+    Err(PyValueError::new_err(message))
+}
+
+/// A `(B, n)` array of the wanted type, or None.
+fn matrix<'py, T: Element>(
+    name: &str,
+    array: Optional<'_, 'py>,
+    shape: [usize; 2],
+) -> PyResult<Matrix<'py, T>> {
+    let Some(array) = array else { return Ok(None) };
+    let Ok(array) = array.cast::<PyArray2<T>>() else {
+        return refuse(format!(
+            "{name} must be None or a 2-d array (labels int64, all else of the dtype of the points)"
+        ));
+    };
+    if array.shape() != shape || !array.is_c_contiguous() {
+        return refuse(format!(
+            "{name} must be C-contiguous of shape {shape:?}; got {:?}",
+            array.shape()
+        ));
+    }
+    Ok(Some(array.readonly()))
+}
+
+fn cube<'py, T: Element>(
+    name: &str,
+    array: &Bound<'py, PyArray3<T>>,
+) -> PyResult<PyReadonlyArray<'py, T, numpy::Ix3>> {
+    if array.shape().contains(&0) || !array.is_c_contiguous() {
+        return refuse(format!(
+            "{name} must be C-contiguous and not empty; got shape {:?}",
+            array.shape()
+        ));
+    }
+    Ok(array.readonly())
+}
+
+fn slice<'a, T: Element>(array: &'a Matrix<'_, T>) -> PyResult<Option<&'a [T]>> {
+    Ok(match array {
+        Some(array) => Some(array.as_slice()?),
+        None => None,
+    })
+}
+
+fn part<T>(all: Option<&[T]>, k: usize, len: usize) -> Option<&[T]> {
+    all.map(|v| &v[k * len..(k + 1) * len])
+}
+
+/// Numbers of each problem.
+struct Numbers<'py> {
+    epsilon: PyReadonlyArray1<'py, f64>,
+    reach_x: PyReadonlyArray1<'py, f64>,
+    reach_y: PyReadonlyArray1<'py, f64>,
+}
+
+impl Numbers<'_> {
+    fn check(&self, batch: usize) -> PyResult<()> {
+        for (name, array) in [
+            ("epsilon", &self.epsilon),
+            ("reach_x", &self.reach_x),
+            ("reach_y", &self.reach_y),
+        ] {
+            let values = array.as_slice()?;
+            if values.len() != batch || !values.iter().all(|v| *v > 0.0) {
+                return refuse(format!(
+                    "{name} must hold {batch} positive numbers; got {values:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, k: usize) -> PyResult<(f64, f64, f64)> {
+        Ok((
+            self.epsilon.as_slice()?[k],
+            self.reach_x.as_slice()?[k],
+            self.reach_y.as_slice()?[k],
+        ))
+    }
+}
+
+/// Masses and warm starts of both sides.
+struct Sides<'py, T: Element> {
+    shape: [usize; 3],
+    a: Matrix<'py, T>,
+    b: Matrix<'py, T>,
+    f0: Matrix<'py, T>,
+    g0: Matrix<'py, T>,
+    uniform: (Vec<T>, Vec<T>),
+}
+
+impl<'py, T: Real + Element> Sides<'py, T> {
+    fn new(
+        [batch, n, m]: [usize; 3],
+        a: Optional<'_, 'py>,
+        b: Optional<'_, 'py>,
+        f0: Optional<'_, 'py>,
+        g0: Optional<'_, 'py>,
+    ) -> PyResult<Self> {
+        let uniform = |n: usize| vec![T::from_f64(1.0 / n as f64); n];
+        Ok(Self {
+            shape: [batch, n, m],
+            a: matrix("a", a, [batch, n])?,
+            b: matrix("b", b, [batch, m])?,
+            f0: matrix("f0", f0, [batch, n])?,
+            g0: matrix("g0", g0, [batch, m])?,
+            uniform: (uniform(n), uniform(m)),
+        })
+    }
+
+    fn problem<'s>(
+        &'s self,
+        k: usize,
+        costs: Costs<'s, T>,
+        (epsilon, reach_x, reach_y): (f64, f64, f64),
+        label_cost: f64,
+    ) -> PyResult<Problem<'s, T>> {
+        let [_, n, m] = self.shape;
+        Ok(Problem {
+            costs,
+            a: part(slice(&self.a)?, k, n).unwrap_or(&self.uniform.0),
+            b: part(slice(&self.b)?, k, m).unwrap_or(&self.uniform.1),
+            f0: part(slice(&self.f0)?, k, n),
+            g0: part(slice(&self.g0)?, k, m),
+            epsilon,
+            reach_x,
+            reach_y,
+            label_cost,
+        })
+    }
+}
+
+/// An array of that shape from the parts of all problems; the only part is not copied.
+fn stacked<'py, T: Element + Copy>(
+    py: Python<'py>,
+    mut parts: Vec<Vec<T>>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    let all = if parts.len() == 1 {
+        parts.swap_remove(0)
+    } else {
+        parts.concat()
+    };
+    match ArrayD::from_shape_vec(IxDyn(shape), all) {
+        Ok(array) => Ok(array.into_pyarray(py).into_any()),
+        Err(error) => refuse(error.to_string()),
+    }
+}
+
+/// The ten results that both functions share.
+fn shared_results<'py, T: Real + Element>(
+    py: Python<'py>,
+    solutions: &mut [Solution<T>],
+    [batch, n, m]: [usize; 3],
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn each<'py, T, V: Element + Copy>(
+        py: Python<'py>,
+        solutions: &[Solution<T>],
+        pick: impl Fn(&Solution<T>) -> V,
+    ) -> Bound<'py, PyAny> {
+        let values: Vec<V> = solutions.iter().map(pick).collect();
+        PyArray1::from_vec(py, values).into_any()
+    }
+    let mut take = |pick: fn(&mut Solution<T>) -> &mut Vec<T>, len: usize| {
+        let parts = solutions.iter_mut().map(|s| std::mem::take(pick(s)));
+        stacked(py, parts.collect(), &[batch, len])
+    };
+    let f = take(|s| &mut s.f, n)?;
+    let g = take(|s| &mut s.g, m)?;
+    let row = take(|s| &mut s.row, n)?;
+    let column = take(|s| &mut s.column, m)?;
+    Ok(vec![
+        each(py, solutions, |s| s.value),
+        f,
+        g,
+        each(py, solutions, |s| s.iterations as i64),
+        each(py, solutions, |s| s.residual),
+        each(py, solutions, |s| s.converged),
+        each(py, solutions, |s| s.scale),
+        row,
+        column,
+        each(py, solutions, |s| s.transport),
+    ])
+}
+
+/// Results of all problems as one array, or the empty one.
+fn wanted<'py, T: Real + Element>(
+    py: Python<'py>,
+    want: bool,
+    solutions: &mut [Solution<T>],
+    pick: fn(&mut Solution<T>) -> &mut Vec<T>,
+    shape: [usize; 3],
+) -> PyResult<Bound<'py, PyAny>> {
+    if !want {
+        return Ok(PyArray1::<T>::zeros(py, [0], false).into_any());
+    }
+    let parts = solutions.iter_mut().map(|s| std::mem::take(pick(s)));
+    stacked(py, parts.collect(), &shape)
+}
+
+/// Arguments of [`sinkhorn`] that do not depend on the number type.
+struct Arguments<'a, 'py> {
+    y: Optional<'a, 'py>,
+    weights: (Optional<'a, 'py>, Optional<'a, 'py>),
+    labels: (Optional<'a, 'py>, Optional<'a, 'py>),
+    starts: (Optional<'a, 'py>, Optional<'a, 'py>),
+    numbers: Numbers<'py>,
+    label_cost: PyReadonlyArray1<'py, f64>,
+    cost: Cost,
+    options: Options,
+}
+
+fn points<'py, T: Real + Element>(
+    py: Python<'py>,
+    x: &Bound<'py, PyArray3<T>>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let x = cube("x", x)?;
+    let (batch, n, dim) = (x.shape()[0], x.shape()[1], x.shape()[2]);
+    let y = match arguments.y {
+        None => None,
+        Some(y) => match y.cast::<PyArray3<T>>() {
+            Ok(y) => Some(cube("y", y)?),
+            Err(_) => return refuse("y must be None or a 3-d array of the dtype of x".into()),
+        },
+    };
+    if let Some(y) = &y
+        && (y.shape()[0] != batch || y.shape()[2] != dim)
+    {
+        return refuse(format!(
+            "y must have shape ({batch}, m, {dim}) to go with x; got {:?}",
+            y.shape()
+        ));
+    }
+    let m = y.as_ref().map_or(n, |y| y.shape()[1]);
+    let (weights, starts) = (arguments.weights, arguments.starts);
+    let b = if y.is_some() { weights.1 } else { weights.0 };
+    let sides = Sides::<T>::new([batch, n, m], weights.0, b, starts.0, starts.1)?;
+    let x_label: Matrix<i64> = matrix("x_label", arguments.labels.0, [batch, n])?;
+    let y_label: Matrix<i64> = matrix("y_label", arguments.labels.1, [batch, m])?;
+    arguments.numbers.check(batch)?;
+    let label_cost = arguments.label_cost.as_slice()?;
+    if label_cost.len() != batch {
+        return refuse(format!(
+            "label_cost must hold {batch} numbers; got {}",
+            label_cost.len()
+        ));
+    }
+    let (x_all, y_all) = (
+        x.as_slice()?,
+        match &y {
+            Some(y) => Some(y.as_slice()?),
+            None => None,
+        },
+    );
+    let (x_labels, y_labels) = (slice(&x_label)?, slice(&y_label)?);
+    let mut problems = Vec::with_capacity(batch);
+    for (k, &price) in label_cost.iter().enumerate() {
+        let costs = Costs::Points {
+            cost: arguments.cost,
+            dim,
+            x: &x_all[k * n * dim..(k + 1) * n * dim],
+            y: part(y_all, k, m * dim),
+            x_label: part(x_labels, k, n),
+            y_label: part(y_labels, k, m),
+        };
+        problems.push(sides.problem(k, costs, arguments.numbers.of(k)?, price)?);
+    }
+    let options = arguments.options;
+    let mut solutions = py.detach(|| solve_all(&problems, &options));
+    let mut results = shared_results(py, &mut solutions, [batch, n, m])?;
+    let mismatch: Vec<f64> = solutions.iter().map(|s| s.mismatch).collect();
+    results.push(PyArray1::from_vec(py, mismatch).into_any());
+    let want_y = options.want_y && y.is_some();
+    let shape = [batch, n, dim];
+    results.push(wanted(
+        py,
+        options.want_x,
+        &mut solutions,
+        |s| &mut s.grad_x,
+        shape,
+    )?);
+    let shape = [batch, m, dim];
+    results.push(wanted(py, want_y, &mut solutions, |s| &mut s.grad_y, shape)?);
+    PyTuple::new(py, results)
+}
+
+/// Sinkhorn between point clouds, with the envelope gradients.
+///
+/// Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch,
+/// grad_x, grad_y; see `crate::sinkhorn::Solution`.
+#[pyfunction]
+#[pyo3(signature = (x, y, a, b, x_label, y_label, f0, g0, epsilon, reach_x, reach_y, label_cost,
+    cost, relative, tol, max_iter, want_x, want_y, accelerate, threads))]
+#[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
+pub fn sinkhorn<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    y: Optional<'_, 'py>,
+    a: Optional<'_, 'py>,
+    b: Optional<'_, 'py>,
+    x_label: Optional<'_, 'py>,
+    y_label: Optional<'_, 'py>,
+    f0: Optional<'_, 'py>,
+    g0: Optional<'_, 'py>,
+    epsilon: PyReadonlyArray1<'py, f64>,
+    reach_x: PyReadonlyArray1<'py, f64>,
+    reach_y: PyReadonlyArray1<'py, f64>,
+    label_cost: PyReadonlyArray1<'py, f64>,
+    cost: &str,
+    relative: bool,
+    tol: f64,
+    max_iter: usize,
+    want_x: bool,
+    want_y: bool,
+    accelerate: bool,
+    threads: usize,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let Some(cost) = Cost::from_name(cost) else {
+        return refuse(format!(
+            "cost must be one of {}; got {cost:?}",
+            Cost::ALL.map(Cost::name).join(", ")
+        ));
+    };
+    let arguments = Arguments {
+        y,
+        weights: (a, b),
+        labels: (x_label, y_label),
+        starts: (f0, g0),
+        numbers: Numbers {
+            epsilon,
+            reach_x,
+            reach_y,
+        },
+        label_cost,
+        cost,
+        options: Options {
+            relative,
+            tol,
+            max_iter,
+            accelerate,
+            want_x,
+            want_y,
+            want_plan: false,
+            threads: threads.max(1),
+            ..Options::default()
+        },
+    };
+    if let Ok(x) = x.cast::<PyArray3<f32>>() {
+        points(py, x, &arguments)
+    } else if let Ok(x) = x.cast::<PyArray3<f64>>() {
+        points(py, x, &arguments)
+    } else {
+        refuse("x must be a 3-d array of float32 or float64".into())
+    }
+}
+
+fn given<'py, T: Real + Element>(
+    py: Python<'py>,
+    cost: &Bound<'py, PyArray3<T>>,
+    weights: (Optional<'_, 'py>, Optional<'_, 'py>),
+    starts: (Optional<'_, 'py>, Optional<'_, 'py>),
+    numbers: &Numbers<'py>,
+    options: &Options,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let cost = cube("cost", cost)?;
+    let shape = [cost.shape()[0], cost.shape()[1], cost.shape()[2]];
+    let [batch, n, m] = shape;
+    let sides = Sides::<T>::new(shape, weights.0, weights.1, starts.0, starts.1)?;
+    numbers.check(batch)?;
+    let all = cost.as_slice()?;
+    let mut problems = Vec::with_capacity(batch);
+    for k in 0..batch {
+        let costs = Costs::Matrix(&all[k * n * m..(k + 1) * n * m]);
+        problems.push(sides.problem(k, costs, numbers.of(k)?, 0.0)?);
+    }
+    let mut solutions = py.detach(|| solve_all(&problems, options));
+    let mut results = shared_results(py, &mut solutions, shape)?;
+    let want = options.want_plan;
+    results.push(wanted(py, want, &mut solutions, |s| &mut s.plan, shape)?);
+    PyTuple::new(py, results)
+}
+
+/// Sinkhorn for given cost matrices.
+///
+/// Returns value, f, g, iterations, residual, converged, scale, row, column, transport, plan; the
+/// plan is the gradient with respect to the matrix.
+#[pyfunction]
+#[pyo3(signature = (cost, a, b, f0, g0, epsilon, reach_x, reach_y, tol, max_iter, want_plan,
+    accelerate, threads))]
+#[allow(clippy::too_many_arguments)]
+pub fn sinkhorn_cost<'py>(
+    py: Python<'py>,
+    cost: &Bound<'py, PyAny>,
+    a: Optional<'_, 'py>,
+    b: Optional<'_, 'py>,
+    f0: Optional<'_, 'py>,
+    g0: Optional<'_, 'py>,
+    epsilon: PyReadonlyArray1<'py, f64>,
+    reach_x: PyReadonlyArray1<'py, f64>,
+    reach_y: PyReadonlyArray1<'py, f64>,
+    tol: f64,
+    max_iter: usize,
+    want_plan: bool,
+    accelerate: bool,
+    threads: usize,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let numbers = Numbers {
+        epsilon,
+        reach_x,
+        reach_y,
+    };
+    let options = Options {
+        tol,
+        max_iter,
+        accelerate,
+        want_plan,
+        threads: threads.max(1),
+        ..Options::default()
+    };
+    if let Ok(cost) = cost.cast::<PyArray3<f32>>() {
+        given(py, cost, (a, b), (f0, g0), &numbers, &options)
+    } else if let Ok(cost) = cost.cast::<PyArray3<f64>>() {
+        given(py, cost, (a, b), (f0, g0), &numbers, &options)
+    } else {
+        refuse("cost must be a 3-d array of float32 or float64".into())
+    }
+}

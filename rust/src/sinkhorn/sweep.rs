@@ -1,0 +1,353 @@
+//! The loops over a block of rows of the kernel matrix, compiled for every vector level.
+//!
+//! Rows and columns are padded to whole lane arrays; the padding of the kernel is 0. Potentials
+//! are in units of epsilon: `phi = f / eps`, `h = g / eps`.
+
+use crate::real::{LANES, Real};
+use crate::simd_dispatch;
+use crate::vmath::{axpy_body, max_lanes, sum_lanes};
+
+/// Rows that are multiplied together, so that each vector is loaded once for all of them.
+const TOGETHER: usize = 4;
+
+/// Scalings up to `MAX` to this power (and down to its inverse) are used further.
+pub const SETTLED: f64 = 0.22;
+
+/// Numbers in a sweep may reach `MAX` to this power: products of three of them stay in range.
+const USABLE: f64 = 0.3;
+
+/// A block's constants in a sweep.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<T> {
+    /// `1 / eps`.
+    pub inverse: T,
+    /// Damping `rho_x / (rho_x + eps)` of the row update; 1: strict.
+    pub tau: T,
+    /// `eps / rho_x`; 0: strict.
+    pub rate: T,
+    /// Accumulate the column sums (not in a self-term).
+    pub columns: bool,
+}
+
+/// The rows' own vectors: read and written by the sweeps.
+#[derive(Debug)]
+pub struct Rows<'a, T> {
+    /// Masses `a`.
+    pub weight: &'a [T],
+    /// Row potentials absorbed in the kernel.
+    pub base: &'a mut [T],
+    /// Row potentials.
+    pub phi: &'a mut [T],
+    /// `exp(phi - base)`.
+    pub ratio: &'a mut [T],
+    /// `sum_j K_ij v_j`.
+    pub total: &'a mut [T],
+    /// `sum_i a_i ratio_i K_ij`, added to.
+    pub column: &'a mut [T],
+}
+
+/// What a sweep has to say about its block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// All row sums are positive, finite and far from the ends of the number range.
+    pub usable: bool,
+    /// All `exp(phi - base)` are within [`SETTLED`]: no need to absorb the potentials.
+    pub settled: bool,
+    /// `sum_i a_i exp(-f_i / rho_x)`; 0 if strict.
+    pub relaxed: f64,
+}
+
+/// Number of rows of this length that stay in the first-level cache between two passes.
+fn group<T>(stride: usize) -> usize {
+    let rows = 16384 / (stride * size_of::<T>()).max(1);
+    rows.clamp(TOGETHER, 64) / TOGETHER * TOGETHER
+}
+
+#[inline(always)]
+fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]] {
+    matrix[i * stride..(i + 1) * stride].as_chunks::<LANES>().0
+}
+
+/// `total_i = sum_j K_ij v_j` for some rows.
+#[inline(always)]
+fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], total: &mut [T]) {
+    let v = v.as_chunks::<LANES>().0;
+    let row_lanes = |i: usize| {
+        let mut s = [T::ZERO; LANES];
+        for (p, q) in rows_of(kernel, stride, i).iter().zip(v) {
+            for l in 0..LANES {
+                s[l] = p[l].fma::<FMA>(q[l], s[l]);
+            }
+        }
+        s
+    };
+    let rows = total.len();
+    let whole = rows / TOGETHER * TOGETHER;
+    for i in (0..whole).step_by(TOGETHER) {
+        // Lanes of several rows are summed together: a sum across one register is slow.
+        let lanes: [[T; LANES]; TOGETHER] =
+            [row_lanes(i), row_lanes(i + 1), row_lanes(i + 2), row_lanes(i + 3)];
+        let mut sums = [T::ZERO; TOGETHER];
+        for l in 0..LANES {
+            for r in 0..TOGETHER {
+                sums[r] += lanes[r][l];
+            }
+        }
+        total[i..i + TOGETHER].copy_from_slice(&sums);
+    }
+    for (i, t) in total.iter_mut().enumerate().skip(whole) {
+        *t = sum_lanes(row_lanes(i));
+    }
+}
+
+/// `column_j += sum_i c_i K_ij` for some rows.
+#[inline(always)]
+fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
+    let column = &mut column[..stride];
+    let row = |i: usize| &kernel[i * stride..][..stride];
+    let whole = c.len() / TOGETHER * TOGETHER;
+    for i in (0..whole).step_by(TOGETHER) {
+        let (k0, k1, k2, k3) = (row(i), row(i + 1), row(i + 2), row(i + 3));
+        let (c0, c1, c2, c3) = (c[i], c[i + 1], c[i + 2], c[i + 3]);
+        for j in 0..stride {
+            let low = k0[j].fma::<FMA>(c0, k1[j] * c1);
+            let high = k2[j].fma::<FMA>(c2, k3[j] * c3);
+            column[j] += low + high;
+        }
+    }
+    for (i, &c0) in c.iter().enumerate().skip(whole) {
+        axpy_body::<T, FMA>(c0, row(i), column);
+    }
+}
+
+/// Finishes a group of rows: `c_i = a_i ratio_i` into `scratch`, then the column sums.
+#[inline(always)]
+fn close_group<T: Real, const FMA: bool>(
+    kernel: &[T],
+    stride: usize,
+    weight: &[T],
+    ratio: &[T],
+    column: &mut [T],
+) {
+    let mut scratch = [T::ZERO; 64];
+    let scratch = &mut scratch[..weight.len()];
+    for ((s, &a), &u) in scratch.iter_mut().zip(weight).zip(ratio) {
+        *s = a * u;
+    }
+    accumulate::<T, FMA>(kernel, stride, scratch, column);
+}
+
+/// What a [`Report`] holds.
+#[inline(always)]
+fn report<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
+    let within = |x: &[T], exponent: f64| {
+        let high = T::from_f64(T::MAX.to_f64().powf(exponent));
+        let low = T::ONE / high;
+        let mut all = true;
+        for &v in x {
+            all &= (v > low) & (v < high);
+        }
+        all
+    };
+    let mut relaxed = T::ZERO;
+    if rule.rate > T::ZERO {
+        for (&a, &p) in rows.weight.iter().zip(rows.phi.iter()) {
+            relaxed += a * (-rule.rate * p).exp_fast::<FMA>();
+        }
+    }
+    Report {
+        usable: within(rows.total, USABLE) & within(rows.ratio, USABLE),
+        settled: within(rows.ratio, SETTLED),
+        relaxed: relaxed.to_f64(),
+    }
+}
+
+/// One full iteration of a block from the potentials `h` (with `ln b` added): new row
+/// potentials, the kernel `b_j exp(phi_i + h_j - c_ij / eps)`, and the column sums.
+#[inline(always)]
+fn log_body<T: Real, const FMA: bool>(
+    rule: Rule<T>,
+    cost: &[T],
+    h: &[T],
+    kernel: &mut [T],
+    rows: &mut Rows<T>,
+) -> Report {
+    let stride = h.len();
+    let count = rows.weight.len();
+    let minus = -rule.inverse;
+    let h = h.as_chunks::<LANES>().0;
+    let step = group::<T>(stride);
+    for start in (0..count).step_by(step) {
+        let end = count.min(start + step);
+        for i in start..end {
+            let c = rows_of(cost, stride, i);
+            let mut top = [T::NEG_INFINITY; LANES];
+            for (p, q) in c.iter().zip(h) {
+                for l in 0..LANES {
+                    top[l] = p[l].fma::<FMA>(minus, q[l]).max(top[l]);
+                }
+            }
+            let top = max_lanes(top);
+            let k = kernel[i * stride..(i + 1) * stride].as_chunks_mut::<LANES>().0;
+            let mut sum = [T::ZERO; LANES];
+            for ((e, p), q) in k.iter_mut().zip(c).zip(h) {
+                for l in 0..LANES {
+                    e[l] = (p[l].fma::<FMA>(minus, q[l]) - top).exp_small::<FMA>();
+                    sum[l] += e[l];
+                }
+            }
+            rows.base[i] = top;
+            rows.total[i] = sum_lanes(sum);
+        }
+        for i in start..end {
+            // The row's log-sum-exp is top + ln sum.
+            let (top, sum) = (rows.base[i], rows.total[i]);
+            let phi = -rule.tau * (top + sum.ln_fast::<FMA>());
+            let scale = if rule.tau == T::ONE {
+                T::ONE / sum
+            } else {
+                (phi + top).exp_fast::<FMA>()
+            };
+            rows.phi[i] = phi;
+            rows.base[i] = phi;
+            rows.ratio[i] = T::ONE;
+            rows.total[i] = scale;
+        }
+        for i in start..end {
+            let scale = rows.total[i];
+            for v in &mut kernel[i * stride..(i + 1) * stride] {
+                *v *= scale;
+            }
+        }
+        if rule.columns {
+            close_group::<T, FMA>(
+                &kernel[start * stride..end * stride],
+                stride,
+                &rows.weight[start..end],
+                &rows.ratio[start..end],
+                rows.column,
+            );
+        } else {
+            rows.total[start..end].fill(T::ONE);
+        }
+    }
+    report::<T, FMA>(rule, rows)
+}
+
+simd_dispatch! {
+    /// One full iteration of a block from the potentials `h` (with `ln b` added): new row
+    /// potentials, the kernel `b_j exp(phi_i + h_j - c_ij / eps)`, and the column sums.
+    pub fn log[T: Real](
+        rule: Rule<T>, cost: &[T], h: &[T], kernel: &mut [T], rows: &mut Rows<'_, T>
+    ) -> Report = log_body;
+}
+
+/// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
+#[inline(always)]
+fn scale_body<T: Real, const FMA: bool>(
+    rule: Rule<T>,
+    kernel: &[T],
+    v: &[T],
+    rows: &mut Rows<T>,
+) -> Report {
+    let stride = v.len();
+    let count = rows.weight.len();
+    let step = group::<T>(stride);
+    for start in (0..count).step_by(step) {
+        let end = count.min(start + step);
+        let part = &kernel[start * stride..end * stride];
+        multiply::<T, FMA>(part, stride, v, &mut rows.total[start..end]);
+        if !rule.columns {
+            continue;
+        }
+        let (total, base) = (&rows.total[start..end], &rows.base[start..end]);
+        let (phi, ratio) = (&mut rows.phi[start..end], &mut rows.ratio[start..end]);
+        for (((p, u), &t), &b) in phi.iter_mut().zip(ratio.iter_mut()).zip(total).zip(base) {
+            *p = rule.tau * (b - t.ln_fast::<FMA>());
+            *u = T::ONE / t;
+        }
+        if rule.tau != T::ONE {
+            for ((u, &p), &b) in ratio.iter_mut().zip(phi.iter()).zip(base) {
+                *u = (p - b).exp_fast::<FMA>();
+            }
+        }
+        close_group::<T, FMA>(
+            part,
+            stride,
+            &rows.weight[start..end],
+            &rows.ratio[start..end],
+            rows.column,
+        );
+    }
+    report::<T, FMA>(rule, rows)
+}
+
+simd_dispatch! {
+    /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
+    pub fn scale[T: Real](
+        rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<'_, T>
+    ) -> Report = scale_body;
+}
+
+/// Column maxima and sums of `exp(row_i - c_ij / eps - max)`.
+#[inline(always)]
+fn columns_body<T: Real, const FMA: bool>(
+    inverse: T,
+    cost: &[T],
+    row: &[T],
+    top: &mut [T],
+    sum: &mut [T],
+) {
+    let stride = top.len();
+    top.fill(T::NEG_INFINITY);
+    sum.fill(T::ZERO);
+    let top = top.as_chunks_mut::<LANES>().0;
+    let sum = sum.as_chunks_mut::<LANES>().0;
+    for (i, &r) in row.iter().enumerate() {
+        for (c, t) in rows_of(cost, stride, i).iter().zip(top.iter_mut()) {
+            for l in 0..LANES {
+                t[l] = c[l].fma::<FMA>(-inverse, r).max(t[l]);
+            }
+        }
+    }
+    for (i, &r) in row.iter().enumerate() {
+        for ((c, t), s) in rows_of(cost, stride, i).iter().zip(top.iter()).zip(sum.iter_mut()) {
+            for l in 0..LANES {
+                s[l] += (c[l].fma::<FMA>(-inverse, r) - t[l]).exp_small::<FMA>();
+            }
+        }
+    }
+}
+
+simd_dispatch! {
+    /// Column maxima `top_j` of `row_i - c_ij / eps`, and the sums of `exp(. - top_j)`.
+    pub fn columns[T: Real](inverse: T, cost: &[T], row: &[T], top: &mut [T], sum: &mut [T])
+        = columns_body;
+}
+
+/// The kernel at given potentials: `exp(row_i + h_j - c_ij / eps)`.
+#[inline(always)]
+fn rebuild_body<T: Real, const FMA: bool>(
+    inverse: T,
+    cost: &[T],
+    h: &[T],
+    row: &[T],
+    kernel: &mut [T],
+) {
+    let stride = h.len();
+    let h = h.as_chunks::<LANES>().0;
+    for (i, &r) in row.iter().enumerate() {
+        let k = kernel[i * stride..(i + 1) * stride].as_chunks_mut::<LANES>().0;
+        for ((e, c), q) in k.iter_mut().zip(rows_of(cost, stride, i)).zip(h) {
+            for l in 0..LANES {
+                e[l] = c[l].fma::<FMA>(-inverse, q[l] + r).exp_fast::<FMA>();
+            }
+        }
+    }
+}
+
+simd_dispatch! {
+    /// The kernel at given potentials: `exp(row_i + h_j - c_ij / eps)`.
+    pub fn rebuild[T: Real](inverse: T, cost: &[T], h: &[T], row: &[T], kernel: &mut [T])
+        = rebuild_body;
+}

@@ -1,0 +1,410 @@
+//! A dense float64 log-domain loop written from the formulas, and comparisons with it.
+
+use super::*;
+
+/// The ground cost by its definition.
+pub(crate) fn cost(cost: Cost, x: &[f64], y: &[f64]) -> f64 {
+    let unit = |v: &[f64]| {
+        let r = v.iter().map(|t| t * t).sum::<f64>().sqrt();
+        v.iter()
+            .map(|t| if r > 0.0 { t / r } else { 0.0 })
+            .collect::<Vec<_>>()
+    };
+    let square = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(p, q)| (p - q).powi(2)).sum::<f64>();
+    match cost {
+        Cost::SqEuclidean => square(x, y),
+        Cost::Euclidean => square(x, y).sqrt(),
+        Cost::Cosine => square(&unit(x), &unit(y)) / 2.0,
+        Cost::Chordal => square(&unit(x), &unit(y)).sqrt(),
+        Cost::L1 => x.iter().zip(y).map(|(p, q)| (p - q).abs()).sum(),
+    }
+}
+
+/// A dense problem.
+#[derive(Clone)]
+pub(crate) struct Dense {
+    pub c: Vec<Vec<f64>>,
+    pub a: Vec<f64>,
+    pub b: Vec<f64>,
+    pub epsilon: f64,
+    pub reach: (f64, f64),
+    /// A self-term: the two-sided loop would converge slowly.
+    pub symmetric: bool,
+}
+
+/// Its solution.
+pub(crate) struct Solved {
+    pub value: f64,
+    pub f: Vec<f64>,
+    pub g: Vec<f64>,
+    pub plan: Vec<Vec<f64>>,
+}
+
+impl Dense {
+    pub(crate) fn new(problem: &Problem<f64>) -> Self {
+        let (n, m) = (problem.a.len(), problem.b.len());
+        let c = match problem.costs {
+            Costs::Matrix(c) => c.chunks(m).map(<[f64]>::to_vec).collect(),
+            Costs::Points {
+                cost: kind,
+                dim,
+                x,
+                y,
+                x_label,
+                y_label,
+            } => {
+                let (y, y_label) = match y {
+                    Some(y) => (y, y_label),
+                    None => (x, x_label),
+                };
+                let entry = |i: usize, j: usize| {
+                    let differ = x_label.zip(y_label).is_some_and(|(p, q)| p[i] != q[j]);
+                    cost(
+                        kind,
+                        &x[i * dim..(i + 1) * dim],
+                        &y[j * dim..(j + 1) * dim],
+                    ) + if differ { problem.label_cost } else { 0.0 }
+                };
+                (0..n)
+                    .map(|i| (0..m).map(|j| entry(i, j)).collect())
+                    .collect()
+            }
+        };
+        Self {
+            c,
+            a: problem.a.to_vec(),
+            b: problem.b.to_vec(),
+            epsilon: problem.epsilon,
+            reach: (problem.reach_x, problem.reach_y),
+            symmetric: problem.symmetric(),
+        }
+    }
+
+    pub(crate) fn solve(&self, iterations: usize) -> Solved {
+        let (n, m, e) = (self.a.len(), self.b.len(), self.epsilon);
+        let tau = |r: f64| if r.is_infinite() { 1.0 } else { r / (r + e) };
+        let (mut f, mut g) = (vec![0.0; n], vec![0.0; m]);
+        let lse = |terms: &mut dyn Iterator<Item = f64>| {
+            let z: Vec<f64> = terms.collect();
+            let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            top + z.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
+        };
+        for _ in 0..iterations {
+            for i in 0..n {
+                let mut z = (0..m).map(|j| (g[j] - self.c[i][j]) / e + self.b[j].ln());
+                f[i] = -tau(self.reach.0) * e * lse(&mut z);
+            }
+            if self.symmetric {
+                for (g, f) in g.iter_mut().zip(&mut f) {
+                    *g = (*g + *f) / 2.0;
+                    *f = *g;
+                }
+                continue;
+            }
+            for j in 0..m {
+                let mut z = (0..n).map(|i| (f[i] - self.c[i][j]) / e + self.a[i].ln());
+                g[j] = -tau(self.reach.1) * e * lse(&mut z);
+            }
+        }
+        let plan: Vec<Vec<f64>> = (0..n)
+            .map(|i| {
+                (0..m)
+                    .map(|j| self.a[i] * self.b[j] * ((f[i] + g[j] - self.c[i][j]) / e).exp())
+                    .collect()
+            })
+            .collect();
+        let phi = |w: &[f64], p: &[f64], r: f64| -> f64 {
+            w.iter()
+                .zip(p)
+                .map(|(w, p)| {
+                    if r.is_infinite() {
+                        w * p
+                    } else {
+                        w * r * (1.0 - (-p / r).exp())
+                    }
+                })
+                .sum()
+        };
+        let mass = |w: &[f64]| w.iter().sum::<f64>();
+        let value = phi(&self.a, &f, self.reach.0) + phi(&self.b, &g, self.reach.1)
+            - e * (plan.iter().map(|r| mass(r)).sum::<f64>() - mass(&self.a) * mass(&self.b));
+        Solved { value, f, g, plan }
+    }
+
+    pub(crate) fn transport(&self, plan: &[Vec<f64>]) -> f64 {
+        let rows = plan.iter().zip(&self.c);
+        rows.map(|(p, c)| p.iter().zip(c).map(|(p, c)| p * c).sum::<f64>())
+            .sum()
+    }
+}
+
+struct Data {
+    x: Vec<f64>,
+    y: Vec<f64>,
+    a: Vec<f64>,
+    b: Vec<f64>,
+    x_label: Vec<i64>,
+    y_label: Vec<i64>,
+    dim: usize,
+}
+
+fn data(seed: u64, n: usize, m: usize, dim: usize) -> Data {
+    let mut stream = Stream(seed);
+    let x: Vec<f64> = stream.points(n, dim);
+    let y: Vec<f64> = stream.points::<f64>(m, dim).iter().map(|v| v + 0.5).collect();
+    Data {
+        a: stream.weights(n, 1.0),
+        b: stream.weights(m, 1.0),
+        x_label: (0..n as i64).map(|i| i % 3 - 1).collect(),
+        y_label: (0..m as i64).map(|j| j * j % 3 - 1).collect(),
+        x,
+        y,
+        dim,
+    }
+}
+
+fn cast<T: Real>(v: &[f64]) -> Vec<T> {
+    v.iter().map(|&t| T::from_f64(t)).collect()
+}
+
+/// Everything a solution says, against the dense loop and against finite differences of the plan's
+/// cost (the envelope gradient).
+fn compare<T: Real>(
+    d: &Data,
+    kind: Cost,
+    symmetric: bool,
+    reach: (f64, f64),
+    labels: bool,
+    options: &Options,
+    tolerance: f64,
+) {
+    let problem = Problem {
+        costs: Costs::Points {
+            cost: kind,
+            dim: d.dim,
+            x: &d.x,
+            y: (!symmetric).then_some(&d.y),
+            x_label: labels.then_some(&d.x_label),
+            y_label: labels.then_some(&d.y_label),
+        },
+        a: &d.a,
+        b: if symmetric { &d.a } else { &d.b },
+        f0: None,
+        g0: None,
+        epsilon: 0.5,
+        reach_x: reach.0,
+        reach_y: if symmetric { reach.0 } else { reach.1 },
+        label_cost: 0.8,
+    };
+    let dense = Dense::new(&problem);
+    let want = dense.solve(3000);
+    let (x, y, a, b) = (
+        cast::<T>(&d.x),
+        cast::<T>(&d.y),
+        cast::<T>(&d.a),
+        cast::<T>(problem.b),
+    );
+    let s = solve(
+        &Problem {
+            costs: Costs::Points {
+                cost: kind,
+                dim: d.dim,
+                x: &x,
+                y: (!symmetric).then_some(&y),
+                x_label: labels.then_some(&d.x_label),
+                y_label: labels.then_some(&d.y_label),
+            },
+            a: &a,
+            b: &b,
+            f0: None,
+            g0: None,
+            epsilon: problem.epsilon,
+            reach_x: problem.reach_x,
+            reach_y: problem.reach_y,
+            label_cost: problem.label_cost,
+        },
+        options,
+    );
+    assert!(
+        s.converged,
+        "{kind:?} {reach:?}: {} sweeps, residual {:e}",
+        s.iterations, s.residual
+    );
+    close(s.value, want.value, tolerance);
+    close(s.transport, dense.transport(&want.plan), tolerance);
+    let gauge = if reach.0.is_infinite() && reach.1.is_infinite() {
+        want.f[0] - s.f[0].to_f64()
+    } else {
+        0.0
+    };
+    let shifted: Vec<f64> = want.f.iter().map(|f| f - gauge).collect();
+    all_close(&s.f, &shifted, 20.0 * tolerance);
+    let shifted: Vec<f64> = want.g.iter().map(|g| g + gauge).collect();
+    all_close(&s.g, &shifted, 20.0 * tolerance);
+    let rows: Vec<f64> = want.plan.iter().map(|r| r.iter().sum()).collect();
+    for (i, r) in rows.iter().enumerate() {
+        close(s.row[i].to_f64() * d.a[i], *r, tolerance);
+        let relaxed = d.a[i] * (-want.f[i] / problem.reach_x).exp();
+        close(*r, relaxed, 1e-9);
+    }
+    for j in 0..problem.b.len() {
+        let sum: f64 = want.plan.iter().map(|r| r[j]).sum();
+        close(s.column[j].to_f64() * problem.b[j], sum, tolerance);
+    }
+    if labels {
+        let other = if symmetric { &d.x_label } else { &d.y_label };
+        let mut moved = 0.0;
+        for (i, row) in want.plan.iter().enumerate() {
+            for (j, p) in row.iter().enumerate() {
+                moved += if d.x_label[i] == other[j] { 0.0 } else { *p };
+            }
+        }
+        close(s.mismatch, moved, tolerance);
+    }
+    check_gradients(d, kind, symmetric, &want.plan, &s, tolerance);
+}
+
+fn check_gradients<T: Real>(
+    d: &Data,
+    kind: Cost,
+    symmetric: bool,
+    plan: &[Vec<f64>],
+    s: &Solution<T>,
+    tolerance: f64,
+) {
+    let dim = d.dim;
+    let step = 1e-6;
+    let moved = |points: &[f64], place: usize, by: f64| {
+        let mut p = points.to_vec();
+        p[place] += by;
+        p
+    };
+    let total = |x: &[f64], y: &[f64]| {
+        let mut sum = 0.0;
+        for (p, row) in x.chunks(dim).zip(plan) {
+            for (q, mass) in y.chunks(dim).zip(row) {
+                sum += mass * cost(kind, p, q);
+            }
+        }
+        sum
+    };
+    let slope = |f: &dyn Fn(f64) -> f64| (f(step) - f(-step)) / (2.0 * step);
+    for place in [0, 1, d.x.len() / 2, d.x.len() - 1] {
+        let got = s.grad_x[place].to_f64();
+        let want = slope(&|t| {
+            let x = moved(&d.x, place, t);
+            if symmetric {
+                total(&x, &x)
+            } else {
+                total(&x, &d.y)
+            }
+        });
+        close(got, want, tolerance.max(1e-8));
+    }
+    if symmetric {
+        assert!(s.grad_y.is_empty());
+        return;
+    }
+    for place in [0, d.y.len() / 2, d.y.len() - 1] {
+        let want = slope(&|t| total(&d.x, &moved(&d.y, place, t)));
+        close(s.grad_y[place].to_f64(), want, tolerance.max(1e-8));
+    }
+}
+
+const STRICT: f64 = f64::INFINITY;
+
+#[test]
+fn agrees_in_every_mode() {
+    let d = data(1, 23, 37, 3);
+    for kind in Cost::ALL {
+        for reach in [
+            (STRICT, STRICT),
+            (0.7, 0.7),
+            (STRICT, 2.0),
+            (0.3, STRICT),
+            (5.0, 0.2),
+        ] {
+            for labels in [false, true] {
+                compare::<f64>(&d, kind, false, reach, labels, &tight(), 1e-9);
+            }
+        }
+        for reach in [STRICT, 0.7] {
+            for labels in [false, true] {
+                compare::<f64>(&d, kind, true, (reach, reach), labels, &tight(), 1e-9);
+            }
+        }
+    }
+}
+
+#[test]
+fn agrees_in_single_precision_and_on_every_level() {
+    let d = data(2, 40, 33, 5);
+    for level in available() {
+        let options = Options {
+            tol: 2e-6,
+            level,
+            ..tight()
+        };
+        for kind in Cost::ALL {
+            for reach in [(STRICT, STRICT), (0.7, 0.7), (STRICT, 2.0)] {
+                compare::<f32>(&d, kind, false, reach, true, &options, 3e-5);
+            }
+            compare::<f32>(&d, kind, true, (STRICT, STRICT), true, &options, 3e-5);
+        }
+        compare::<f64>(
+            &d,
+            Cost::Euclidean,
+            false,
+            (STRICT, STRICT),
+            true,
+            &Options { level, ..tight() },
+            1e-9,
+        );
+    }
+}
+
+#[test]
+fn small_epsilon_in_single_precision() {
+    let d = data(3, 60, 50, 8);
+    let (a, b) = (uniform::<f64>(60), uniform::<f64>(50));
+    let problem = between(Cost::SqEuclidean, 8, (&d.x, &a), (Some(&d.y), &b), 0.016);
+    let dense = Dense::new(&problem);
+    let want = dense.solve(40_000);
+    let (x, y) = (cast::<f32>(&d.x), cast::<f32>(&d.y));
+    let (a, b) = (uniform::<f32>(60), uniform::<f32>(50));
+    for accelerate in [false, true] {
+        let s = solve(
+            &between(Cost::SqEuclidean, 8, (&x, &a), (Some(&y), &b), 0.016),
+            &Options {
+                tol: 1e-4,
+                accelerate,
+                ..tight()
+            },
+        );
+        assert!(s.converged, "{} {:e}", s.iterations, s.residual);
+        close(s.value, want.value, 1e-4 * want.value);
+        close(s.transport, dense.transport(&want.plan), 2e-3);
+    }
+}
+
+#[test]
+fn a_given_matrix() {
+    let d = data(4, 12, 19, 2);
+    let problem = between(Cost::L1, 2, (&d.x, &d.a), (Some(&d.y), &d.b), 0.4);
+    let dense = Dense::new(&problem);
+    let matrix: Vec<f64> = dense.c.concat();
+    for reach in [STRICT, 0.6] {
+        let mut given = with_matrix(&matrix, &d.a, &d.b, 0.4);
+        (given.reach_x, given.reach_y) = (reach, reach);
+        let want = Dense::new(&given).solve(3000);
+        let s = solve(
+            &given,
+            &Options {
+                want_plan: true,
+                ..tight()
+            },
+        );
+        close(s.value, want.value, 1e-10);
+        all_close(&s.plan, &want.plan.concat(), 1e-10);
+    }
+}

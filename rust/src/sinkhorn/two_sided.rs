@@ -1,0 +1,447 @@
+//! The iteration between two clouds.
+//!
+//! Its state is the column potential `h = absorbed + shift` in units of epsilon, where `absorbed`
+//! is contained in the kernel matrix.
+
+use crate::buffer::Aligned;
+use crate::parallel::lock;
+use crate::real::{LANES, Real};
+use crate::simd_dispatch;
+use crate::vmath;
+
+use super::anderson::Anderson;
+use super::block::Round;
+use super::problem::{Options, Problem};
+use super::solver::{Engine, Numbers, Outcome, damping};
+use super::sweep::{Rule, SETTLED};
+
+/// Largest exponent that a scaling may reach before the potentials are absorbed again.
+pub fn limit<T: Real>() -> f64 {
+    T::MAX.to_f64().ln() * SETTLED
+}
+
+/// Largest `|x_i|`; infinite if any is NaN.
+#[inline(always)]
+fn largest_body<T: Real, const FMA: bool>(x: &[T]) -> T {
+    let mut top = [T::ZERO; LANES];
+    for chunk in x.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            let v = chunk[l].abs();
+            top[l] = if v <= top[l] { top[l] } else { v };
+        }
+    }
+    let nan = top.iter().any(|v| !v.is_finite());
+    if nan {
+        T::INFINITY
+    } else {
+        vmath::max_lanes(top)
+    }
+}
+
+simd_dispatch! {
+    /// Largest `|x_i|`; infinite if any is NaN.
+    pub fn largest[T: Real](x: &[T]) -> T = largest_body;
+}
+
+/// `q = ln w - ln b` where `b > 0`; says whether all those `w` are safely positive and finite.
+#[inline(always)]
+fn logarithms_body<T: Real, const FMA: bool>(w: &[T], b: &[T], ln_b: &[T], q: &mut [T]) -> bool {
+    let high = T::from_f64(T::MAX.to_f64().powf(0.7));
+    let low = T::ONE / high;
+    let mut usable = true;
+    for (((q, &w), &b), &l) in q.iter_mut().zip(w).zip(b).zip(ln_b) {
+        let massive = b > T::ZERO;
+        usable &= !massive | (w > low && w < high);
+        *q = if massive {
+            w.ln_fast::<FMA>() - l
+        } else {
+            T::ZERO
+        };
+    }
+    usable
+}
+
+simd_dispatch! {
+    fn logarithms[T: Real](w: &[T], b: &[T], ln_b: &[T], q: &mut [T]) -> bool = logarithms_body;
+}
+
+/// Constants of the column update.
+#[derive(Clone, Copy, Debug)]
+struct Update<T> {
+    /// `rho_y / (rho_y + eps)`.
+    tau: T,
+    /// `1 - tau`, without cancellation.
+    rest: T,
+    /// `eps / rho_y`.
+    rate: T,
+}
+
+/// The plain step `F` of each column from `q = ln sum_i a_i exp(phi_i - c_ij / eps) + absorbed`.
+///
+/// Returns the L1 violation of the column marginal and the relaxed mass after the step.
+#[inline(always)]
+fn update_body<T: Real, const FMA: bool>(
+    update: Update<T>,
+    q: &[T],
+    b: &[T],
+    absorbed: &[T],
+    shift: &[T],
+    step: &mut [T],
+) -> (T, T) {
+    let mut residual = [T::ZERO; LANES];
+    let mut relaxed = [T::ZERO; LANES];
+    let step = step.as_chunks_mut::<LANES>().0;
+    let (q, b) = (q.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
+    let (absorbed, shift) = (
+        absorbed.as_chunks::<LANES>().0,
+        shift.as_chunks::<LANES>().0,
+    );
+    for ((((f, q), b), h), d) in step.iter_mut().zip(q).zip(b).zip(absorbed).zip(shift) {
+        for l in 0..LANES {
+            let mass = b[l] * (q[l] + d[l]).exp_fast::<FMA>();
+            let (move_by, wanted, after) = if update.rate > T::ZERO {
+                let s = -update.rest * h[l] - update.tau * q[l] - d[l];
+                let old = h[l] + d[l];
+                (
+                    s,
+                    b[l] * (-update.rate * old).exp_fast::<FMA>(),
+                    b[l] * (-update.rate * (old + s)).exp_fast::<FMA>(),
+                )
+            } else {
+                (-q[l] - d[l], b[l], b[l])
+            };
+            let massive = b[l] > T::ZERO;
+            f[l] = if massive { move_by } else { T::ZERO };
+            residual[l] += if massive {
+                (mass - wanted).abs()
+            } else {
+                T::ZERO
+            };
+            relaxed[l] += if massive { after } else { T::ZERO };
+        }
+    }
+    (vmath::sum_lanes(residual), vmath::sum_lanes(relaxed))
+}
+
+simd_dispatch! {
+    fn update[T: Real](
+        update: Update<T>, q: &[T], b: &[T], absorbed: &[T], shift: &[T], step: &mut [T]
+    ) -> (T, T) = update_body;
+}
+
+/// The vectors of the columns.
+struct Columns<'e, 'f, 'a, T> {
+    engine: &'e Engine<'f, 'a, T>,
+    options: &'e Options,
+    numbers: Numbers,
+    update: Update<T>,
+    b: Aligned<T>,
+    ln_b: Aligned<T>,
+    /// Part of `h` that the kernel contains.
+    absorbed: Aligned<T>,
+    /// The rest of `h`.
+    shift: Aligned<T>,
+    /// `F`, without the translation.
+    step: Aligned<T>,
+    q: Aligned<T>,
+    sums: Aligned<T>,
+    /// The translation of the last iteration in units of epsilon.
+    translation: f64,
+    /// Mass of the plan after the last update of the columns.
+    mass: f64,
+    /// The kernel may be used for a scaling sweep.
+    valid: bool,
+}
+
+impl<T: Real> Columns<'_, '_, '_, T> {
+    /// One full iteration from `absorbed + shift`; leaves `step`, returns the relative residual.
+    fn evaluate(&mut self) -> f64 {
+        let small = largest(self.options.level, &self.shift).to_f64() <= limit::<T>();
+        if !(self.valid && small && self.scale()) {
+            self.absorb();
+        }
+        self.finish()
+    }
+
+    /// Scaling sweep; false if the numbers left the safe range, so that it has to be repeated.
+    fn scale(&mut self) -> bool {
+        self.engine.round(Round::Scale, |shared| {
+            shared.v.copy_from_slice(&self.shift);
+            vmath::exp(self.options.level, &mut shared.v);
+        });
+        let mut usable = true;
+        for block in self.engine.blocks {
+            let report = lock(block).report;
+            usable &= report.usable;
+            self.valid &= report.settled;
+        }
+        usable && self.logarithms()
+    }
+
+    fn logarithms(&mut self) -> bool {
+        self.engine.column_sums(&mut self.sums);
+        logarithms(
+            self.options.level,
+            &self.sums,
+            &self.b,
+            &self.ln_b,
+            &mut self.q,
+        )
+    }
+
+    /// Log sweep, which absorbs the potentials.
+    fn absorb(&mut self) {
+        for (h, d) in self.absorbed.iter_mut().zip(self.shift.iter_mut()) {
+            *h += *d;
+            *d = T::ZERO;
+        }
+        let (absorbed, ln_b) = (&self.absorbed, &self.ln_b);
+        self.engine.round(Round::Log, |shared| {
+            for ((h, &p), &l) in shared.h.iter_mut().zip(absorbed.iter()).zip(ln_b.iter()) {
+                *h = p + l;
+            }
+        });
+        self.valid = self
+            .engine
+            .blocks
+            .iter()
+            .all(|block| lock(block).report.usable);
+        if !self.logarithms() {
+            // Some column sums underflow in the kernel: they need their own log-sum-exp.
+            self.valid = false;
+            for (j, lse) in self.column_transform().into_iter().enumerate() {
+                if self.b[j] > T::ZERO {
+                    self.q[j] = T::from_f64(lse + self.absorbed[j].to_f64());
+                }
+            }
+        }
+    }
+
+    /// `ln sum_i a_i exp(phi_i - c_ij / eps)` for every column.
+    fn column_transform(&self) -> Vec<f64> {
+        self.engine.round(Round::Columns, |_| {});
+        let blocks: Vec<_> = self.engine.blocks.iter().map(lock).collect();
+        (0..self.b.len())
+            .map(|j| {
+                let parts = || blocks.iter().map(|block| (block.top[j], block.column[j]));
+                let top = parts()
+                    .map(|(t, _)| t.to_f64())
+                    .fold(f64::NEG_INFINITY, f64::max);
+                // A block without mass has a maximum of -inf and a sum that means nothing.
+                let sum: f64 = parts()
+                    .filter(|(t, _)| *t > T::NEG_INFINITY)
+                    .map(|(t, s)| s.to_f64() * (t.to_f64() - top).exp())
+                    .sum();
+                top + sum.ln()
+            })
+            .collect()
+    }
+
+    fn finish(&mut self) -> f64 {
+        let (residual, relaxed) = update(
+            self.options.level,
+            self.update,
+            &self.q,
+            &self.b,
+            &self.absorbed,
+            &self.shift,
+            &mut self.step,
+        );
+        let Numbers {
+            epsilon,
+            reach_x,
+            reach_y,
+            mass_a,
+            mass_b,
+        } = self.numbers;
+        let stiffness = epsilon / reach_x + epsilon / reach_y;
+        self.mass = if reach_y.is_infinite() {
+            mass_b
+        } else {
+            relaxed.to_f64()
+        };
+        self.translation = 0.0;
+        if stiffness > 0.0 {
+            // The best common translation (f + k, g - k); Sejourne, Vialard, Peyre 2022.
+            let reports = self.engine.blocks.iter().map(|b| lock(b).report);
+            let rows = if reach_x.is_infinite() {
+                mass_a
+            } else {
+                reports.map(|report| report.relaxed).sum()
+            };
+            self.translation = (rows / self.mass).ln() / stiffness;
+        }
+        residual.to_f64() / mass_b
+    }
+
+    /// Makes the move `step`.
+    fn advance(&mut self, step: &[T]) {
+        for (d, &s) in self.shift.iter_mut().zip(step) {
+            *d += s;
+        }
+    }
+}
+
+/// Iterates to the tolerance; afterwards kernel, `ratio` and `v` give the plan.
+pub fn iterate<T: Real>(
+    engine: &Engine<T>,
+    problem: &Problem<T>,
+    numbers: Numbers,
+    options: &Options,
+) -> Outcome {
+    let (epsilon, m) = (numbers.epsilon, problem.b.len());
+    let clean = |p: &T| {
+        let h = p.to_f64() / epsilon;
+        if h.is_finite() { h } else { 0.0 }
+    };
+    let b = Aligned::padded_from(problem.b, T::ZERO);
+    let stride = b.len();
+    let mut ln_b = Aligned::filled(stride, T::NEG_INFINITY);
+    for (l, &w) in ln_b.iter_mut().zip(b.iter()) {
+        *l = w.ln();
+    }
+    let mut columns = Columns {
+        engine,
+        options,
+        numbers,
+        update: Update {
+            tau: T::from_f64(damping(epsilon, numbers.reach_y)),
+            rest: T::from_f64(epsilon / (numbers.reach_y + epsilon)),
+            rate: T::from_f64(epsilon / numbers.reach_y),
+        },
+        b,
+        ln_b,
+        absorbed: Aligned::zeros(stride),
+        shift: Aligned::zeros(stride),
+        step: Aligned::zeros(stride),
+        q: Aligned::zeros(stride),
+        sums: Aligned::zeros(stride),
+        translation: 0.0,
+        mass: numbers.mass_b,
+        valid: false,
+    };
+    {
+        let mut shared = engine
+            .shared
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.rule = Rule {
+            inverse: T::from_f64(1.0 / epsilon),
+            tau: T::from_f64(damping(epsilon, numbers.reach_x)),
+            rate: T::from_f64(epsilon / numbers.reach_x),
+            columns: true,
+        };
+    }
+    if let Some(g0) = problem.g0 {
+        for (h, g) in columns.absorbed.iter_mut().zip(g0) {
+            *h = T::from_f64(clean(g));
+        }
+    } else if let Some(f0) = problem.f0 {
+        for block in engine.blocks {
+            let mut block = lock(block);
+            let rows = block.rows.clone();
+            let start = f0[rows].iter().map(|f| T::from_f64(clean(f)));
+            block.phi = start.collect();
+        }
+        let tau = damping(epsilon, numbers.reach_y);
+        let lse = columns.column_transform();
+        for (h, l) in columns.absorbed[..m].iter_mut().zip(lse) {
+            *h = T::from_f64(-tau * l);
+        }
+    }
+    let mut mixer = (options.accelerate && options.tol > 0.0).then(|| Anderson::new(options.level));
+    let mut move_by = vec![T::ZERO; stride];
+    let mut iterations = 0;
+    let residual = loop {
+        let residual = columns.evaluate();
+        iterations += 1;
+        let trial = mixer.as_ref().is_some_and(Anderson::on_trial);
+        let done = options.tol > 0.0 && residual <= options.tol;
+        if done || (residual.is_nan() && !trial) || iterations >= options.max_iter {
+            break residual;
+        }
+        let translation = T::from_f64(columns.translation);
+        for ((s, &f), &w) in move_by
+            .iter_mut()
+            .zip(columns.step.iter())
+            .zip(columns.b.iter())
+        {
+            *s = if w > T::ZERO { f - translation } else { f };
+        }
+        if let Some(mixer) = &mut mixer {
+            // The last iteration starts from a point that no longer may be refused.
+            let plain = iterations + 1 >= options.max_iter;
+            mixer.advance(&columns.b, &mut move_by, residual, plain);
+        }
+        columns.advance(&move_by);
+    };
+    conclude(&mut columns, problem, iterations, residual)
+}
+
+/// Potentials from the last iteration, and the kernel made ready for the gradient round.
+fn conclude<T: Real>(
+    columns: &mut Columns<T>,
+    problem: &Problem<T>,
+    iterations: usize,
+    residual: f64,
+) -> Outcome {
+    let (engine, numbers) = (columns.engine, columns.numbers);
+    let (epsilon, m) = (numbers.epsilon, problem.b.len());
+    let translation = columns.translation;
+    let mut phi = vec![T::ZERO; problem.a.len()];
+    engine.gather(|block| &block.phi, &mut phi);
+    let mut f: Vec<f64> = phi
+        .iter()
+        .map(|p| epsilon * (p.to_f64() + translation))
+        .collect();
+    let mut g: Vec<f64> = (0..m)
+        .map(|j| {
+            let h = columns.absorbed[j].to_f64() + columns.shift[j].to_f64();
+            epsilon * (h + columns.step[j].to_f64() - translation)
+        })
+        .collect();
+    if problem.b.contains(&T::ZERO) {
+        let tau = damping(epsilon, numbers.reach_y);
+        for (j, lse) in columns.column_transform().into_iter().take(m).enumerate() {
+            if problem.b[j] == T::ZERO {
+                g[j] = -epsilon * tau * (lse + translation);
+            }
+        }
+    }
+    if numbers.reach_x.is_infinite() && numbers.reach_y.is_infinite() {
+        let mean = |w: &[T], p: &[f64], mass: f64| {
+            let terms = w.iter().zip(p).filter(|(w, _)| **w != T::ZERO);
+            terms.map(|(w, p)| w.to_f64() * p).sum::<f64>() / mass
+        };
+        let share =
+            (mean(problem.b, &g, numbers.mass_b) - mean(problem.a, &f, numbers.mass_a)) / 2.0;
+        f.iter_mut().for_each(|p| *p += share);
+        g.iter_mut().for_each(|p| *p -= share);
+    }
+    // The plan belongs to the updated columns; the translation does not change it.
+    let step = std::mem::take(&mut columns.step);
+    columns.advance(&step);
+    let level = columns.options.level;
+    if columns.valid && largest(level, &columns.shift).to_f64() <= limit::<T>() {
+        let mut shared = engine
+            .shared
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.v.copy_from_slice(&columns.shift);
+        vmath::exp(level, &mut shared.v);
+    } else {
+        engine.round(Round::Rebuild, |shared| {
+            shared.v.fill(T::ONE);
+            for (j, h) in shared.h.iter_mut().enumerate() {
+                *h = columns.absorbed[j] + columns.shift[j] + columns.ln_b[j];
+            }
+        });
+    }
+    Outcome {
+        f,
+        g,
+        mass: columns.mass,
+        iterations,
+        residual,
+    }
+}
