@@ -64,8 +64,8 @@ NOT_SHOWN = "is not shown here"
     [
         ({"joint": 0.1, "self": 0.05, "placebo": 0.05}, KNOWS, NOT_SHOWN),
         ({"joint": 0.1, "self": 0.1, "placebo": 0.1}, NOT_SHOWN, KNOWS),
-        ({"joint": 0.1, "self": 0.1, "placebo": 0.0}, "a wrong teacher hurts", KNOWS),
-        ({"joint": 0.1, "self": 0.0, "placebo": 0.1}, "not through knowing", KNOWS),
+        ({"joint": 0.1, "self": 0.1, "placebo": 0.0}, "no teacher is not shown", KNOWS),
+        ({"joint": 0.1, "self": 0.0, "placebo": 0.1}, "which is not shown", KNOWS),
     ],
 )
 @pytest.mark.parametrize("scene", [1, 3])
@@ -81,7 +81,9 @@ def test_findings_do_not_sell_noise() -> None:
     o = outcome(1, {"joint": 0.01}, noise=0.05)
     first, second = findings(SCENES[0], o)
     assert "did not change significantly" in first and "rose by" not in first
-    assert NOT_SHOWN in second
+    assert NOT_SHOWN in second and "significantly behind" not in second
+    behind = findings(SCENES[0], outcome(1, {"placebo": 0.1}))[1]
+    assert "significantly behind its placebo in accuracy and balanced accuracy" in behind
     down = findings(SCENES[2], outcome(3, {"joint": -0.2}))[0]
     assert "fell by" in down and "rose" not in down
 
@@ -95,7 +97,7 @@ def test_findings_on_pairs() -> None:
     }  # fmt: skip
     first, second = findings(SCENES[1], outcome(2, shifts))
     assert "accuracy rose by" in first
-    assert "as many as distillation through 20 pairs" in second
+    assert "which distillation alone reaches with 20 pairs" in second
     assert "ahead of distillation alone at 5 and 10," in second
     assert "behind it at all" in second
     assert "self-labelling with the same pairs at 10." in second
@@ -114,7 +116,7 @@ def test_tables_fit_and_pictures_are_drawn(scene: Any, tmp_path: Path) -> None:
         console.print(control_table(o, scene.rows))
     console.print(recall_table(o, scene.rows))
     text = console.export_text()
-    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert "…" not in text and "Normal " in text and max(map(len, text.splitlines())) <= 80
     if scene.number != 2:
         for row in scene.rows:
             assert f" {row.label} " in text

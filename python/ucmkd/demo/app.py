@@ -45,7 +45,7 @@ class DemoOptions:
     """Folder for the results and the pictures."""
     workers: int | None = None
     """Processes, one thread each; by default one per processor."""
-    steps: int = 400
+    steps: int = 300
     """Optimiser steps of every training; at least 25."""
     fresh: bool = False
     """Compute everything anew instead of going on from stored results."""
@@ -81,7 +81,7 @@ def run(options: DemoOptions, console: Console | None = None) -> int:
         console: Where to write; None: standard output.
 
     Returns:
-        The exit code, 0.
+        The exit code: 0, or 130 when interrupted.
     """
     console = console or Console(highlight=False)
     started = time.perf_counter()
@@ -89,11 +89,18 @@ def run(options: DemoOptions, console: Console | None = None) -> int:
     store = Store(options.out / "results.jsonl", fresh=options.fresh)
     workers = os.cpu_count() or 1 if options.workers is None else options.workers
     problems: dict[str, Problem] = {}
-    with Runner(store, workers=workers, steps=options.steps) as runner:
-        for scene in scenes:
-            if scene.problem not in problems:
-                problems[scene.problem] = _problem(scene.problem, options, console)
-            _show(scene, problems[scene.problem], runner, options, console)
+    try:
+        with Runner(store, workers=workers, steps=options.steps) as runner:
+            for scene in scenes:
+                if scene.problem not in problems:
+                    problems[scene.problem] = _problem(scene.problem, options, console)
+                _show(scene, problems[scene.problem], runner, options, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"\nInterrupted. {len(store.results)} results are kept in {store.path}; the same "
+            "command goes on from there."
+        )
+        return 130
     console.print(
         f"\nResults: {store.path}. Pictures: {options.out}/scene*.png. "
         f"{_minutes(time.perf_counter() - started)} in all."

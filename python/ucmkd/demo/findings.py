@@ -18,9 +18,10 @@ def findings(scene: Scene, outcome: Outcome) -> tuple[str, str]:
 
 def change(c: Comparison) -> str:
     """A difference in words: risen, fallen, or not shown to differ."""
-    size = f"{abs(c.test.mean):.1f} ± {c.test.half_width:.1f} points"
     if not c.significant:
-        return f"did not change significantly ({_gap(c)})"
+        size = f"{signed(c.test.mean)} ± {c.test.half_width:.1f}"
+        return f"did not change significantly ({size}, p {_p(c)})"
+    size = f"{abs(c.test.mean):.1f} ± {c.test.half_width:.1f} points"
     return f"{'rose' if c.test.mean > 0 else 'fell'} by {size} (p {_p(c)})"
 
 
@@ -30,7 +31,7 @@ def _p(c: Comparison) -> str:
 
 
 def _gap(c: Comparison) -> str:
-    return f"{signed(c.test.mean)} ± {c.test.half_width:.1f}, p {_p(c)}"
+    return f"{signed(c.test.mean)} ± {c.test.half_width:.1f} (p {_p(c)})"
 
 
 def _knowledge(outcome: Outcome, metrics: tuple[Metric, ...]) -> str:
@@ -39,28 +40,34 @@ def _knowledge(outcome: Outcome, metrics: tuple[Metric, ...]) -> str:
     found = {metric: compare(outcome, pairs, metric) for metric in metrics}
 
     def gaps(reference: str) -> str:
-        return "; ".join(f"{SHORT[m]} {_gap(found[m]['joint', reference])}" for m in metrics)
+        return " and ".join(f"{SHORT[m]} {_gap(found[m]['joint', reference])}" for m in metrics)
 
-    def ahead(reference: str) -> list[Metric]:
+    def significant(reference: str, sign: int) -> list[str]:
         tests = {m: found[m]["joint", reference] for m in metrics}
-        return [m for m, c in tests.items() if c.significant and c.test.mean > 0]
+        return [SHORT[m] for m, c in tests.items() if c.significant and sign * c.test.mean > 0]
 
     measured = (
         f"Against a placebo teacher with the right class frequencies and the wrong classes joint "
         f"alignment gets {gaps('placebo')}, and against self-labelling, which has the class "
-        f"frequencies and no teacher, {gaps('self')}: "
+        f"frequencies and no teacher, {gaps('self')}; "
     )
-    if ahead("placebo") and ahead("self"):
+    for reference, name in (("placebo", "its placebo"), ("self", "self-labelling")):
+        if worse := significant(reference, -1):
+            measured += f"it is significantly behind {name} in {' and '.join(worse)}, and "
+    over_placebo, over_self = significant("placebo", 1), significant("self", 1)
+    if over_placebo and over_self:
         return measured + "what the teacher knows about the classes helps here."
-    if ahead("placebo"):
+    if over_placebo:
         return measured + (
-            "a wrong teacher hurts, but a gain over having no teacher's knowledge is not shown."
+            "a wrong teacher does worse than the right one, but a gain over having no teacher is "
+            "not shown."
         )
-    if ahead("self"):
+    if over_self:
         return measured + (
-            "aligning beats labelling oneself, but not through knowing which class is which."
+            "aligning beats labelling oneself, but that this comes from knowing which class is "
+            "which is not shown."
         )
-    return measured + ("that the teacher gives more than its class frequencies is not shown here.")
+    return measured + "that the teacher gives more than its class frequencies is not shown here."
 
 
 def _no_pairs(outcome: Outcome) -> tuple[str, str]:
@@ -86,9 +93,9 @@ def _some_pairs(outcome: Outcome) -> tuple[str, str]:
     )  # fmt: skip
     first = (
         f"With distillation through all pairs, unlabelled as they are, accuracy "
-        f"{change(basis['kd@all', 'ce'])} against tuned cross-entropy; it lies "
-        f"{_gap(basis['kd@all', 'kd_placebo@all'])} from its placebo teacher and "
-        f"{_gap(basis['kd@all', 'all_labels'])} from training on every label."
+        f"{change(basis['kd@all', 'ce'])} against tuned cross-entropy; the difference to its "
+        f"placebo teacher is {_gap(basis['kd@all', 'kd_placebo@all'])} and to training on every "
+        f"label {_gap(basis['kd@all', 'all_labels'])}."
     )
     tests = compare(outcome, [(f"joint@{n}", f"kd@{n}") for n in names], "accuracy")
     better = [n for n in names if (c := tests[f"joint@{n}", f"kd@{n}"]).significant
@@ -97,8 +104,8 @@ def _some_pairs(outcome: Outcome) -> tuple[str, str]:
              and c.test.mean < 0]  # fmt: skip
     start = outcome.interval("joint", "accuracy").mean
     reached = [n for n in names if outcome.interval(f"kd@{n}", "accuracy").mean >= start]
-    worth = f"as many as distillation through {reached[0]} pairs" if reached else (
-        "more than distillation through all pairs"
+    worth = f"which distillation alone reaches with {reached[0]} pairs" if reached else (
+        "which distillation alone does not reach"
     )  # fmt: skip
     control = compare(outcome, [(f"joint@{n}", f"self@{n}") for n in names], "accuracy")
     over_self = [n for n in names if (c := control[f"joint@{n}", f"self@{n}"]).significant

@@ -10,7 +10,7 @@ CE = Row("ce", "CE, tuned", "tuned ce")
 PRIOR = Row("prior", "class prior only", "prior_only", tuned=True)
 SELF = Row("self", "self-labelling", "self_labelling")
 UCMKD = Row("ucmkd", "UCMKD (published)", "ucmkd", tuned=True)
-LABEL_AWARE = Row("label_aware", "label-aware FA", "label_aware", tuned=True)
+LABEL_AWARE = Row("label_aware", "label-aware", "label_aware", tuned=True)
 JOINT = Row("joint", "joint alignment", "joint_alignment")
 PLACEBO = Row("placebo", "joint, placebo", "joint_alignment", placebo=True)
 ALL_LABELS = Row("all_labels", "every label known", "all labels")
@@ -26,7 +26,7 @@ def with_pairs(row: Row, count: int, *, method: str | None = None) -> Row:
     return replace(
         row,
         key=f"{row.key}@{name}",
-        label=f"{row.label}, {name} pairs",
+        label=f"{row.label.split()[0]}, {name} pairs",
         pairs=count,
         method=method or row.method,
     )

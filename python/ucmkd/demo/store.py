@@ -16,18 +16,20 @@ from typing import Any
 
 import ucmkd
 
-# How results are shown does not change them.
+# How results are shown does not change them, and the settings of scenes are in the key itself.
 _PRESENTATION = {
-    "__init__.py", "app.py", "figures.py", "findings.py", "numbers.py", "store.py", "tables.py"
+    "__init__.py", "app.py", "figures.py", "findings.py", "numbers.py", "scenes.py", "store.py",
+    "tables.py",
 }  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """A short digest of the Python files that results depend on."""
+    """A short digest of the Python files and compiled modules that results depend on."""
     root = Path(ucmkd.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    compiled = (*root.glob("_rust*.so"), *root.glob("_rust*.pyd"))
+    for path in sorted((*root.rglob("*.py"), *compiled)):
         if path.parent.name == "demo" and path.name in _PRESENTATION:
             continue
         digest.update(path.relative_to(root).as_posix().encode())

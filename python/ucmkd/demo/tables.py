@@ -96,9 +96,10 @@ def control_table(outcome: Outcome, rows: Sequence[Row]) -> Table:
 def recall_table(outcome: Outcome, rows: Sequence[Row]) -> Table:
     """Mean recall per class."""
     table = _table("Recall per class", "Percent, mean over the splits.")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in outcome.class_names:
-        table.add_column(name, justify="right")
+        # "HER2-enriched" is "HER2" where five such names must fit.
+        table.add_column(name.partition("-")[0], justify="right")
     for row in rows:
         table.add_row(row.label, *(f"{value:.0f}" for value in outcome.recall(row.key)))
     return table

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod mmd;
+mod sides;
 mod sinkhorn;
 
 use crate::simd;
@@ -16,7 +17,10 @@ fn simd_level() -> &'static str {
 /// The vector instruction sets of this machine, slowest first.
 #[pyfunction]
 fn simd_levels() -> Vec<&'static str> {
-    simd::available().into_iter().map(simd::Level::name).collect()
+    simd::available()
+        .into_iter()
+        .map(simd::Level::name)
+        .collect()
 }
 
 /// Numerical kernels; see the functions of `ucmkd.ops`, which check and document the arguments.

@@ -8,6 +8,7 @@ use crate::real::Real;
 use crate::simd::Level;
 
 use super::gradient;
+use super::potentials;
 use super::sweep::{self, Report, Rows, Rule};
 
 /// What the next round does.
@@ -168,7 +169,7 @@ impl<T: Real> Block<T> {
             Round::Log | Round::Scale => self.sweep(shared),
             Round::Columns => {
                 let row = self.weighted_phi();
-                sweep::columns(
+                potentials::columns(
                     shared.level,
                     shared.rule.inverse,
                     &self.cost,
@@ -178,7 +179,7 @@ impl<T: Real> Block<T> {
                 );
             }
             Round::Rebuild => {
-                sweep::rebuild(
+                potentials::rebuild(
                     shared.level,
                     shared.rule.inverse,
                     &self.cost,

@@ -15,7 +15,9 @@
 mod anderson;
 mod batch;
 mod block;
+mod columns;
 mod gradient;
+mod potentials;
 mod problem;
 mod solver;
 mod sweep;

@@ -225,8 +225,8 @@ fn lead<T: Real>(
     if labelled {
         engine.round(Round::Labels, |s| s.price = T::from_f64(price));
     }
-    let outcome = if !(sum.is_finite() && numbers.epsilon.is_finite()) {
-        // NaN or overflow in the costs: say so by NaN at once.
+    let outcome = if !(sum.is_finite() && numbers.epsilon.is_finite() && price.is_finite()) {
+        // NaN or overflow in the costs or in epsilon: say so by NaN at once.
         Outcome {
             f: vec![f64::NAN; n],
             g: vec![f64::NAN; m],

@@ -64,7 +64,7 @@ fn group<T>(stride: usize) -> usize {
 }
 
 #[inline(always)]
-fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]] {
+pub(super) fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]] {
     matrix[i * stride..(i + 1) * stride].as_chunks::<LANES>().0
 }
 
@@ -85,13 +85,19 @@ fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], tota
     let whole = rows / TOGETHER * TOGETHER;
     for i in (0..whole).step_by(TOGETHER) {
         // Lanes of several rows are summed together: a sum across one register is slow.
-        let lanes: [[T; LANES]; TOGETHER] =
-            [row_lanes(i), row_lanes(i + 1), row_lanes(i + 2), row_lanes(i + 3)];
+        let lanes: [[T; LANES]; TOGETHER] = [
+            row_lanes(i),
+            row_lanes(i + 1),
+            row_lanes(i + 2),
+            row_lanes(i + 3),
+        ];
         let mut sums = [T::ZERO; TOGETHER];
-        for l in 0..LANES {
-            for r in 0..TOGETHER {
-                sums[r] += lanes[r][l];
-            }
+        let [p, q, r, s] = &lanes;
+        for (((&p, &q), &r), &s) in p.iter().zip(q).zip(r).zip(s) {
+            sums[0] += p;
+            sums[1] += q;
+            sums[2] += r;
+            sums[3] += s;
         }
         total[i..i + TOGETHER].copy_from_slice(&sums);
     }
@@ -188,7 +194,9 @@ fn log_body<T: Real, const FMA: bool>(
                 }
             }
             let top = max_lanes(top);
-            let k = kernel[i * stride..(i + 1) * stride].as_chunks_mut::<LANES>().0;
+            let k = kernel[i * stride..(i + 1) * stride]
+                .as_chunks_mut::<LANES>()
+                .0;
             let mut sum = [T::ZERO; LANES];
             for ((e, p), q) in k.iter_mut().zip(c).zip(h) {
                 for l in 0..LANES {
@@ -287,67 +295,4 @@ simd_dispatch! {
     pub fn scale[T: Real](
         rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<'_, T>
     ) -> Report = scale_body;
-}
-
-/// Column maxima and sums of `exp(row_i - c_ij / eps - max)`.
-#[inline(always)]
-fn columns_body<T: Real, const FMA: bool>(
-    inverse: T,
-    cost: &[T],
-    row: &[T],
-    top: &mut [T],
-    sum: &mut [T],
-) {
-    let stride = top.len();
-    top.fill(T::NEG_INFINITY);
-    sum.fill(T::ZERO);
-    let top = top.as_chunks_mut::<LANES>().0;
-    let sum = sum.as_chunks_mut::<LANES>().0;
-    for (i, &r) in row.iter().enumerate() {
-        for (c, t) in rows_of(cost, stride, i).iter().zip(top.iter_mut()) {
-            for l in 0..LANES {
-                t[l] = c[l].fma::<FMA>(-inverse, r).max(t[l]);
-            }
-        }
-    }
-    for (i, &r) in row.iter().enumerate() {
-        for ((c, t), s) in rows_of(cost, stride, i).iter().zip(top.iter()).zip(sum.iter_mut()) {
-            for l in 0..LANES {
-                s[l] += (c[l].fma::<FMA>(-inverse, r) - t[l]).exp_small::<FMA>();
-            }
-        }
-    }
-}
-
-simd_dispatch! {
-    /// Column maxima `top_j` of `row_i - c_ij / eps`, and the sums of `exp(. - top_j)`.
-    pub fn columns[T: Real](inverse: T, cost: &[T], row: &[T], top: &mut [T], sum: &mut [T])
-        = columns_body;
-}
-
-/// The kernel at given potentials: `exp(row_i + h_j - c_ij / eps)`.
-#[inline(always)]
-fn rebuild_body<T: Real, const FMA: bool>(
-    inverse: T,
-    cost: &[T],
-    h: &[T],
-    row: &[T],
-    kernel: &mut [T],
-) {
-    let stride = h.len();
-    let h = h.as_chunks::<LANES>().0;
-    for (i, &r) in row.iter().enumerate() {
-        let k = kernel[i * stride..(i + 1) * stride].as_chunks_mut::<LANES>().0;
-        for ((e, c), q) in k.iter_mut().zip(rows_of(cost, stride, i)).zip(h) {
-            for l in 0..LANES {
-                e[l] = c[l].fma::<FMA>(-inverse, q[l] + r).exp_fast::<FMA>();
-            }
-        }
-    }
-}
-
-simd_dispatch! {
-    /// The kernel at given potentials: `exp(row_i + h_j - c_ij / eps)`.
-    pub fn rebuild[T: Real](inverse: T, cost: &[T], h: &[T], row: &[T], kernel: &mut [T])
-        = rebuild_body;
 }

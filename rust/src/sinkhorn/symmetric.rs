@@ -12,10 +12,10 @@ use crate::simd_dispatch;
 use crate::vmath;
 
 use super::block::Round;
+use super::columns::{largest, limit};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
 use super::sweep::Rule;
-use super::two_sided::{largest, limit};
 
 /// `step = tau best - h` with `best = base - ln total`; returns `sum a |r - wanted|` and `sum a r`
 /// for the row masses `r = exp(h - best)`.
@@ -171,7 +171,10 @@ pub fn iterate<T: Real>(
         }
     }
     if near {
-        let mut shared = engine.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = engine
+            .shared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         shared.v.copy_from_slice(&shift);
         vmath::exp(options.level, &mut shared.v);
     } else {

@@ -2,11 +2,13 @@
 
 use crate::cost::Cost;
 use crate::real::Real;
-use crate::simd::{Level, available};
+use crate::simd::available;
 
 use super::{Costs, Options, Problem, Solution, solve, solve_all};
 
 mod closed_forms;
+mod dense;
+mod hard_inputs;
 mod properties;
 mod reference;
 
@@ -118,4 +120,19 @@ pub(crate) fn all_close<T: Real>(got: &[T], want: &[f64], tolerance: f64) {
         .map(|(g, w)| (g.to_f64() - w).abs())
         .fold(0.0, |m: f64, e| if e <= m { m } else { e });
     assert!(worst <= tolerance, "largest difference {worst:e}");
+}
+
+/// Uniform weights, squared distance.
+pub(crate) fn solve_points<T: Real>(
+    x: &[T],
+    y: &[T],
+    dim: usize,
+    epsilon: f64,
+    options: &Options,
+) -> Solution<T> {
+    let (a, b) = (uniform(x.len() / dim), uniform(y.len() / dim));
+    solve(
+        &between(Cost::SqEuclidean, dim, (x, &a), (Some(y), &b), epsilon),
+        options,
+    )
 }

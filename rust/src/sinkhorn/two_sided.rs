@@ -3,131 +3,19 @@
 //! Its state is the column potential `h = absorbed + shift` in units of epsilon, where `absorbed`
 //! is contained in the kernel matrix.
 
+use std::sync::PoisonError;
+
 use crate::buffer::Aligned;
 use crate::parallel::lock;
-use crate::real::{LANES, Real};
-use crate::simd_dispatch;
+use crate::real::Real;
 use crate::vmath;
 
 use super::anderson::Anderson;
 use super::block::Round;
+use super::columns::{Update, largest, limit, logarithms, update};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
-use super::sweep::{Rule, SETTLED};
-
-/// Largest exponent that a scaling may reach before the potentials are absorbed again.
-pub fn limit<T: Real>() -> f64 {
-    T::MAX.to_f64().ln() * SETTLED
-}
-
-/// Largest `|x_i|`; infinite if any is NaN.
-#[inline(always)]
-fn largest_body<T: Real, const FMA: bool>(x: &[T]) -> T {
-    let mut top = [T::ZERO; LANES];
-    for chunk in x.as_chunks::<LANES>().0 {
-        for l in 0..LANES {
-            let v = chunk[l].abs();
-            top[l] = if v <= top[l] { top[l] } else { v };
-        }
-    }
-    let nan = top.iter().any(|v| !v.is_finite());
-    if nan {
-        T::INFINITY
-    } else {
-        vmath::max_lanes(top)
-    }
-}
-
-simd_dispatch! {
-    /// Largest `|x_i|`; infinite if any is NaN.
-    pub fn largest[T: Real](x: &[T]) -> T = largest_body;
-}
-
-/// `q = ln w - ln b` where `b > 0`; says whether all those `w` are safely positive and finite.
-#[inline(always)]
-fn logarithms_body<T: Real, const FMA: bool>(w: &[T], b: &[T], ln_b: &[T], q: &mut [T]) -> bool {
-    let high = T::from_f64(T::MAX.to_f64().powf(0.7));
-    let low = T::ONE / high;
-    let mut usable = true;
-    for (((q, &w), &b), &l) in q.iter_mut().zip(w).zip(b).zip(ln_b) {
-        let massive = b > T::ZERO;
-        usable &= !massive | (w > low && w < high);
-        *q = if massive {
-            w.ln_fast::<FMA>() - l
-        } else {
-            T::ZERO
-        };
-    }
-    usable
-}
-
-simd_dispatch! {
-    fn logarithms[T: Real](w: &[T], b: &[T], ln_b: &[T], q: &mut [T]) -> bool = logarithms_body;
-}
-
-/// Constants of the column update.
-#[derive(Clone, Copy, Debug)]
-struct Update<T> {
-    /// `rho_y / (rho_y + eps)`.
-    tau: T,
-    /// `1 - tau`, without cancellation.
-    rest: T,
-    /// `eps / rho_y`.
-    rate: T,
-}
-
-/// The plain step `F` of each column from `q = ln sum_i a_i exp(phi_i - c_ij / eps) + absorbed`.
-///
-/// Returns the L1 violation of the column marginal and the relaxed mass after the step.
-#[inline(always)]
-fn update_body<T: Real, const FMA: bool>(
-    update: Update<T>,
-    q: &[T],
-    b: &[T],
-    absorbed: &[T],
-    shift: &[T],
-    step: &mut [T],
-) -> (T, T) {
-    let mut residual = [T::ZERO; LANES];
-    let mut relaxed = [T::ZERO; LANES];
-    let step = step.as_chunks_mut::<LANES>().0;
-    let (q, b) = (q.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
-    let (absorbed, shift) = (
-        absorbed.as_chunks::<LANES>().0,
-        shift.as_chunks::<LANES>().0,
-    );
-    for ((((f, q), b), h), d) in step.iter_mut().zip(q).zip(b).zip(absorbed).zip(shift) {
-        for l in 0..LANES {
-            let mass = b[l] * (q[l] + d[l]).exp_fast::<FMA>();
-            let (move_by, wanted, after) = if update.rate > T::ZERO {
-                let s = -update.rest * h[l] - update.tau * q[l] - d[l];
-                let old = h[l] + d[l];
-                (
-                    s,
-                    b[l] * (-update.rate * old).exp_fast::<FMA>(),
-                    b[l] * (-update.rate * (old + s)).exp_fast::<FMA>(),
-                )
-            } else {
-                (-q[l] - d[l], b[l], b[l])
-            };
-            let massive = b[l] > T::ZERO;
-            f[l] = if massive { move_by } else { T::ZERO };
-            residual[l] += if massive {
-                (mass - wanted).abs()
-            } else {
-                T::ZERO
-            };
-            relaxed[l] += if massive { after } else { T::ZERO };
-        }
-    }
-    (vmath::sum_lanes(residual), vmath::sum_lanes(relaxed))
-}
-
-simd_dispatch! {
-    fn update[T: Real](
-        update: Update<T>, q: &[T], b: &[T], absorbed: &[T], shift: &[T], step: &mut [T]
-    ) -> (T, T) = update_body;
-}
+use super::sweep::Rule;
 
 /// The vectors of the columns.
 struct Columns<'e, 'f, 'a, T> {
@@ -324,7 +212,7 @@ pub fn iterate<T: Real>(
         let mut shared = engine
             .shared
             .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         shared.rule = Rule {
             inverse: T::from_f64(1.0 / epsilon),
             tau: T::from_f64(damping(epsilon, numbers.reach_x)),
@@ -426,7 +314,7 @@ fn conclude<T: Real>(
         let mut shared = engine
             .shared
             .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         shared.v.copy_from_slice(&columns.shift);
         vmath::exp(level, &mut shared.v);
     } else {

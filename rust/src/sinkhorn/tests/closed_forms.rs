@@ -30,7 +30,7 @@ fn one_point_each() {
             &between(cost, 2, (&x, &one), (Some(&y), &one), 0.3),
             &tight(),
         );
-        let want = reference::cost(cost, &x, &y);
+        let want = dense::cost(cost, &x, &y);
         close(s.value, want, 1e-12);
         close(s.f[0] + s.g[0], want, 1e-12);
         close(s.transport, want, 1e-12);
@@ -122,9 +122,7 @@ fn large_epsilon_is_the_mean_discrepancy() {
     let (x, y) = (stream.points::<f64>(n, dim), stream.points::<f64>(m, dim));
     let (a, b) = (uniform(n), uniform(m));
     for cost in [Cost::SqEuclidean, Cost::Euclidean] {
-        let value = |left, right| {
-            solve(&between(cost, dim, left, right, 1e6), &tight()).value
-        };
+        let value = |left, right| solve(&between(cost, dim, left, right, 1e6), &tight()).value;
         let s = value((&x, &a), (Some(&y), &b))
             - value((&x, &a), (None, &a)) / 2.0
             - value((&y, &b), (None, &b)) / 2.0;
@@ -132,7 +130,7 @@ fn large_epsilon_is_the_mean_discrepancy() {
             let mut sum = 0.0;
             for p in u.chunks(dim) {
                 for q in v.chunks(dim) {
-                    sum += reference::cost(cost, p, q);
+                    sum += dense::cost(cost, p, q);
                 }
             }
             sum / (u.len() * v.len() / dim / dim) as f64

@@ -1,30 +1,17 @@
-//! Invariances and hard inputs.
+//! Invariances and options.
 
 use super::*;
-
-fn solve_points<T: Real>(
-    x: &[T],
-    y: &[T],
-    dim: usize,
-    epsilon: f64,
-    options: &Options,
-) -> Solution<T> {
-    let (a, b) = (uniform(x.len() / dim), uniform(y.len() / dim));
-    solve(
-        &between(Cost::SqEuclidean, dim, (x, &a), (Some(y), &b), epsilon),
-        options,
-    )
-}
 
 #[test]
 fn translation() {
     let mut stream = Stream(11);
     let (x, y) = (stream.points::<f64>(20, 2), stream.points::<f64>(30, 2));
     let t = [0.7, -1.3];
-    let moved: Vec<f64> = y.chunks(2).flat_map(|p| [p[0] + t[0], p[1] + t[1]]).collect();
-    let mean = |v: &[f64], k: usize| {
-        v.chunks(2).map(|p| p[k]).sum::<f64>() / (v.len() / 2) as f64
-    };
+    let moved: Vec<f64> = y
+        .chunks(2)
+        .flat_map(|p| [p[0] + t[0], p[1] + t[1]])
+        .collect();
+    let mean = |v: &[f64], k: usize| v.chunks(2).map(|p| p[k]).sum::<f64>() / (v.len() / 2) as f64;
     let before = solve_points(&x, &y, 2, 0.5, &tight()).value;
     let after = solve_points(&x, &moved, 2, 0.5, &tight()).value;
     let change: f64 = (0..2)
@@ -63,8 +50,8 @@ fn product_measures_add_up() {
             .collect::<Vec<_>>()
     };
     let whole = solve_points(&product(&u, &p), &product(&v, &q), 2, 0.3, &tight()).value;
-    let parts = solve_points(&u, &v, 1, 0.3, &tight()).value
-        + solve_points(&p, &q, 1, 0.3, &tight()).value;
+    let parts =
+        solve_points(&u, &v, 1, 0.3, &tight()).value + solve_points(&p, &q, 1, 0.3, &tight()).value;
     close(whole, parts, 1e-10);
 }
 
@@ -104,7 +91,11 @@ fn split_points_and_points_without_mass() {
                         b[j] * ((plain.g[j] - c) / 0.4).exp()
                     })
                     .sum();
-                let tau = if reach.is_infinite() { 1.0 } else { reach / (reach + 0.4) };
+                let tau = if reach.is_infinite() {
+                    1.0
+                } else {
+                    reach / (reach + 0.4)
+                };
                 close(s.f[n + 1], -tau * 0.4 * lse.ln(), 1e-9);
                 let lse: f64 = (0..9)
                     .map(|i| {
@@ -116,75 +107,6 @@ fn split_points_and_points_without_mass() {
             }
         }
     }
-}
-
-#[test]
-fn shift_of_all_points_in_single_precision() {
-    let mut stream = Stream(15);
-    let (x, y) = (stream.points::<f32>(40, 4), stream.points::<f32>(30, 4));
-    // Rounded to multiples of 2^-12, so that the shift itself is exact.
-    let rounded = |v: &[f32]| v.iter().map(|t| (t * 4096.0).round() / 4096.0).collect::<Vec<_>>();
-    let shifted = |v: &[f32]| v.iter().map(|t| t + 100.0).collect::<Vec<_>>();
-    let (x, y) = (rounded(&x), rounded(&y));
-    let options = Options {
-        tol: 1e-6,
-        ..tight()
-    };
-    let here = solve_points(&x, &y, 4, 0.5, &options);
-    let there = solve_points(&shifted(&x), &shifted(&y), 4, 0.5, &options);
-    close(there.value, here.value, 1e-5 * here.value);
-    let want: Vec<f64> = here.grad_x.iter().map(|g| f64::from(*g)).collect();
-    all_close(&there.grad_x, &want, 1e-5);
-}
-
-#[test]
-fn hard_but_legal_inputs_stay_finite() {
-    let options = Options {
-        relative: true,
-        tol: 1e-4,
-        max_iter: 100,
-        want_x: true,
-        want_y: true,
-        ..Options::default()
-    };
-    let equal = vec![1.5f32; 12];
-    let zero = vec![0.0f32; 12];
-    let w = uniform::<f32>(6);
-    for cost in Cost::ALL {
-        for points in [&equal, &zero] {
-            for y in [Some(&points[..]), None] {
-                let p = between(cost, 2, (&points[..], &w[..]), (y, &w[..]), 0.05);
-                let s = solve(&p, &options);
-                let numbers = [&s.f, &s.g, &s.row, &s.column, &s.grad_x, &s.grad_y];
-                assert!(numbers.iter().all(|v| v.iter().all(|t| t.is_finite())), "{cost:?}");
-                assert!(s.value.is_finite() && s.converged, "{cost:?} {}", s.residual);
-            }
-        }
-    }
-}
-
-#[test]
-fn nan_ends_at_once_and_is_reported() {
-    let w = uniform::<f32>(3);
-    let x = [1.0, 2.0, f32::NAN];
-    for y in [Some(&[0.0f32, 1.0, 2.0][..]), None] {
-        for relative in [false, true] {
-            let options = Options {
-                relative,
-                ..tight()
-            };
-            let p = between(Cost::SqEuclidean, 1, (&x, &w), (y, &w), 0.1);
-            let s = solve(&p, &options);
-            assert!(s.value.is_nan() && s.residual.is_nan() && !s.converged);
-            assert!(s.grad_x.iter().all(|g| g.is_nan()) && s.transport.is_nan());
-        }
-    }
-    // A bad warm start is ignored where it is bad.
-    let x = [1.0f32, 2.0, 4.0];
-    let mut p = between(Cost::SqEuclidean, 1, (&x, &w), (Some(&[0.0, 1.0, 2.0]), &w), 0.1);
-    let start = [f32::NAN, f32::INFINITY, 0.0];
-    p.g0 = Some(&start);
-    assert!(solve(&p, &Options { tol: 1e-5, ..tight() }).converged);
 }
 
 #[test]
@@ -266,7 +188,11 @@ fn threads_and_batches_agree() {
             let problems: Vec<_> = clouds
                 .iter()
                 .map(|(x, y)| {
-                    let right = if symmetric { (None, &a[..]) } else { (Some(&y[..]), &b[..]) };
+                    let right = if symmetric {
+                        (None, &a[..])
+                    } else {
+                        (Some(&y[..]), &b[..])
+                    };
                     between(cost, 4, (x, &a), right, 0.3)
                 })
                 .collect();
@@ -297,33 +223,4 @@ fn threads_and_batches_agree() {
             }
         }
     }
-}
-
-#[test]
-fn unequal_masses_and_stiff_relaxation() {
-    let mut stream = Stream(20);
-    let (x, y) = (stream.points::<f64>(15, 2), stream.points::<f64>(12, 2));
-    let (a, b) = (stream.weights::<f64>(15, 1.7), stream.weights::<f64>(12, 0.6));
-    for reach in [(50.0, 50.0), (f64::INFINITY, 20.0), (200.0, f64::INFINITY), (0.01, 0.01)] {
-        let mut p = between(Cost::SqEuclidean, 2, (&x, &a), (Some(&y), &b), 0.2);
-        (p.reach_x, p.reach_y) = reach;
-        let s = solve(&p, &tight());
-        assert!(s.converged && s.iterations < 300, "{reach:?} {}", s.iterations);
-        let want = reference::Dense::new(&p).solve(60_000);
-        close(s.value, want.value, 1e-8);
-        // KKT: the marginals are the relaxed ones.
-        for i in 0..15 {
-            let wanted = if reach.0.is_infinite() { 1.0 } else { (-s.f[i] / reach.0).exp() };
-            close(s.row[i], wanted, 1e-7);
-        }
-        for j in 0..12 {
-            let wanted = if reach.1.is_infinite() { 1.0 } else { (-s.g[j] / reach.1).exp() };
-            close(s.column[j], wanted, 1e-7);
-        }
-    }
-}
-
-#[test]
-fn every_level_is_used() {
-    assert!(available().contains(&Level::Scalar));
 }

@@ -1,0 +1,164 @@
+//! NumPy arrays checked and cut into the parts of each problem.
+
+use numpy::ndarray::{ArrayD, IxDyn};
+use numpy::{Element, IntoPyArray, PyArray2, PyArray3, PyReadonlyArray};
+use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::real::Real;
+use crate::sinkhorn::{Costs, Problem};
+
+pub(super) type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+pub(super) type Matrix<'py, T> = Option<PyReadonlyArray2<'py, T>>;
+
+pub(super) fn refuse<R>(message: String) -> PyResult<R> {
+    Err(PyValueError::new_err(message))
+}
+
+/// A `(B, n)` array of the wanted type, or None.
+pub(super) fn matrix<'py, T: Element>(
+    name: &str,
+    array: Optional<'_, 'py>,
+    shape: [usize; 2],
+) -> PyResult<Matrix<'py, T>> {
+    let Some(array) = array else { return Ok(None) };
+    let Ok(array) = array.cast::<PyArray2<T>>() else {
+        return refuse(format!(
+            "{name} must be None or a 2-d array (labels int64, all else of the dtype of the points)"
+        ));
+    };
+    if array.shape() != shape || !array.is_c_contiguous() {
+        return refuse(format!(
+            "{name} must be C-contiguous of shape {shape:?}; got {:?}",
+            array.shape()
+        ));
+    }
+    Ok(Some(array.readonly()))
+}
+
+pub(super) fn cube<'py, T: Element>(
+    name: &str,
+    array: &Bound<'py, PyArray3<T>>,
+) -> PyResult<PyReadonlyArray<'py, T, numpy::Ix3>> {
+    if array.shape().contains(&0) || !array.is_c_contiguous() {
+        return refuse(format!(
+            "{name} must be C-contiguous and not empty; got shape {:?}",
+            array.shape()
+        ));
+    }
+    Ok(array.readonly())
+}
+
+pub(super) fn slice<'a, T: Element>(array: &'a Matrix<'_, T>) -> PyResult<Option<&'a [T]>> {
+    Ok(match array {
+        Some(array) => Some(array.as_slice()?),
+        None => None,
+    })
+}
+
+pub(super) fn part<T>(all: Option<&[T]>, k: usize, len: usize) -> Option<&[T]> {
+    all.map(|v| &v[k * len..(k + 1) * len])
+}
+
+/// Numbers of each problem.
+pub(super) struct Numbers<'py> {
+    pub(super) epsilon: PyReadonlyArray1<'py, f64>,
+    pub(super) reach_x: PyReadonlyArray1<'py, f64>,
+    pub(super) reach_y: PyReadonlyArray1<'py, f64>,
+}
+
+impl Numbers<'_> {
+    pub(super) fn check(&self, batch: usize) -> PyResult<()> {
+        for (name, array) in [
+            ("epsilon", &self.epsilon),
+            ("reach_x", &self.reach_x),
+            ("reach_y", &self.reach_y),
+        ] {
+            let values = array.as_slice()?;
+            // NaN passes: NaN features make a NaN mean cost, and the answer to both is NaN.
+            if values.len() != batch || values.iter().any(|v| *v <= 0.0) {
+                return refuse(format!(
+                    "{name} must hold {batch} positive numbers; got {values:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn of(&self, k: usize) -> PyResult<(f64, f64, f64)> {
+        Ok((
+            self.epsilon.as_slice()?[k],
+            self.reach_x.as_slice()?[k],
+            self.reach_y.as_slice()?[k],
+        ))
+    }
+}
+
+/// Masses and warm starts of both sides.
+pub(super) struct Sides<'py, T: Element> {
+    shape: [usize; 3],
+    a: Matrix<'py, T>,
+    b: Matrix<'py, T>,
+    f0: Matrix<'py, T>,
+    g0: Matrix<'py, T>,
+    uniform: (Vec<T>, Vec<T>),
+}
+
+impl<'py, T: Real + Element> Sides<'py, T> {
+    pub(super) fn new(
+        [batch, n, m]: [usize; 3],
+        a: Optional<'_, 'py>,
+        b: Optional<'_, 'py>,
+        f0: Optional<'_, 'py>,
+        g0: Optional<'_, 'py>,
+    ) -> PyResult<Self> {
+        let uniform = |n: usize| vec![T::from_f64(1.0 / n as f64); n];
+        Ok(Self {
+            shape: [batch, n, m],
+            a: matrix("a", a, [batch, n])?,
+            b: matrix("b", b, [batch, m])?,
+            f0: matrix("f0", f0, [batch, n])?,
+            g0: matrix("g0", g0, [batch, m])?,
+            uniform: (uniform(n), uniform(m)),
+        })
+    }
+
+    pub(super) fn problem<'s>(
+        &'s self,
+        k: usize,
+        costs: Costs<'s, T>,
+        (epsilon, reach_x, reach_y): (f64, f64, f64),
+        label_cost: f64,
+    ) -> PyResult<Problem<'s, T>> {
+        let [_, n, m] = self.shape;
+        Ok(Problem {
+            costs,
+            a: part(slice(&self.a)?, k, n).unwrap_or(&self.uniform.0),
+            b: part(slice(&self.b)?, k, m).unwrap_or(&self.uniform.1),
+            f0: part(slice(&self.f0)?, k, n),
+            g0: part(slice(&self.g0)?, k, m),
+            epsilon,
+            reach_x,
+            reach_y,
+            label_cost,
+        })
+    }
+}
+
+/// An array of that shape from the parts of all problems; the only part is not copied.
+pub(super) fn stacked<'py, T: Element + Copy>(
+    py: Python<'py>,
+    mut parts: Vec<Vec<T>>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    let all = if parts.len() == 1 {
+        parts.swap_remove(0)
+    } else {
+        parts.concat()
+    };
+    match ArrayD::from_shape_vec(IxDyn(shape), all) {
+        Ok(array) => Ok(array.into_pyarray(py).into_any()),
+        Err(error) => refuse(error.to_string()),
+    }
+}
