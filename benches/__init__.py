@@ -10,9 +10,10 @@ Run it with ``make bench``, or in an environment with ``pip install 'ucmkd[bench
 What is timed: one loss value *and* its gradient to the student's points, float32, in
 milliseconds, from inputs that already are the contestant's own arrays. Compilation, warm-up and
 imports are outside. All contestants of a case take turns: in every round each is timed once, in a
-new random order, after one untimed call of its own; a sample repeats a short call until it lasts
-about 5 ms. The process is pinned to as many cores as it has threads, so that the thread pools of
-PyTorch, OpenMP, XLA and Rust have the same room.
+new random order, after an untimed call of its own if it is quick; a sample repeats a short call
+until it lasts about 5 ms. The process is pinned to as many cores as it has threads, so that the
+thread pools of PyTorch, OpenMP, XLA and Rust have the same room. Run it on an idle machine: the
+load average at the start stands above the tables.
 
 How exact it is stands beside every time: relative errors of value and gradient against a float64
 solution of the same problem, written in NumPy in :mod:`benches.problems` and independent of the

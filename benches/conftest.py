@@ -37,12 +37,25 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ucmkd benchmarks")
-    group.addoption("--sizes", type=_sizes, default=None, metavar="N,N",
-                    help="numbers of points (default 64,256,1024,4096; MMD without the 64)")
-    group.addoption("--threads", type=int, default=2,
-                    help="threads of every contestant, and cores of the process (default 2)")
-    group.addoption("--rounds", type=int, default=25,
-                    help="most rounds of a case; slow contestants get fewer (default 25)")
+    group.addoption(
+        "--sizes",
+        type=_sizes,
+        default=None,
+        metavar="N,N",
+        help="numbers of points (default 64,256,1024,4096; MMD without the 64)",
+    )
+    group.addoption(
+        "--threads",
+        type=int,
+        default=2,
+        help="threads of every contestant, and cores of the process (default 2)",
+    )
+    group.addoption(
+        "--rounds",
+        type=int,
+        default=25,
+        help="most rounds of a case; slow contestants get fewer (default 25)",
+    )
     group.addoption("--save", nargs="?", const="", default=None, metavar="FILE",
                     help="write a JSON file (default: benches/results/DATE.json); the "
                     "environment variable UCMKD_BENCH_SAVE=1 does the same")  # fmt: skip
@@ -57,8 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if not 1 <= threads <= len(cores):
             raise pytest.UsageError(f"--threads must be 1 to {len(cores)} here; got {threads}")
         os.sched_setaffinity(0, cores[:threads])
-    # Before any of the libraries is imported; XLA sizes its pool by the cores it may run on.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    # Before any of the libraries is imported; XLA reads NPROC.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"):
         os.environ[name] = str(threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

@@ -159,8 +159,8 @@ class Transport:
 
     def violation(self, f: Array, g: Array) -> float:
         """L1 violation, the mean of both sides, of potentials for the full cost."""
-        u = np.exp((f.astype(np.float64) - self._least) / self.epsilon)
-        v = np.exp(g.astype(np.float64) / self.epsilon)
+        u = np.exp((f.ravel().astype(np.float64) - self._least) / self.epsilon)
+        v = np.exp(g.ravel().astype(np.float64) / self.epsilon)
         plan = u[:, None] * self._kernel * v[None, :] / self.n**2
         sides = (np.abs(plan.sum(k) - 1 / self.n).sum() for k in (0, 1))
         return float(sum(sides) / 2)

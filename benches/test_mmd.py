@@ -25,9 +25,7 @@ def test_mmd(
         CONTESTANTS, Discrepancy(n, scales), rounds=session.rounds, bounds=BOUNDS,
         timed=benchmark.enabled,
     )  # fmt: skip
-    table = Table(
-        f"MMD, {word}, n = m = {n}, d = 128", "mmd", n, word, OURS.name, BOUNDS, rows
-    )
+    table = Table(f"MMD, {word}, n = m = {n}, d = 128", "mmd", n, word, OURS.name, BOUNDS, rows)
     session.tables.append(table)
     benchmark.extra_info["contestants"] = [row.as_dict() for row in rows]
     assert OURS.name in ready, rows

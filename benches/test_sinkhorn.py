@@ -22,7 +22,7 @@ def test_sinkhorn(benchmark: BenchmarkFixture, session: Session, n: int, mode: s
     benchmark.group = f"sinkhorn, {mode}"
     timed = benchmark.enabled
     rows, ready = race(
-        CONTESTANTS, Case(Transport(n), mode), rounds=session.rounds, bounds=BOUNDS[mode],
+        CONTESTANTS[mode], Case(Transport(n), mode), rounds=session.rounds, bounds=BOUNDS[mode],
         timed=timed,
     )  # fmt: skip
     # Equal iterations compares one iteration with one: the accelerated kernel is not the measure.

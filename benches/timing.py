@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,13 @@ from benches.problems import Solution
 #: A sample repeats its call until it lasts about this long, in seconds.
 SAMPLE = 5e-3
 #: Seconds of samples per contestant and case; it decides the number of rounds.
-BUDGET = 20.0
+BUDGET = 10.0
 #: Fewest rounds of a contestant whose single call stays below the cap.
 FEWEST = 3
+#: A call shorter than this gets an untimed one before each sample, for caches and thread pools.
+QUICK = 0.1
 #: A single call longer than this many seconds is reported as it is, without further rounds.
-CAP = 60.0
+CAP = 30.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def race(
     """
     rows = [Row(c.name) for c in contestants]
     ready: dict[str, Ready] = {}
-    plan: dict[str, tuple[int, int]] = {}  # rounds, repeats
+    plan: dict[str, Plan] = {}
     for contestant, row in zip(contestants, rows, strict=True):
         row.status = _missing(contestant.needs)
         if row.status:
@@ -164,31 +166,39 @@ def race(
     return rows, ready
 
 
-def _plan(row: Row, once: float, rounds: int) -> tuple[int, int]:
+class Plan(NamedTuple):
+    """How a contestant is sampled."""
+
+    rounds: int
+    repeats: int
+    quick: bool
+
+
+def _plan(row: Row, once: float, rounds: int) -> Plan:
     if once > CAP:
         row.median = row.low = row.high = once
         row.rounds = 1
         row.note = f"{row.note}; one call, over the cap of {CAP:g} s".lstrip("; ")
-        return 0, 1
+        return Plan(0, 1, False)
     repeats = max(1, round(SAMPLE / once))
-    return min(rounds, max(FEWEST, int(BUDGET / (once * repeats)))), repeats
+    fitting = int(BUDGET / (once * repeats))
+    return Plan(min(rounds, max(FEWEST, fitting)), repeats, once < QUICK)
 
 
-def _rounds(
-    ready: dict[str, Ready], plan: dict[str, tuple[int, int]]
-) -> dict[str, list[float]]:
+def _rounds(ready: dict[str, Ready], plan: dict[str, Plan]) -> dict[str, list[float]]:
     samples: dict[str, list[float]] = {name: [] for name in plan}
     order = random.Random(0)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for turn in range(max((count for count, _ in plan.values()), default=0)):
-            names = [name for name, (count, _) in plan.items() if turn < count]
+        for turn in range(max((p.rounds for p in plan.values()), default=0)):
+            names = [name for name, p in plan.items() if turn < p.rounds]
             order.shuffle(names)
             for name in names:
                 time.sleep(0.01)  # thread pools that spin after work have gone to sleep
-                ready[name].run()
-                samples[name].append(_seconds(ready[name].run, plan[name][1]))
+                if plan[name].quick:
+                    ready[name].run()
+                samples[name].append(_seconds(ready[name].run, plan[name].repeats))
             gc.collect()
     finally:
         if collecting:

@@ -9,7 +9,7 @@ from torch import Tensor
 import ucmkd
 from ucmkd import losses, ops
 from ucmkd.ops.mmd import median_bandwidth_op, mmd_op
-from ucmkd.ops.sinkhorn import sinkhorn_op
+from ucmkd.ops.sinkhorn import Flag, sinkhorn_op
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", "l1", "chordal"]
@@ -31,29 +31,27 @@ def number(value: float) -> Tensor:
 def test_opcheck_sinkhorn(backend: str, dtype: torch.dtype, symmetric: bool) -> None:
     x, y = leaf(2, 5, 3, dtype=dtype), leaf(2, 4, 3, dtype=dtype)
     weight = torch.full((2, 5), 0.2, dtype=dtype, requires_grad=True)
-    per_problem = [
-        torch.full((2,), v, dtype=torch.float64, requires_grad=True) for v in (0.5, 2.0, 3.0, 0.7)
-    ]
+    numbers = torch.tensor([[0.5], [2.0], [3.0], [0.7]], dtype=torch.float64)
+    parameters = numbers.repeat(1, 2).requires_grad_()
     labels = torch.tensor([[0, 1, 0, 1, 1]] * 2), torch.tensor([[0, 1, 1, 0]] * 2)
     torch.library.opcheck(
         sinkhorn_op,
         (
             x, None if symmetric else y, weight, None, labels[0],
-            None if symmetric else labels[1], None, None, *per_problem, "euclidean", False, 1e-4,
-            100, True, not symmetric, True, backend,
+            None if symmetric else labels[1], None, parameters, "euclidean", 1e-4, 100,
+            Flag.X | Flag.Y * (not symmetric) | Flag.ACCELERATE, backend,
         ),
     )  # fmt: skip
 
 
 def test_opcheck_sinkhorn_cost(backend: str) -> None:
     matrix = torch.rand(2, 5, 4, dtype=torch.float64, requires_grad=True)
-    per_problem = [
-        torch.full((2,), v, dtype=torch.float64, requires_grad=True) for v in (0.5, 2.0, 3.0)
-    ]
+    numbers = torch.tensor([[0.5], [2.0], [3.0]], dtype=torch.float64)
+    parameters = numbers.repeat(1, 2).requires_grad_()
     weight = torch.full((2, 5), 0.2, dtype=torch.float64, requires_grad=True)
     torch.library.opcheck(
         sinkhorn_cost_op,
-        (matrix, weight, None, None, None, *per_problem, 1e-4, 100, True, True, backend),
+        (matrix, weight, None, None, parameters, 1e-4, 100, True, True, backend),
     )
 
 

@@ -115,7 +115,7 @@ def _show(
     console.rule(f"[bold]Scene {scene.number}: {scene.title}", align="left")
     console.print(f"[italic]{scene.story}")
     split = make_split(problem, 0)
-    console.print(_setting(problem, split), style="dim")
+    console.print(f"{_setting(problem, split)} {scene.setting}", style="dim")
 
     total = len(scene.rows) * options.splits
     stored = runner.stored(problem, scene.rows, options.splits)

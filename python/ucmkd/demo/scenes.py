@@ -57,6 +57,18 @@ class Scene:
     rows: tuple[Row, ...]
     story: str
 
+    @property
+    def setting(self) -> str:
+        """What regularises the methods, in a sentence."""
+        tuned = "the weight decay, dropout and smoothing that validation chose for cross-entropy"
+        if all(row.tuned or row.key == "ce" for row in self.rows):
+            return f"Every method has {tuned}."
+        return (
+            "Methods with unlabelled samples or pairs have one fixed setting (weight decay 1, "
+            "dropout .5, smoothing .1), the others "
+            f"{tuned}."
+        )
+
 
 SCENES = (
     Scene(
@@ -79,7 +91,8 @@ SCENES = (
         3,
         "Long-tailed labels, another modality's images",
         "pen",
-        (CE, PRIOR, SELF, UCMKD, JOINT, PLACEBO),
+        # Few inputs and no wide network to tame: here the fixed setting underfits.
+        (CE, *(replace(row, tuned=True) for row in (PRIOR, SELF, UCMKD, JOINT, PLACEBO))),
         "Between 50 labels and one per class, and many unlabelled samples; the teacher saw images. "
         "Does it find the rare classes?",
     ),

@@ -120,10 +120,10 @@ def _divergence(
     """The value ``(B,)`` from checked inputs."""
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=backend)
     cross = run(p, relative=relative, **common)
-    eps, rho_x, rho_y, lam = p.epsilon, p.reach_x, p.reach_y, p.label_cost
+    parameters = p.parameters
     if relative:
-        scale = cross.scale.double()
-        eps, rho_x, rho_y, lam = eps * scale, rho_x * scale, rho_y * scale, lam * scale
+        parameters = parameters * cross.scale.double()
+    eps, rho_x, rho_y, lam = parameters
     sides = [
         (p.x, p.x_weight, p.x_label, rho_x),
         (p.y, p.y_weight, p.y_label, rho_y),
@@ -143,7 +143,8 @@ def _divergence(
     if not debias:
         return value
     for i, (points, weight, label, rho) in enumerate(sides):
-        own = run_self(points, weight, label, eps, rho, lam, **common)
+        own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
+        own = run_self(points, weight, label, own_parameters, **common)
         value = value - pick(i, i, own) / 2
     if not sharp and not (p.x_weight is None and p.y_weight is None):
         gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)

@@ -135,10 +135,10 @@ def potential(
     return value.detach().to(dtype).contiguous()
 
 
-def scalar(
+def number(
     value: Number, name: str, like: Tensor, batch: int, *, minimum: float, strict: bool
-) -> Tensor:
-    """A number or a 0-d (or ``(B,)``) tensor as ``(B,)`` float64, checked against a minimum."""
+) -> Number:
+    """A number, or a 0-d or ``(B,)`` floating tensor, checked against a minimum."""
     accepted = f"{'> ' if strict else '>= '}{minimum:g}"
     if isinstance(value, Tensor):
         if not value.is_floating_point():
@@ -154,29 +154,44 @@ def scalar(
             bad = ~(data > minimum if strict else data >= minimum)
             if bool(bad.any()):
                 raise ValueError(f"{name} must be {accepted}; got {data.tolist()}")
-        return value.to(torch.float64).expand(batch)
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a floating tensor; got {type(value).__name__}")
     if not (value > minimum if strict else value >= minimum):
         raise ValueError(f"{name} must be {accepted}; got {value}")
-    return torch.full((batch,), float(value), dtype=torch.float64, device=like.device)
+    return float(value)
 
 
-def reach_pair(value: Reach, like: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """``reach`` as two ``(B,)`` tensors, infinity where strict."""
-    if isinstance(value, tuple):
-        if len(value) != 2:
-            raise ValueError(f"reach must be None, a number or a pair; got {len(value)} entries")
-        sides = value
-    else:
-        sides = (value, value)
-    first, second = (
-        torch.full((batch,), torch.inf, dtype=torch.float64, device=like.device)
-        if side is None
-        else scalar(side, "reach", like, batch, minimum=0.0, strict=True)
-        for side in sides
+def reaches(value: Reach, like: Tensor, batch: int) -> tuple[Number, Number]:
+    """``reach`` as a pair, infinity where strict."""
+    if isinstance(value, tuple) and len(value) != 2:
+        raise ValueError(f"reach must be None, a number or a pair; got {len(value)} entries")
+    first, second = value if isinstance(value, tuple) else (value, value)
+
+    def side(reach: Number | None) -> Number:
+        if reach is None:
+            return float("inf")
+        return number(reach, "reach", like, batch, minimum=0.0, strict=True)
+
+    return side(first), side(second)
+
+
+def pack(values: Sequence[Number], like: Tensor, batch: int) -> Tensor:
+    """Checked numbers as one float64 tensor ``(len(values), B)`` on the device of ``like``.
+
+    One tensor in place of several keeps a call of the operator cheap.
+    """
+    if not any(isinstance(value, Tensor) for value in values):
+        rows = torch.tensor(values, dtype=torch.float64, device=like.device)
+        return rows.unsqueeze(1).expand(len(values), batch)
+    return torch.stack(
+        [
+            value.to(torch.float64).expand(batch)
+            if isinstance(value, Tensor)
+            else torch.full((batch,), value, dtype=torch.float64, device=like.device)
+            for value in values
+        ]
     )
-    return first, second
 
 
 def equal_mass(reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_name: str) -> None:

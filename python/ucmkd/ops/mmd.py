@@ -240,7 +240,8 @@ def run(
         detached = [None if t is None else t.detach() for t in (a, b)]
         sigma = median_bandwidth_op(x.detach(), y.detach(), *detached, chosen)
     else:
-        sigma = _check.scalar(bandwidth, "bandwidth", x, batch, minimum=0.0, strict=True)
+        given = _check.number(bandwidth, "bandwidth", x, batch, minimum=0.0, strict=True)
+        sigma = _check.pack([given], x, batch).squeeze(0)
     grad = torch.is_grad_enabled()
     value = mmd_op(
         x, y, a, b, sigma, factors, estimator == "u", grad and x.requires_grad,

@@ -35,9 +35,9 @@ def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
     matrix = reference.cost_matrix(x - centre, p.y - centre, cost)
     different = reference.label_matrix(k, p.y_label)
     if different is not None:
-        matrix = matrix + p.label_cost.to(x.dtype)[:, None, None] * different
+        matrix = matrix + p.parameters[3].to(x.dtype)[:, None, None] * different
     f, g = s.x_potential[:, rows], s.y_potential
-    eps = p.epsilon.to(x.dtype)[:, None, None]
+    eps = p.parameters[0].to(x.dtype)[:, None, None]
     density = torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / eps)
     if p.x_weight is None:
         density = density / p.x.shape[1]

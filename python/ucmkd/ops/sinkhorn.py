@@ -14,6 +14,7 @@ potentials, has the derivatives (:mod:`ucmkd.reference` has the notation)
 
 from __future__ import annotations
 
+from enum import IntFlag
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,15 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._once import once
+
+
+class Flag(IntFlag):
+    """Options of the operator, in one integer: each argument costs time at every call."""
+
+    RELATIVE = 1  # ε, ρ and the label cost are in units of the mean feature cost
+    X = 2  # emit the gradient to x
+    Y = 4  # emit the gradient to y
+    ACCELERATE = 8
 
 
 class SinkhornOutput(NamedTuple):
@@ -53,26 +63,25 @@ def sinkhorn_op(
     y_weight: Tensor | None,
     x_label: Tensor | None,
     y_label: Tensor | None,
-    x_potential: Tensor | None,
-    y_potential: Tensor | None,
-    epsilon: Tensor,
-    reach_x: Tensor,
-    reach_y: Tensor,
-    label_cost: Tensor,
+    start: Tensor | None,
+    parameters: Tensor,
     cost: str,
-    relative: bool,
     tol: float,
     max_iter: int,
-    want_x: bool,
-    want_y: bool,
-    accelerate: bool,
+    flags: int,
     backend: str,
 ) -> tuple[
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
     Tensor,
 ]:  # fmt: skip
-    """The solve; ``y=None`` is the symmetric self-term. Fields as in ``reference.Solution``."""
+    """The solve; ``y=None`` is the symmetric self-term. Fields as in ``reference.Solution``.
+
+    ``start`` is the y-potential to begin from (the only one of a self-term); ``parameters``
+    holds ε, ρ_x, ρ_y and the label cost in its rows ``(4, B)``; ``flags`` are :class:`Flag`.
+    """
+    relative, want_x, want_y = (bool(flags & f) for f in (Flag.RELATIVE, Flag.X, Flag.Y))
     if backend == "rust":
+        start_numpy = _numpy(start)
         out = _backend.rust().sinkhorn(
             _numpy(x),
             _numpy(y),
@@ -80,19 +89,16 @@ def sinkhorn_op(
             _numpy(y_weight),
             _numpy(x_label),
             _numpy(y_label),
-            _numpy(x_potential),
-            _numpy(y_potential),
-            _numpy(epsilon),
-            _numpy(reach_x),
-            _numpy(reach_y),
-            _numpy(label_cost),
+            start_numpy if y is None else None,
+            None if y is None else start_numpy,
+            *_numpy(parameters),
             cost,
             relative,
             tol,
             max_iter,
             want_x,
             want_y,
-            accelerate,
+            bool(flags & Flag.ACCELERATE),
             torch.get_num_threads(),
         )
         tensors = [torch.from_numpy(array) for array in out]
@@ -106,17 +112,17 @@ def sinkhorn_op(
     b = x.new_full((batch, m), 1 / m) if y_weight is None else y_weight
     if y is None:
         b = a
-    start = x_potential if y is None else y_potential
     if start is not None:
         start = torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
+    epsilon, reach_x, reach_y, label_cost = parameters.to(x.dtype)
     keywords: dict[str, Any] = dict(
-        epsilon=epsilon.to(x.dtype),
+        epsilon=epsilon,
         cost=cost,
-        reach_x=reach_x.to(x.dtype),
-        reach_y=reach_y.to(x.dtype),
+        reach_x=reach_x,
+        reach_y=reach_y,
         x_label=x_label,
         y_label=y_label,
-        label_cost=label_cost.to(x.dtype),
+        label_cost=label_cost,
         g0=start,
         relative=relative,
         tol=tol,
@@ -134,9 +140,10 @@ def sinkhorn_op(
 
 @sinkhorn_op.register_fake
 def _(  # type: ignore[no-untyped-def]
-    x, y, x_weight, y_weight, x_label, y_label, x_potential, y_potential, epsilon, reach_x,
-    reach_y, label_cost, cost, relative, tol, max_iter, want_x, want_y, accelerate, backend,
+    x, y, x_weight, y_weight, x_label, y_label, start, parameters, cost, tol, max_iter, flags,
+    backend,
 ):  # fmt: skip
+    want_x, want_y = bool(flags & Flag.X), bool(flags & Flag.Y)
     batch, n = x.shape[0], x.shape[1]
     m = n if y is None else y.shape[1]
 
@@ -163,15 +170,12 @@ def _(  # type: ignore[no-untyped-def]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, a, b, _, _, _, _, epsilon, reach_x, reach_y = inputs[:11]
+    _, y, a, b, _, _, _, parameters = inputs[:8]
     _, f, g, _, _, _, scale, row, column, transport, mismatch, gx, gy = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.symmetric = y is None
-    ctx.points = (x.shape, x.dtype)
-    ctx.save_for_backward(
-        f, g, scale, row, column, transport, mismatch, gx, gy, a, b, epsilon, reach_x, reach_y
-    )
+    ctx.save_for_backward(f, g, scale, row, column, transport, mismatch, gx, gy, a, b, parameters)
 
 
 def _reach_gradient(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
@@ -183,28 +187,26 @@ def _reach_gradient(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
 
 
 def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    none: list[Tensor | None] = [None] * 20
+    none: list[Tensor | None] = [None] * 13
     if grad_value is None:
         return tuple(none)
-    f, g, scale, row, column, transport, mismatch, gx, gy, a, b, epsilon, reach_x, reach_y = (
-        ctx.saved_tensors
-    )
+    f, g, scale, row, column, transport, mismatch, gx, gy, a, b, parameters = ctx.saved_tensors
     need = ctx.needs_input_grad
     if need[0]:
         if gx.numel() == 0:
-            raise RuntimeError("ucmkd::sinkhorn was run with want_x=False and x needs a gradient")
+            raise RuntimeError("ucmkd::sinkhorn was run without Flag.X, and x needs a gradient")
         none[0] = grad_value[:, None, None] * gx
     if need[1]:
         if gy.numel() == 0:
-            raise RuntimeError("ucmkd::sinkhorn was run with want_y=False and y needs a gradient")
+            raise RuntimeError("ucmkd::sinkhorn was run without Flag.Y, and y needs a gradient")
         none[1] = grad_value[:, None, None] * gy
-    if not (need[2] or need[3] or any(need[8:12])):
+    if not (need[2] or need[3] or need[7]):
         return tuple(g if g is None else once(g) for g in none)
     gv = grad_value.double()
     f, g, row, column, scale = (t.double() for t in (f, g, row, column, scale))
     a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()
     b_ = a_ if ctx.symmetric else (torch.full_like(g, 1 / g.shape[-1]) if b is None else b.double())
-    eps, rho_x, rho_y = epsilon * scale, reach_x * scale, reach_y * scale
+    eps, rho_x, rho_y, _ = parameters * scale
     if ctx.symmetric:
         rho_y = rho_x
     mass_a, mass_b = a_.sum(-1, keepdim=True), b_.sum(-1, keepdim=True)
@@ -215,18 +217,14 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
     if need[3] and b is not None and not ctx.symmetric:
         grad = reference.dual_term(g, rho_y) - eps.unsqueeze(-1) * (column - mass_a)
         none[3] = (gv.unsqueeze(-1) * grad).to(b.dtype)
-    if need[8]:
+    if need[7]:
         rows, columns = a_ * row, b_ * column
         entropy = ((rows * f).sum(-1) + (columns * g).sum(-1) - transport.double()) / eps
         entropy = entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1)
-        none[8] = gv * scale * entropy
-    if need[9]:
-        grad = _reach_gradient(a_, f, rho_x)
-        none[9] = gv * scale * (2 * grad if ctx.symmetric else grad)
-    if need[10] and not ctx.symmetric:
-        none[10] = gv * scale * _reach_gradient(b_, g, rho_y)
-    if need[11]:
-        none[11] = gv * scale * mismatch.double()
+        reach = [_reach_gradient(a_, f, rho_x), _reach_gradient(b_, g, rho_y)]
+        if ctx.symmetric:  # only ρ_x is read
+            reach = [reach[0] + reach[1], torch.zeros_like(reach[1])]
+        none[7] = gv * scale * torch.stack([entropy, *reach, mismatch.double()])
     return tuple(g if g is None else once(g) for g in none)
 
 
@@ -244,12 +242,8 @@ class Prepared(NamedTuple):
     y_weight: Tensor | None
     x_label: Tensor | None
     y_label: Tensor | None
-    x_potential: Tensor | None
-    y_potential: Tensor | None
-    epsilon: Tensor
-    reach_x: Tensor
-    reach_y: Tensor
-    label_cost: Tensor
+    start: Tensor | None
+    parameters: Tensor
     single: bool
 
 
@@ -289,14 +283,16 @@ def prepare(
     if (k is None) != (l is None):
         missing = f"{x_name}_label" if k is None else f"{y_name}_label"
         raise ValueError(f"{missing} must be given too: the label cost needs both sides' labels")
-    lam = _check.scalar(label_cost, "label_cost", x, batch, minimum=0.0, strict=False)
+    lam = _check.number(label_cost, "label_cost", x, batch, minimum=0.0, strict=False)
     if k is None and not (isinstance(label_cost, (int, float)) and label_cost == 0):
         raise ValueError(
             f"label_cost={label_cost} needs {x_name}_label and {y_name}_label; got neither"
         )
-    eps = _check.scalar(epsilon, "epsilon", x, batch, minimum=0.0, strict=True)
-    reach_x, reach_y = _check.reach_pair(reach, x, batch)
+    eps = _check.number(epsilon, "epsilon", x, batch, minimum=0.0, strict=True)
+    rho = _check.reaches(reach, x, batch)
     _check.equal_mass(reach, a, b, f"{x_name}_weight", f"{y_name}_weight")
+    _check.potential(x_potential, (batch, n), "x_potential", x, dtype)
+    start = _check.potential(y_potential, (batch, m), "y_potential", x, dtype)
     return Prepared(
         x.to(dtype),
         y.to(dtype),
@@ -304,12 +300,8 @@ def prepare(
         None if b is None else b.to(dtype),
         k,
         l,
-        _check.potential(x_potential, (batch, n), "x_potential", x, dtype),
-        _check.potential(y_potential, (batch, m), "y_potential", x, dtype),
-        eps,
-        reach_x,
-        reach_y,
-        lam,
+        start,
+        _check.pack([eps, *rho, lam], x, batch),
         single,
     )
 
@@ -326,39 +318,25 @@ def run(
 ) -> reference.Solution:
     """Runs the operator on checked inputs."""
     grad = torch.is_grad_enabled()
+    flags = (
+        Flag.RELATIVE * relative
+        | Flag.X * (grad and p.x.requires_grad)
+        | Flag.Y * (grad and p.y.requires_grad)
+        | Flag.ACCELERATE * accelerate
+    )
     return reference.Solution(
         *sinkhorn_op(
-            p.x,
-            p.y,
-            p.x_weight,
-            p.y_weight,
-            p.x_label,
-            p.y_label,
-            p.x_potential,
-            p.y_potential,
-            p.epsilon,
-            p.reach_x,
-            p.reach_y,
-            p.label_cost,
-            cost,
-            relative,
-            float(tol),
-            max_iter,
-            grad and p.x.requires_grad,
-            grad and p.y.requires_grad,
-            accelerate,
-            backend,
+            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.start, p.parameters, cost,
+            float(tol), max_iter, int(flags), backend,
         )
-    )
+    )  # fmt: skip
 
 
 def run_self(
     x: Tensor,
     weight: Tensor | None,
     label: Tensor | None,
-    epsilon: Tensor,
-    reach: Tensor,
-    label_cost: Tensor,
+    parameters: Tensor,
     *,
     cost: str,
     tol: float,
@@ -366,32 +344,15 @@ def run_self(
     backend: str,
     accelerate: bool = True,
 ) -> reference.Solution:
-    """The self-term OT(α, α) at absolute parameters ``(B,)``."""
+    """The self-term OT(α, α) at absolute ``parameters (4, B)``, of which ρ_y is not read."""
     want = torch.is_grad_enabled() and x.requires_grad
+    flags = int(Flag.X * want | Flag.ACCELERATE * accelerate)
     return reference.Solution(
         *sinkhorn_op(
-            x,
-            None,
-            weight,
-            None,
-            label,
-            None,
-            None,
-            None,
-            epsilon,
-            reach,
-            reach,
-            label_cost,
-            cost,
-            False,
-            float(tol),
-            max_iter,
-            want,
-            False,
-            accelerate,
-            backend,
+            x, None, weight, None, label, None, None, parameters, cost, float(tol), max_iter,
+            flags, backend,
         )
-    )
+    )  # fmt: skip
 
 
 def sinkhorn(
@@ -437,7 +398,8 @@ def sinkhorn(
         x_label: Integer labels ``(n,)`` or ``(B, n)``.
         y_label: Labels of ``y``.
         label_cost: λ ≥ 0, added to the cost where the labels differ.
-        x_potential: Warm start (used by the symmetric solver only; ``y_potential`` determines f).
+        x_potential: Warm start; checked, but not needed: the first half-step computes it from
+            ``y_potential``.
         y_potential: Warm start.
         tol: Stop when the L1 violation of the marginals, relative to the mass, is at most this.
         max_iter: Most iterations; a solve that ran out says ``converged=False``.

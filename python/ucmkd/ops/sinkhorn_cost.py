@@ -22,11 +22,8 @@ def sinkhorn_cost_op(
     matrix: Tensor,
     x_weight: Tensor | None,
     y_weight: Tensor | None,
-    x_potential: Tensor | None,
-    y_potential: Tensor | None,
-    epsilon: Tensor,
-    reach_x: Tensor,
-    reach_y: Tensor,
+    start: Tensor | None,
+    parameters: Tensor,
     tol: float,
     max_iter: int,
     want_plan: bool,
@@ -35,17 +32,18 @@ def sinkhorn_cost_op(
 ) -> tuple[
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 ]:  # fmt: skip
-    """value, f, g, iterations, residual, converged, row, column, transport, plan."""
+    """value, f, g, iterations, residual, converged, row, column, transport, plan.
+
+    ``parameters`` holds ε, ρ_x and ρ_y in its rows ``(3, B)``.
+    """
     if backend == "rust":
         out = _backend.rust().sinkhorn_cost(
             _numpy(matrix),
             _numpy(x_weight),
             _numpy(y_weight),
-            _numpy(x_potential),
-            _numpy(y_potential),
-            _numpy(epsilon),
-            _numpy(reach_x),
-            _numpy(reach_y),
+            None,
+            _numpy(start),
+            *_numpy(parameters),
             tol,
             max_iter,
             want_plan,
@@ -58,7 +56,8 @@ def sinkhorn_cost_op(
             tensors[i] = tensors[i].to(matrix.dtype)
         return tuple(tensors)  # type: ignore[return-value]
     batch, n, m = matrix.shape
-    start = matrix.new_zeros((batch, m)) if y_potential is None else y_potential
+    start = matrix.new_zeros((batch, m)) if start is None else start
+    epsilon, reach_x, reach_y = parameters.to(matrix.dtype)
     with torch.no_grad():
         s, plan = reference.solve_dense(
             matrix,
@@ -66,10 +65,10 @@ def sinkhorn_cost_op(
             matrix.new_full((batch, n), 1 / n) if x_weight is None else x_weight,
             matrix.new_full((batch, m), 1 / m) if y_weight is None else y_weight,
             torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0),
-            epsilon.to(matrix.dtype),
-            reach_x.to(matrix.dtype),
-            reach_y.to(matrix.dtype),
-            torch.zeros_like(epsilon, dtype=matrix.dtype),
+            epsilon,
+            reach_x,
+            reach_y,
+            torch.zeros_like(epsilon),
             symmetric=False,
             relative=False,
             tol=tol,
@@ -80,8 +79,7 @@ def sinkhorn_cost_op(
 
 @sinkhorn_cost_op.register_fake
 def _(  # type: ignore[no-untyped-def]
-    matrix, x_weight, y_weight, x_potential, y_potential, epsilon, reach_x, reach_y, tol,
-    max_iter, want_plan, accelerate, backend,
+    matrix, x_weight, y_weight, start, parameters, tol, max_iter, want_plan, accelerate, backend,
 ):  # fmt: skip
     batch, n, m = matrix.shape
 
@@ -96,18 +94,18 @@ def _(  # type: ignore[no-untyped-def]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, a, b, _, _, epsilon, reach_x, reach_y = inputs[:8]
+    _, a, b, _, parameters = inputs[:5]
     _, f, g, _, _, _, row, column, transport, plan = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(f, g, row, column, transport, plan, a, b, epsilon, reach_x, reach_y)
+    ctx.save_for_backward(f, g, row, column, transport, plan, a, b, parameters)
 
 
 def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    none: list[Tensor | None] = [None] * 13
+    none: list[Tensor | None] = [None] * 10
     if grad_value is None:
         return tuple(none)
-    f, g, row, column, transport, plan, a, b, epsilon, reach_x, reach_y = ctx.saved_tensors
+    f, g, row, column, transport, plan, a, b, parameters = ctx.saved_tensors
     need = ctx.needs_input_grad
     if need[0]:
         if plan.numel() == 0:
@@ -118,6 +116,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
     a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()
     b_ = torch.full_like(g, 1 / g.shape[-1]) if b is None else b.double()
     mass_a, mass_b = a_.sum(-1, keepdim=True), b_.sum(-1, keepdim=True)
+    epsilon, reach_x, reach_y = parameters
     eps = epsilon.unsqueeze(-1)
     if need[1] and a is not None:
         grad = reference.dual_term(f, reach_x) - eps * (row - mass_b)
@@ -125,14 +124,13 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
     if need[2] and b is not None:
         grad = reference.dual_term(g, reach_y) - eps * (column - mass_a)
         none[2] = (gv.unsqueeze(-1) * grad).to(b.dtype)
-    if need[5]:
+    if need[4]:
         rows, columns = a_ * row, b_ * column
         entropy = ((rows * f).sum(-1) + (columns * g).sum(-1) - transport.double()) / epsilon
-        none[5] = gv * (entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1))
-    if need[6]:
-        none[6] = gv * _reach_gradient(a_, f, reach_x)
-    if need[7]:
-        none[7] = gv * _reach_gradient(b_, g, reach_y)
+        entropy = entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1)
+        none[4] = gv * torch.stack(
+            [entropy, _reach_gradient(a_, f, reach_x), _reach_gradient(b_, g, reach_y)]
+        )
     return tuple(g if g is None else once(g) for g in none)
 
 
@@ -164,8 +162,9 @@ def _solve(
     a = _check.weight(x_weight, (batch, n), "x_weight", matrix)
     b = _check.weight(y_weight, (batch, m), "y_weight", matrix)
     _check.equal_mass(reach, a, b, "x_weight", "y_weight")
-    eps = _check.scalar(epsilon, "epsilon", matrix, batch, minimum=0.0, strict=True)
-    reach_x, reach_y = _check.reach_pair(reach, matrix, batch)
+    eps = _check.number(epsilon, "epsilon", matrix, batch, minimum=0.0, strict=True)
+    parameters = _check.pack([eps, *_check.reaches(reach, matrix, batch)], matrix, batch)
+    _check.potential(x_potential, (batch, n), "x_potential", matrix, dtype)
     if want_plan is None:
         want_plan = torch.is_grad_enabled() and matrix.requires_grad
     chosen = _backend.choose(backend, matrix.device, dtype, supported=("rust", "torch"))
@@ -173,11 +172,8 @@ def _solve(
         matrix.to(dtype),
         None if a is None else a.to(dtype),
         None if b is None else b.to(dtype),
-        _check.potential(x_potential, (batch, n), "x_potential", matrix, dtype),
         _check.potential(y_potential, (batch, m), "y_potential", matrix, dtype),
-        eps,
-        reach_x,
-        reach_y,
+        parameters,
         float(tol),
         max_iter,
         want_plan,
@@ -212,7 +208,7 @@ def sinkhorn_cost(
         x_weight: Masses of the rows, default ``1/n``.
         y_weight: Masses of the columns, default ``1/m``.
         reach: As in :func:`ucmkd.ops.sinkhorn`.
-        x_potential: Warm start (unused by the two-sided solver; ``y_potential`` determines it).
+        x_potential: Warm start; checked, but not needed, as in :func:`ucmkd.ops.sinkhorn`.
         y_potential: Warm start.
         tol: Tolerance of the marginal residual.
         max_iter: Most iterations.
