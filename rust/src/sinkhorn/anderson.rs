@@ -155,10 +155,10 @@ impl<T: Real> Anderson<T> {
             .map(|d| weighted_dot(self.level, weight, &d.step, step).to_f64())
             .collect();
         let mut matrix = self.gram;
-        let trace: f64 = (0..n).map(|k| matrix[k][k]).sum();
-        let ridge = trace * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
+        // In proportion to each difference's own size: old differences are far larger than new
+        // ones, and one ridge for all would drown the new.
         for (k, row) in matrix.iter_mut().enumerate().take(n) {
-            row[k] += ridge;
+            row[k] += row[k] * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
         }
         // Positive definite up to rounding: elimination without pivoting.
         for k in 0..n {
