@@ -52,8 +52,8 @@ $(VENV)/.environment:
 	@touch $@
 
 $(VENV)/.built-train: EXTRAS = train
-$(VENV)/.built-test:  EXTRAS = test,lint
-$(VENV)/.built-bench: EXTRAS = test,bench
+$(VENV)/.built-test:  EXTRAS = train,test,lint
+$(VENV)/.built-bench: EXTRAS = train,test,bench
 $(VENV)/.built-%: $(VENV)/.environment pyproject.toml $(RUST)
 	@echo "==> installing ucmkd[$(EXTRAS)] (PyTorch is large: a few minutes the first time) and compiling the Rust kernels"
 	@$(BIN)/maturin develop --release --locked --extras $(EXTRAS)
