@@ -229,10 +229,26 @@ def test_disk_full_while_unpacking(index, tmp_path, monkeypatch):
 
 
 def test_no_pip(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        fetch_module.importlib.machinery.PathFinder, "find_spec", lambda *arguments: None
+    )
     with pytest.raises(FetchError, match="no pip"):
         fetch(NAME)
     assert_nothing_left(tmp_path)
+
+
+def test_fetching_leaves_the_import_system_alone(index, tmp_path, monkeypatch):
+    """A finder that is asked for pip may change what the process imports later (distutils)."""
+    asked: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            asked.append(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    fetch(NAME)
+    assert "pip" not in asked
 
 
 def test_the_cache_cannot_be_a_file(index, tmp_path):

