@@ -326,9 +326,12 @@ def test_two_processes_at_once(index, tmp_path):
 def test_a_killed_process_blocks_nobody_and_its_leftovers_go(index, tmp_path):
     child = start_child(hang=True)
     assert child.stdout is not None
+    said = []
     for line in child.stdout:
+        said.append(line)
         if "unpacking" in line:
             break
+    assert said and "unpacking" in said[-1], f"the child ended early: {said}"
     # The child holds the lock and is in the middle of unpacking: another one has to wait.
     with pytest.raises(FetchError, match="locked by another process"):
         fetch(NAME, lock_timeout=0.2)
