@@ -6,7 +6,9 @@
 >>> ucmkd.losses.sinkhorn_align(student, teacher).backward()
 """
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from ucmkd import losses, ops
 from ucmkd._backend import backends
@@ -17,3 +19,16 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0+source"
 
 __all__ = ["__version__", "backends", "losses", "ops"]
+
+#: Imported when first used: some need the extra ``ucmkd[train]``.
+_LAZY = ("data", "demo", "methods", "models", "reference", "statistics", "trainer")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -121,6 +121,10 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
     let width = problem.width;
     let Problem { x, y, a, b, .. } = *problem;
     let pool = Pool::new(options.level, x, y, (n, m), width, a, b);
+    if T::EPSILON.to_f64() > f64::EPSILON && loses_digits(&pool, options.scales, problem.bandwidth)
+    {
+        return in_double(problem, options, threads);
+    }
     let sides = [
         Within::new(&pool.weights[..n], options.unbiased),
         Within::new(&pool.weights[n..], options.unbiased),
@@ -142,6 +146,51 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
     };
     let sums = plan.run(threads);
     finish(&plan, &sums, &sides, problem.bandwidth)
+}
+
+/// Largest error of an exponent that single precision may make.
+const EXPONENT_ERROR: f64 = 2e-3;
+
+/// Distances come from norms and products: a cloud that is wide against the narrowest kernel (an
+/// outlier, two clouds far apart) leaves too few digits of its small distances.
+fn loses_digits<T: Real>(pool: &Pool<T>, scales: &[f64], bandwidth: f64) -> bool {
+    let massive = pool.norms.iter().zip(&pool.weights);
+    let widest = massive
+        .filter(|(_, w)| **w != T::ZERO)
+        .map(|(norm, _)| norm.to_f64())
+        .fold(0.0, f64::max);
+    let narrowest = scales.iter().copied().fold(f64::INFINITY, f64::min) * bandwidth;
+    widest * T::EPSILON.to_f64() > EXPONENT_ERROR * narrowest * narrowest
+}
+
+/// The same problem in double precision.
+fn in_double<T: Real>(
+    problem: &Problem<'_, T>,
+    options: &Options<'_>,
+    threads: usize,
+) -> Output<T> {
+    let widen = |v: &[T]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+    let narrow = |v: Vec<f64>| v.into_iter().map(T::from_f64).collect::<Vec<T>>();
+    let (x, y) = (widen(problem.x), widen(problem.y));
+    let (a, b) = (problem.a.map(widen), problem.b.map(widen));
+    let wide = Problem {
+        x: &x,
+        y: &y,
+        sizes: problem.sizes,
+        width: problem.width,
+        a: a.as_deref(),
+        b: b.as_deref(),
+        bandwidth: problem.bandwidth,
+    };
+    let output = mmd::<f64>(&wide, options, threads);
+    Output {
+        value: output.value,
+        grad_x: narrow(output.grad_x),
+        grad_y: narrow(output.grad_y),
+        grad_a: narrow(output.grad_a),
+        grad_b: narrow(output.grad_b),
+        grad_bandwidth: output.grad_bandwidth,
+    }
 }
 
 /// Value and gradients from the sums.

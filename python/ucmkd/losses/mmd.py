@@ -10,7 +10,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
-from ucmkd.ops.mmd import SCALES, run
+from ucmkd.ops.mmd import KERNELS, SCALES, run
 
 
 def mmd_align(
@@ -43,10 +43,12 @@ def mmd_align(
         kernel: ``"gaussian"``.
         bandwidth: σ, or ``"median"`` (pooled off-diagonal median, detached).
         scales: Factors of σ whose kernels are averaged.
-        estimator: ``"v"`` (≥ 0) or ``"u"`` (unbiased).
+        estimator: ``"v"`` (≥ 0) or ``"u"`` (unbiased given two samples or more; the within term
+            of a single one is 0).
         student_weight: Masses ``(n,)`` or ``(B, n)``, default ``1/n``; a zero weight is a mask.
         teacher_weight: Masses of the teacher's samples.
-        student_label: Integer labels ``(n,)``; unbatched features only.
+        student_label: Integer labels ``(n,)``; unbatched features only. Which classes occur
+            depends on the data, so that this form does not compile with ``fullgraph=True``.
         teacher_label: Integer labels ``(m,)``.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
@@ -67,13 +69,16 @@ def mmd_align(
     _check.pair(student, teacher, *names)
     if detach_teacher:
         teacher = teacher.detach()
-        teacher_weight = teacher_weight.detach() if isinstance(teacher_weight, Tensor) else None
+        if isinstance(teacher_weight, Tensor):
+            teacher_weight = teacher_weight.detach()
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(student, "student")
         _check.finite(teacher, "teacher")
     if (student_label is None) != (teacher_label is None):
         missing = "student_label" if student_label is None else "teacher_label"
         raise ValueError(f"{missing} must be given too: the class-conditional MMD needs both")
+    _check.one_of(kernel, KERNELS, "kernel")
+    _check.one_of(estimator, ("v", "u"), "estimator")
     if student_label is None or teacher_label is None:
         value = run(
             student, teacher, kernel=kernel, bandwidth=bandwidth, scales=scales,

@@ -64,7 +64,8 @@ def sinkhorn_align(
         reach: ρ of unbalanced transport, a number or ``(ρ_student, ρ_teacher)``; None is strict.
         debias: Subtract the self-terms.
         sharp: Return :math:`\langle P, C\rangle` in place of each :math:`\mathrm{OT}_\varepsilon`,
-            with its own gradient (implicit differentiation; holds the plan in memory).
+            with its own gradient (implicit differentiation; holds the plan in memory, and does
+            not compile with ``fullgraph=True``).
         student_weight: Masses ``(n,)`` or ``(B, n)``, default ``1/n``; a zero weight is a mask.
         teacher_weight: Masses of the teacher's samples.
         student_label: Integer labels ``(n,)`` or ``(B, n)``.
@@ -92,7 +93,8 @@ def sinkhorn_align(
         raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
     if detach_teacher and isinstance(teacher, Tensor):
         teacher = teacher.detach()
-        teacher_weight = teacher_weight.detach() if isinstance(teacher_weight, Tensor) else None
+        if isinstance(teacher_weight, Tensor):
+            teacher_weight = teacher_weight.detach()
     p = prepare(
         student, teacher, epsilon=epsilon, cost=cost, x_weight=student_weight,
         y_weight=teacher_weight, reach=reach, x_label=student_label, y_label=teacher_label,
@@ -100,8 +102,8 @@ def sinkhorn_align(
         names=("student", "teacher"),
     )  # fmt: skip
     if check_finite and not torch.compiler.is_compiling():
-        _check.finite(p.x, "student")
-        _check.finite(p.y, "teacher")
+        _check.finite(p.x, "student", single=p.single)
+        _check.finite(p.y, "teacher", single=p.single)
     chosen = _backend.choose(backend, p.x.device, p.x.dtype)
     value = _divergence(p, cost, epsilon_scale == "mean", debias, sharp, tol, max_iter, chosen)
     return reduce(value.squeeze(0) if p.single else value, reduction)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -61,19 +63,25 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def finite(value: Tensor, name: str) -> None:
-    """No NaN and no infinity."""
-    # The sum is finite iff every entry is, barring overflow: one cheap pass, then the exact test.
-    if torch.isfinite(value.detach().sum()):
+def finite(value: Tensor, name: str, *, single: bool = False) -> None:
+    """No NaN, no infinity, and no overflow of the squares; ``single``: hide the batch index."""
+    value = value.detach()
+    value = value.to(compute_dtype(value))
+    # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
+    if torch.isfinite(torch.linalg.vector_norm(value)):
         return
-    bad = ~torch.isfinite(value.detach())
+    bad = ~torch.isfinite(value)
     count = int(bad.sum())
-    if count:
-        first = tuple(int(i) for i in bad.nonzero()[0])
+    if not count:
         raise ValueError(
-            f"{name} must be finite; got {count} NaN or infinite entries, the first at "
-            f"index {first} (check_finite=False skips this test)"
+            f"{name} must be small enough for squared distances in {value.dtype}; got entries up "
+            f"to {float(value.abs().max()):.3g} (scale the features)"
         )
+    first = tuple(int(i) for i in bad.nonzero()[0])[1 if single else 0 :]
+    raise ValueError(
+        f"{name} must be finite; got {count} NaN or infinite entries, the first at "
+        f"index {first} (check_finite=False skips this test)"
+    )
 
 
 def weight(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor) -> Tensor | None:
@@ -139,7 +147,7 @@ def number(
     value: Number, name: str, like: Tensor, batch: int, *, minimum: float, strict: bool
 ) -> Number:
     """A number, or a 0-d or ``(B,)`` floating tensor, checked against a minimum."""
-    accepted = f"{'> ' if strict else '>= '}{minimum:g}"
+    accepted = f"{'> ' if strict else '>= '}{minimum:g} and finite"
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a number or a floating tensor; got {value.dtype}")
@@ -151,13 +159,13 @@ def number(
         same_device(like, value, "the points", name)
         if not torch.compiler.is_compiling():
             data = value.detach()
-            bad = ~(data > minimum if strict else data >= minimum)
+            bad = ~((data > minimum if strict else data >= minimum) & torch.isfinite(data))
             if bool(bad.any()):
                 raise ValueError(f"{name} must be {accepted}; got {data.tolist()}")
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a floating tensor; got {type(value).__name__}")
-    if not (value > minimum if strict else value >= minimum):
+    if not (value > minimum if strict else value >= minimum) or not math.isfinite(value):
         raise ValueError(f"{name} must be {accepted}; got {value}")
     return float(value)
 
@@ -216,9 +224,9 @@ def equal_mass(reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_
 
 def stopping(tol: float, max_iter: int) -> None:
     """The solver's stopping rule."""
-    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not tol >= 0:
+    if isinstance(tol, bool) or not isinstance(tol, Real) or not tol >= 0:
         raise ValueError(f"tol must be a number >= 0; got {tol!r}")
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int) or max_iter < 1:
+    if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or max_iter < 1:
         raise ValueError(f"max_iter must be an integer >= 1; got {max_iter!r}")
 
 

@@ -21,6 +21,21 @@ class _Once(torch.autograd.Function):
         )
 
 
+class _OnceThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return once(gradients[0])
+
+
+def once_through(value: Tensor) -> Tensor:
+    """The value itself, whose gradient cannot be differentiated again."""
+    return _OnceThrough.apply(value) if value.requires_grad else value
+
+
 def once(gradient: Tensor) -> Tensor:
     """Marks a gradient so that differentiating it again raises."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -201,7 +201,7 @@ def solve(
             torch.full_like(eps, torch.inf), gradient=False,
             **{**shared(first, second), "x_label": None, "y_label": None},
         ).transport.sum(-1) / (mass_a * mass_b)  # fmt: skip
-        scale = mean.clamp(min=torch.finfo(torch.float32).tiny ** 0.5)
+        scale = torch.where(mean < torch.finfo(torch.float32).tiny ** 0.5, 1.0, mean)
         eps, price = eps * scale, price * scale
         rho_x, rho_y = rho_x * scale, rho_y * scale
 

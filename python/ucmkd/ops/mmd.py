@@ -152,9 +152,12 @@ for _device in ("cpu", "cuda"):
 
 
 def _scales(scales: Sequence[float]) -> list[float]:
-    values = [float(s) for s in scales]
+    try:
+        values = [float(s) for s in scales]
+    except (TypeError, ValueError):
+        values = []
     if not values or not all(0 < s < float("inf") for s in values):
-        raise ValueError(f"scales must be one or more positive numbers; got {tuple(scales)!r}")
+        raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
     return values
 
 

@@ -38,7 +38,10 @@ def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
         matrix = matrix + p.parameters[3].to(x.dtype)[:, None, None] * different
     f, g = s.x_potential[:, rows], s.y_potential
     eps = p.parameters[0].to(x.dtype)[:, None, None]
-    density = torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / eps)
+    score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / eps
+    if p.y_weight is not None:  # a masked point: no mass, and no bound on its density
+        score = score.masked_fill((p.y_weight == 0).unsqueeze(-2), -torch.inf)
+    density = torch.exp(score)
     if p.x_weight is None:
         density = density / p.x.shape[1]
     else:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import reference
+from ucmkd.ops._once import once_through
 
 
 def _conditions(
@@ -87,6 +88,10 @@ def sharp_cost(
     Holds the ``(n, m)`` plan in memory. ``epsilon``, ``reach`` and ``label_cost`` are absolute,
     ``(B,)``. For the self-term give ``y=x``, ``b=a``.
     """
+    # Potentials and adjoint are held fixed, which is right once and wrong twice.
+    x, y, a, b, epsilon, reach_x, reach_y, label_cost = map(
+        once_through, (x, y, a, b, epsilon, reach_x, reach_y, label_cost)
+    )
     dtype = x.dtype
     f = solution.x_potential.detach().double()
     g = solution.y_potential.detach().double()
@@ -100,9 +105,12 @@ def sharp_cost(
         matrix = matrix + label_cost.double()[:, None, None] * different
     eps = epsilon.double()
 
+    # Two masked points have no bound on their density, and nothing depends on it.
+    masked = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
+
     def plan_of(f: Tensor, g: Tensor) -> Tensor:
         score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / eps[:, None, None]
-        return a.unsqueeze(-1) * b.unsqueeze(-2) * torch.exp(score)
+        return a.unsqueeze(-1) * b.unsqueeze(-2) * torch.exp(score.masked_fill(masked, -torch.inf))
 
     plan = plan_of(f, g)
     value = (plan * matrix).sum((-1, -2))

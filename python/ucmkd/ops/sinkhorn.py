@@ -39,8 +39,8 @@ class SinkhornOutput(NamedTuple):
     """What a solve reports; tensors without the batch dimension for a single problem.
 
     ``value`` is differentiable; the potentials are detached (a warm start, a plan, a picture).
-    ``residual`` is the L1 violation of the marginals relative to the mass; ``converged`` says
-    whether it reached ``tol``.
+    ``residual`` is the L1 violation of the y-marginal relative to its mass, when the x-marginal
+    holds exactly; ``converged`` says whether it reached ``tol``.
     """
 
     value: Tensor
@@ -327,7 +327,7 @@ def run(
     return reference.Solution(
         *sinkhorn_op(
             p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.start, p.parameters, cost,
-            float(tol), max_iter, int(flags), backend,
+            float(tol), int(max_iter), int(flags), backend,
         )
     )  # fmt: skip
 
@@ -349,7 +349,7 @@ def run_self(
     flags = int(Flag.X * want | Flag.ACCELERATE * accelerate)
     return reference.Solution(
         *sinkhorn_op(
-            x, None, weight, None, label, None, None, parameters, cost, float(tol), max_iter,
+            x, None, weight, None, label, None, None, parameters, cost, float(tol), int(max_iter),
             flags, backend,
         )
     )  # fmt: skip
@@ -400,8 +400,9 @@ def sinkhorn(
         label_cost: λ ≥ 0, added to the cost where the labels differ.
         x_potential: Warm start; checked, but not needed: the first half-step computes it from
             ``y_potential``.
-        y_potential: Warm start.
-        tol: Stop when the L1 violation of the marginals, relative to the mass, is at most this.
+        y_potential: Warm start; one so large that it would drown the cost in rounding error is
+            not used.
+        tol: Stop when the residual (see :class:`SinkhornOutput`) is at most this.
         max_iter: Most iterations; a solve that ran out says ``converged=False``.
         accelerate: Anderson acceleration, where the backend has it (it changes the number of
             iterations, not the solution).

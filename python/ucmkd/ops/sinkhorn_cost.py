@@ -175,7 +175,7 @@ def _solve(
         _check.potential(y_potential, (batch, m), "y_potential", matrix, dtype),
         parameters,
         float(tol),
-        max_iter,
+        int(max_iter),
         want_plan,
         accelerate,
         chosen,

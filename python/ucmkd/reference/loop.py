@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,10 +18,31 @@ def damping(epsilon: Tensor, reach: Tensor) -> Tensor:
     return torch.where(torch.isinf(reach), 1.0, reach / (reach + epsilon))
 
 
+def capped_exp(exponent: Tensor) -> Tensor:
+    """``exp`` that stays finite: so far from a solution only being large matters."""
+    return torch.exp(exponent.clamp(max=0.9 * math.log(torch.finfo(exponent.dtype).max)))
+
+
+def usable_start(g0: Tensor, weight: Tensor, epsilon: Tensor, balanced: Tensor) -> Tensor:
+    """A warm start without its gauge, or 0 where it would drown the cost in rounding error."""
+    mean = (weight * g0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+    start = torch.where(balanced.unsqueeze(-1), g0 - mean, g0)
+    far = (start.abs() * (weight > 0)).amax(-1) / epsilon
+    good = far * torch.finfo(g0.dtype).eps < 0.01
+    return torch.where(good.unsqueeze(-1), start, torch.zeros_like(start))
+
+
 def relaxed_mass(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
     """The marginal that the relaxation asks for, :math:`a e^{-f/\\rho}` (``a`` when strict)."""
     reach = reach.unsqueeze(-1)
-    return weight * torch.where(torch.isinf(reach), 1.0, torch.exp(-potential / reach))
+    return weight * torch.where(torch.isinf(reach), 1.0, capped_exp(-potential / reach))
+
+
+def log_relaxed_mass(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
+    """:math:`\\log\\sum_i a_i e^{-f_i/\\rho}`, free of overflow."""
+    reach = reach.unsqueeze(-1)
+    exponent = torch.where(torch.isinf(reach), 0.0, -potential / reach)
+    return torch.logsumexp(weight.log() + exponent, -1)
 
 
 def dual_term(potential: Tensor, reach: Tensor) -> Tensor:
@@ -81,7 +103,7 @@ def sinkhorn_loop(
     log_a, log_b = eps * a.log(), eps * b.log()
     tau_x, tau_y = damping(epsilon, reach_x), damping(epsilon, reach_y)
     stiffness = 1 / reach_x + 1 / reach_y
-    f, g = torch.zeros_like(a), g0.clone()
+    f, g = torch.zeros_like(a), usable_start(g0, b, epsilon, stiffness == 0)
     mass = a.sum(-1)
     residual = torch.full_like(epsilon, torch.inf)
     iterations = torch.zeros_like(epsilon, dtype=torch.int64)
@@ -89,14 +111,12 @@ def sinkhorn_loop(
     for step in range(1, max_iter + 1):
         f_new = tau_x.unsqueeze(-1) * softmin_x(g + log_b)
         best_g = softmin_y(f_new + log_a)
-        columns = b * torch.exp((g - best_g) / eps)
+        columns = b * capped_exp((g - best_g) / eps)
         columns = torch.where(b > 0, columns, torch.zeros_like(columns))
         error = (columns - relaxed_mass(b, g, reach_y)).abs().sum(-1) / b.sum(-1)
         g_new = tau_y.unsqueeze(-1) * best_g
         mass_new = (b * torch.exp((g_new - best_g) / eps)).sum(-1)
-        shift = torch.log(
-            relaxed_mass(a, f_new, reach_x).sum(-1) / relaxed_mass(b, g_new, reach_y).sum(-1)
-        )
+        shift = log_relaxed_mass(a, f_new, reach_x) - log_relaxed_mass(b, g_new, reach_y)
         shift = torch.where(stiffness > 0, shift / stiffness.clamp(min=1e-300), 0.0).unsqueeze(-1)
         f = torch.where(active.unsqueeze(-1), f_new + shift, f)
         g = torch.where(active.unsqueeze(-1), g_new - shift, g)

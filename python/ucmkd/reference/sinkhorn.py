@@ -83,7 +83,8 @@ def solve_dense(
     scale = torch.ones_like(epsilon)
     if relative:
         mean = torch.einsum("bn,bnm,bm->b", a, feature_cost, b) / (mass_a * mass_b)
-        scale = mean.clamp(min=torch.finfo(mean.dtype).tiny ** 0.5)
+        # Where all points coincide there is no scale, and 1 keeps everything finite.
+        scale = torch.where(mean < torch.finfo(mean.dtype).tiny ** 0.5, 1.0, mean)
         epsilon, label_cost = epsilon * scale, label_cost * scale
         reach_x, reach_y = reach_x * scale, reach_y * scale
     matrix = feature_cost
@@ -97,9 +98,10 @@ def solve_dense(
         end = sinkhorn_loop(
             softmin_x, softmin_y, a, b, epsilon, reach_x, reach_y, g0, tol=tol, max_iter=max_iter
         )
-    density = torch.exp(
-        (end.f.unsqueeze(-1) + end.g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
-    )
+    # Two masked points have no bound on their density, and nothing depends on it.
+    masked = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
+    score = (end.f.unsqueeze(-1) + end.g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
+    density = torch.exp(score.masked_fill(masked, -torch.inf))
     plan = a.unsqueeze(-1) * density * b.unsqueeze(-2)
     value = (
         (a * dual_term(end.f, reach_x)).sum(-1)

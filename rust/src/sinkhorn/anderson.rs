@@ -15,6 +15,11 @@ use crate::vmath::sum_lanes;
 /// Number of differences kept.
 const WINDOW: usize = 5;
 
+/// Largest sum of coefficients of a mixed step. Few degrees of freedom (duplicate points, few
+/// columns) make the differences linearly dependent and the coefficients huge; the potentials
+/// would then grow until the residual is rounding error.
+const MODERATE: f64 = 1e5;
+
 /// A mixed point may have this many times the smallest residual so far.
 const TOLERATED: f64 = 2.0;
 
@@ -65,6 +70,8 @@ pub struct Anderson<T> {
     moved: Vec<T>,
     /// That move was a mixed one.
     mixed: bool,
+    /// Any move was.
+    used: bool,
 }
 
 impl<T: Real> Anderson<T> {
@@ -79,12 +86,18 @@ impl<T: Real> Anderson<T> {
             best: f64::INFINITY,
             moved: Vec::new(),
             mixed: false,
+            used: false,
         }
     }
 
     /// The present point was reached by mixing, and may still be refused.
     pub fn on_trial(&self) -> bool {
         self.mixed
+    }
+
+    /// Some move was a mixed one since the start.
+    pub fn used(&self) -> bool {
+        self.used
     }
 
     /// Replaces `step`, which is `F` at the present point, by the move to make.
@@ -112,6 +125,7 @@ impl<T: Real> Anderson<T> {
         self.kept.extend_from_slice(step);
         self.best = self.best.min(residual);
         self.mixed = !plain && !self.history.is_empty();
+        self.used |= self.mixed;
         if self.mixed {
             let c = self.coefficients(weight, step);
             for (difference, c) in self.history.iter().zip(c) {
@@ -175,8 +189,17 @@ impl<T: Real> Anderson<T> {
             let known: f64 = (k + 1..n).map(|j| matrix[k][j] * right[j]).sum();
             right[k] = (right[k] - known) / matrix[k][k];
         }
-        if right.iter().all(|c| c.is_finite()) {
-            right
+        let moderate = |c: &[f64]| c.iter().map(|c| c.abs()).sum::<f64>() <= MODERATE;
+        if moderate(&right) {
+            return right;
+        }
+        // The last difference alone.
+        let last = (self.next + WINDOW - 1) % WINDOW;
+        let mut single = vec![0.0; n];
+        single[last] = weighted_dot(self.level, weight, &self.history[last].step, step).to_f64()
+            / (self.gram[last][last] + f64::MIN_POSITIVE);
+        if moderate(&single) {
+            single
         } else {
             vec![0.0; n]
         }

@@ -68,9 +68,29 @@ pub struct Update<T> {
     pub rate: T,
 }
 
+/// The largest exponent that stays finite with room for a weight: what lies above is far from a
+/// solution, and only its being large matters.
+#[inline(always)]
+pub fn capped<T: Real>(exponent: T) -> T {
+    let most = T::from_f64(T::MAX.to_f64().ln() * 0.9);
+    // Not min(), which would hide a NaN.
+    if exponent > most { most } else { exponent }
+}
+
+/// `ln sum_j w_j exp(-rate (p_j + q_j + r_j))` over positive weights, free of overflow.
+pub fn log_relaxed_mass<T: Real>(rate: T, w: &[T], parts: [&[T]; 3]) -> f64 {
+    let exponent = |j: usize| -rate.to_f64() * parts.iter().map(|p| p[j].to_f64()).sum::<f64>();
+    let massive = || (0..w.len()).filter(|&j| w[j] > T::ZERO);
+    let top = massive().map(exponent).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = massive()
+        .map(|j| w[j].to_f64() * (exponent(j) - top).exp())
+        .sum();
+    top + sum.ln()
+}
+
 /// The plain step `F` of each column from `q = ln sum_i a_i exp(phi_i - c_ij / eps) + absorbed`.
 ///
-/// Returns the L1 violation of the column marginal and the relaxed mass after the step.
+/// Returns the L1 violation of the column marginal.
 #[inline(always)]
 fn update_body<T: Real, const FMA: bool>(
     update: Update<T>,
@@ -79,9 +99,8 @@ fn update_body<T: Real, const FMA: bool>(
     absorbed: &[T],
     shift: &[T],
     step: &mut [T],
-) -> (T, T) {
+) -> T {
     let mut residual = [T::ZERO; LANES];
-    let mut relaxed = [T::ZERO; LANES];
     let step = step.as_chunks_mut::<LANES>().0;
     let (q, b) = (q.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
     let (absorbed, shift) = (
@@ -90,17 +109,13 @@ fn update_body<T: Real, const FMA: bool>(
     );
     for ((((f, q), b), h), d) in step.iter_mut().zip(q).zip(b).zip(absorbed).zip(shift) {
         for l in 0..LANES {
-            let mass = b[l] * (q[l] + d[l]).exp_fast::<FMA>();
-            let (move_by, wanted, after) = if update.rate > T::ZERO {
+            let mass = b[l] * capped(q[l] + d[l]).exp_fast::<FMA>();
+            let (move_by, wanted) = if update.rate > T::ZERO {
                 let s = -update.rest * h[l] - update.tau * q[l] - d[l];
                 let old = h[l] + d[l];
-                (
-                    s,
-                    b[l] * (-update.rate * old).exp_fast::<FMA>(),
-                    b[l] * (-update.rate * (old + s)).exp_fast::<FMA>(),
-                )
+                (s, b[l] * capped(-update.rate * old).exp_fast::<FMA>())
             } else {
-                (-q[l] - d[l], b[l], b[l])
+                (-q[l] - d[l], b[l])
             };
             let massive = b[l] > T::ZERO;
             f[l] = if massive { move_by } else { T::ZERO };
@@ -109,15 +124,14 @@ fn update_body<T: Real, const FMA: bool>(
             } else {
                 T::ZERO
             };
-            relaxed[l] += if massive { after } else { T::ZERO };
         }
     }
-    (vmath::sum_lanes(residual), vmath::sum_lanes(relaxed))
+    vmath::sum_lanes(residual)
 }
 
 simd_dispatch! {
-    /// The plain step of each column; returns the L1 residual and the relaxed mass after it.
+    /// The plain step of each column; returns the L1 residual.
     pub fn update[T: Real](
         update: Update<T>, q: &[T], b: &[T], absorbed: &[T], shift: &[T], step: &mut [T]
-    ) -> (T, T) = update_body;
+    ) -> T = update_body;
 }

@@ -204,10 +204,10 @@ fn lead<T: Real>(
     let sum: f64 = engine.blocks.iter().map(|block| lock(block).mean).sum();
     let mut scale = 1.0;
     if options.relative {
-        // All points may coincide: the root of the smallest number keeps everything finite.
+        // Where all points coincide there is no scale, and 1 keeps everything finite.
         let floor = T::MIN_POSITIVE.to_f64().sqrt();
         let mean = sum / (mass_a * mass_b);
-        scale = if mean < floor { floor } else { mean };
+        scale = if mean < floor { 1.0 } else { mean };
     }
     let numbers = Numbers {
         epsilon: problem.epsilon * scale,

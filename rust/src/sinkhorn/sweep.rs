@@ -53,8 +53,8 @@ pub struct Report {
     pub usable: bool,
     /// All `exp(phi - base)` are within [`SETTLED`]: no need to absorb the potentials.
     pub settled: bool,
-    /// `sum_i a_i exp(-f_i / rho_x)`; 0 if strict.
-    pub relaxed: f64,
+    /// `ln sum_i a_i exp(-f_i / rho_x)`; -inf if strict.
+    pub log_relaxed: f64,
 }
 
 /// Number of rows of this length that stay in the first-level cache between two passes.
@@ -155,16 +155,33 @@ fn report<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
         }
         all
     };
-    let mut relaxed = T::ZERO;
+    let mut log_relaxed = f64::NEG_INFINITY;
     if rule.rate > T::ZERO {
-        for (&a, &p) in rows.weight.iter().zip(rows.phi.iter()) {
-            relaxed += a * (-rule.rate * p).exp_fast::<FMA>();
+        // Both ends of the range occur: a cheap transport, or none at all.
+        let massive = || {
+            rows.weight
+                .iter()
+                .zip(rows.phi.iter())
+                .filter(|(a, _)| **a > T::ZERO)
+        };
+        let top = massive()
+            .map(|(_, &p)| -rule.rate * p)
+            .fold(-T::INFINITY, T::max);
+        if top.is_finite() {
+            let mut sum = T::ZERO;
+            for (&a, &p) in rows.weight.iter().zip(rows.phi.iter()) {
+                let term = a * (-rule.rate * p - top).exp_fast::<FMA>();
+                sum += if a > T::ZERO { term } else { T::ZERO };
+            }
+            log_relaxed = top.to_f64() + sum.to_f64().ln();
+        } else if top > T::ZERO || top.to_f64().is_nan() {
+            log_relaxed = top.to_f64();
         }
     }
     Report {
         usable: within(rows.total, USABLE) & within(rows.ratio, USABLE),
         settled: within(rows.ratio, SETTLED),
-        relaxed: relaxed.to_f64(),
+        log_relaxed,
     }
 }
 

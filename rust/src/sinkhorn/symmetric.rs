@@ -12,7 +12,7 @@ use crate::simd_dispatch;
 use crate::vmath;
 
 use super::block::Round;
-use super::columns::{largest, limit};
+use super::columns::{capped, largest, limit};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
 use super::sweep::Rule;
@@ -49,8 +49,8 @@ fn update_body<T: Real, const FMA: bool>(
             let gap = (p[l] - h[l]) - (t[l].ln_fast::<FMA>() + d[l]);
             let old = h[l] + d[l];
             f[l] = gap - (T::ONE - tau) * (old + gap);
-            let r = (-gap).exp_fast::<FMA>();
-            let wanted = (-rate * old).exp_fast::<FMA>();
+            let r = capped(-gap).exp_fast::<FMA>();
+            let wanted = capped(-rate * old).exp_fast::<FMA>();
             let massive = a[l] > T::ZERO;
             residual[l] += if massive {
                 a[l] * (r - wanted).abs()

@@ -12,10 +12,14 @@ use crate::vmath;
 
 use super::anderson::Anderson;
 use super::block::Round;
-use super::columns::{Update, largest, limit, logarithms, update};
+use super::columns::{Update, largest, limit, log_relaxed_mass, logarithms, update};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
 use super::sweep::Rule;
+
+/// Iterations without a smaller residual after which mixing pauses, for as many at first and
+/// twice as many each time: whatever happens, plain iterations make up half of all.
+const PATIENCE: usize = 40;
 
 /// The vectors of the columns.
 struct Columns<'e, 'f, 'a, T> {
@@ -126,7 +130,7 @@ impl<T: Real> Columns<'_, '_, '_, T> {
     }
 
     fn finish(&mut self) -> f64 {
-        let (residual, relaxed) = update(
+        let residual = update(
             self.options.level,
             self.update,
             &self.q,
@@ -143,23 +147,53 @@ impl<T: Real> Columns<'_, '_, '_, T> {
             mass_b,
         } = self.numbers;
         let stiffness = epsilon / reach_x + epsilon / reach_y;
-        self.mass = if reach_y.is_infinite() {
-            mass_b
+        let log_mass = if reach_y.is_infinite() {
+            mass_b.ln()
         } else {
-            relaxed.to_f64()
+            let after: [&[T]; 3] = [&self.absorbed, &self.shift, &self.step];
+            log_relaxed_mass(self.update.rate, &self.b, after)
         };
+        self.mass = log_mass.exp();
         self.translation = 0.0;
         if stiffness > 0.0 {
             // The best common translation (f + k, g - k); Sejourne, Vialard, Peyre 2022.
             let reports = self.engine.blocks.iter().map(|b| lock(b).report);
-            let rows = if reach_x.is_infinite() {
-                mass_a
+            let log_rows = if reach_x.is_infinite() {
+                mass_a.ln()
             } else {
-                reports.map(|report| report.relaxed).sum()
+                let parts: Vec<f64> = reports.map(|report| report.log_relaxed).collect();
+                let top = parts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                top + parts.iter().map(|p| (p - top).exp()).sum::<f64>().ln()
             };
-            self.translation = (rows / self.mass).ln() / stiffness;
+            self.translation = (log_rows - log_mass) / stiffness;
         }
         residual.to_f64() / mass_b
+    }
+
+    /// Drops a start that would drown the cost in rounding error, and takes out its gauge.
+    fn sanitise_start(&mut self) {
+        let massive = || {
+            self.absorbed
+                .iter()
+                .zip(self.b.iter())
+                .filter(|(_, b)| **b > T::ZERO)
+        };
+        let mean = if self.numbers.reach_x.is_infinite() && self.numbers.reach_y.is_infinite() {
+            massive().map(|(h, b)| h.to_f64() * b.to_f64()).sum::<f64>() / self.numbers.mass_b
+        } else {
+            0.0
+        };
+        let far = massive()
+            .map(|(h, _)| (h.to_f64() - mean).abs())
+            .fold(0.0, f64::max);
+        let usable = far * T::EPSILON.to_f64() < 0.01;
+        for h in self.absorbed.iter_mut() {
+            *h = if usable {
+                T::from_f64(h.to_f64() - mean)
+            } else {
+                T::ZERO
+            };
+        }
     }
 
     /// Makes the move `step`.
@@ -237,14 +271,38 @@ pub fn iterate<T: Real>(
             *h = T::from_f64(-tau * l);
         }
     }
-    let mut mixer = (options.accelerate && options.tol > 0.0).then(|| Anderson::new(options.level));
+    columns.sanitise_start();
+    let accelerate = options.accelerate && options.tol > 0.0;
+    let mut mixer = accelerate.then(|| Anderson::new(options.level));
+    let (mut resume_at, mut pause) = (0, PATIENCE);
     let mut move_by = vec![T::ZERO; stride];
     let mut iterations = 0;
+    let (mut best, mut best_at) = (f64::INFINITY, 0);
     let residual = loop {
         let residual = columns.evaluate();
         iterations += 1;
         let trial = mixer.as_ref().is_some_and(Anderson::on_trial);
-        let done = options.tol > 0.0 && residual <= options.tol;
+        let mut done = options.tol > 0.0 && residual <= options.tol;
+        let (mut residual, mut failed) = (residual, false);
+        if done && mixer.as_ref().is_some_and(Anderson::used) {
+            // Mixing may have left the range where the residual can be told from rounding: what
+            // converged must also do so when the kernel is computed anew.
+            columns.absorb();
+            residual = columns.finish();
+            done = residual <= options.tol;
+            failed = !done;
+        }
+        if residual < best {
+            (best, best_at) = (residual, iterations);
+        }
+        if mixer.is_some() && !residual.is_nan() && (failed || iterations - best_at > PATIENCE) {
+            mixer = None;
+            resume_at = iterations + pause;
+            pause *= 2;
+        } else if mixer.is_none() && accelerate && iterations >= resume_at {
+            mixer = Some(Anderson::new(options.level));
+            (best, best_at) = (residual, iterations);
+        }
         if done || (residual.is_nan() && !trial) || iterations >= options.max_iter {
             break residual;
         }
