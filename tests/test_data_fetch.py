@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -19,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from ucmkd.data import SOURCES, FetchError, cache_folder, fetch, is_cached
-from ucmkd.data.lock import file_lock
 from ucmkd.data.sources import Member, Source
 
 # The package exports the function under the module's name.
@@ -343,24 +341,3 @@ def test_a_killed_process_blocks_nobody_and_its_leftovers_go(index, tmp_path):
     fetch(NAME)
     assert not list(cache.glob(".*.tmp"))
     assert is_cached(NAME)
-
-
-def test_file_lock_excludes_and_releases(tmp_path):
-    path, waits = tmp_path / "lock", []
-    with file_lock(path), pytest.raises(TimeoutError):  # noqa: SIM117
-        with file_lock(path, timeout=0.05, poll=0.01, on_wait=lambda: waits.append(1)):
-            pytest.fail("two owners")
-    assert waits == [1]
-    start = time.monotonic()
-    with file_lock(path, timeout=5):
-        assert time.monotonic() - start < 1
-
-
-def test_pins_are_whole():
-    for name, source in SOURCES.items():
-        assert source.package == name
-        hashes = [*source.wheel_sha256, *(member.sha256 for member in source.members)]
-        assert all(len(value) == 64 and int(value, 16) for value in hashes)
-        assert len(set(hashes)) == len(hashes)
-        names = [member.filename for member in source.members]
-        assert len(set(names)) == len(names)

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from .config import ConfigError
 
 FORMAT = 1
 
@@ -34,6 +38,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
     os.replace(temporary, path)
     _flush_folder(path.parent)
+
+
+def make_folder(folder: Path, name: str) -> None:
+    """Make a folder, if need be, and see that it can be written.
+
+    Raises:
+        ConfigError: It cannot; ``name`` is what the user calls it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror or error
+        raise ConfigError(f"{name} {folder} cannot be made or written: {why}") from error
 
 
 def _flush_folder(folder: Path) -> None:
@@ -94,18 +113,21 @@ class Checkpointer:
         os.replace(temporary, self.current)  # killed before this line: `previous` is loaded
         _flush_folder(self.folder)
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self, required: Iterable[str] = ()) -> dict[str, Any] | None:
         """The last complete checkpoint, or None when there is none.
 
+        Args:
+            required: keys that it must have.
+
         Raises:
-            CheckpointError: the file is truncated or damaged, or of another format.
+            CheckpointError: the file is truncated or damaged, of another format, or incomplete.
         """
         for path in (self.current, self.previous):
             if path.exists():
-                return self._read(path)
+                return self._read(path, required)
         return None
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path, required: Iterable[str]) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()  # torch.load does not compare the checksums
@@ -124,9 +146,14 @@ class Checkpointer:
                 f"checkpoint {path} has format {found!r}, this version reads {FORMAT}; "
                 f"{self._advice(path)}"
             )
+        missing = [repr(key) for key in required if key not in state]
+        if missing:
+            raise CheckpointError(
+                f"checkpoint {path} has no {', '.join(missing)}; {self._advice(path)}"
+            )
         return state
 
     def _advice(self, path: Path) -> str:
         if path == self.current and self.previous.exists():
             return f"delete it to resume from the one before, {self.previous}"
-        return "there is no older one: start the run anew in another folder"
+        return "there is no older one: delete it to train this run from its first step again"

@@ -28,8 +28,12 @@ ucmkd COMMAND --help lists the options of a command.
 # Import name -> distribution, of what `ucmkd[train]` adds.
 EXTRAS = {
     "lightning_fabric": "lightning-fabric",
+    "matplotlib": "matplotlib",
     "rich": "rich",
     "safetensors": "safetensors",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
     "torchmetrics": "torchmetrics",
     "tyro": "tyro",
     "yaml": "pyyaml",
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in commands:
             from difflib import get_close_matches
 
-            near = get_close_matches(words[0], commands, n=1)
+            near = get_close_matches(words[0], commands, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UsageError(f"unknown command {words[0]!r}{hint} ({', '.join(commands)})")
         return commands[words[0]](words[1:])

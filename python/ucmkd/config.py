@@ -251,7 +251,7 @@ class Recipe:
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """``"; did you mean 'lr'?"`` when one of ``known`` is close to ``name``, else ``""``."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

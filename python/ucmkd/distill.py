@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,24 @@ from lightning_fabric import Fabric
 from safetensors.torch import save as to_safetensors
 
 from .batches import TrainingData
-from .checkpoint import Checkpointer, write_atomically
+from .checkpoint import Checkpointer, CheckpointError, make_folder, write_atomically
 from .config import ConfigError, HardwareConfig, Recipe, to_mapping
-from .methods import METHODS, Method, create
-from .methods import options as method_options
 from .metrics import Metrics
-from .models import Student, head_module
+from .models import Student
 from .preparation import Prepared, prepare
-from .recipe_file import load_recipe, nearest, recipe_to_yaml
+from .recipe_file import load_recipe, recipe_to_yaml
+from .rehearsal import check_method, make_method, rehearse, uses_teacher
 from .runlog import RunLog
 from .teacher import (
     build_model,
     cache_outputs,
     freeze,
     load_weights,
+    one_line,
     save_weights,
     train_teacher,
 )
-from .trainer import fit
+from .trainer import STATE_KEYS, fit
 
 Say = Callable[[str], None]
 
@@ -110,8 +111,9 @@ def distill(
 
     Raises:
         ConfigError: the recipe does not fit the data, the method or the machine; a folder with
-            another run; an existing run without ``resume``.
-        CheckpointError: a damaged checkpoint.
+            another run, or that cannot be written; an existing run without ``resume``. All of
+            this is found before anything is trained.
+        CheckpointError: a damaged checkpoint or result.
         ucmkd.trainer.TrainingError: the loss became NaN or infinite.
     """
     folder = recipe.run_dir
@@ -120,18 +122,25 @@ def distill(
     if finished is not None:
         say(f"this run is complete, its figures are in {folder / 'metrics.json'}")
         return finished
-    fabric = make_fabric(recipe.hardware)
+    make_folder(folder, "out_dir")
+    try:
+        fabric = make_fabric(recipe.hardware)
+        prepared = prepare(recipe.data, recipe.seed)
+        rehearse(recipe, prepared)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # only if it is empty: a recipe with a mistake leaves nothing behind
+        raise
     if fabric.is_global_zero:
         write_atomically(folder / "recipe.yaml", recipe_to_yaml(recipe).encode())
 
-    prepared = prepare(recipe.data, recipe.seed)
     data, teacher, teacher_metrics = _with_teacher(recipe, prepared, folder, fabric, say)
     torch.manual_seed(recipe.seed)  # the student starts equal, whether a teacher was trained or not
-    student = build_model(recipe.student, data.student, data.num_classes)
-    method = _make_method(recipe, student, teacher, data)
+    student = build_model(recipe.student, data.student, data.num_classes, place="student")
+    method = make_method(recipe, student, teacher, data)
 
     checkpoints = Checkpointer(folder)
-    state = checkpoints.load() if resume else None
+    state = checkpoints.load(STATE_KEYS) if resume else None
     say(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
     log = RunLog(folder, state["step"] if state else 0) if fabric.is_global_zero else None
     try:
@@ -171,31 +180,12 @@ def distill(
     return result
 
 
-def check_method(recipe: Recipe) -> None:
-    """Refuse an unknown method or option before anything is loaded.
-
-    Raises:
-        ConfigError: names the nearest known name and all accepted ones.
-    """
-    name = recipe.method.name
-    if name not in METHODS:
-        known = ", ".join(METHODS)
-        raise ConfigError(f"unknown method.name {name!r}{nearest(name, METHODS)} (known: {known})")
-    # `placebo` has its own field, so that it is not an option of the one or the other method.
-    known_options = [option for option in method_options(name) if option != "placebo"]
-    for option in recipe.method.options:
-        if option not in known_options:
-            raise ConfigError(
-                f"unknown option {option!r} in method.options of {name!r}"
-                f"{nearest(option, known_options)} (accepted: {', '.join(known_options)})"
-            )
-
-
 def _claim_folder(recipe: Recipe, folder: Path, resume: bool) -> RunResult | None:
     """The result of a finished run, None if there is work to do."""
     stored = folder / "recipe.yaml"
-    if not stored.exists():
-        return None
+    work = ("metrics.json", "checkpoint.pt", "checkpoint.previous.pt", "teacher.safetensors")
+    if not stored.exists() or not any((folder / name).exists() for name in work):
+        return None  # nothing in it can be lost: a run that failed before it trained anything
     if not resume:
         raise ConfigError(
             f"{folder} already holds a run; continue it with --resume, or choose another out_dir"
@@ -230,17 +220,21 @@ def _with_teacher(
     """The student's data with the outputs of a frozen teacher, where the method needs one."""
     own, data = prepared.teacher, prepared.student
     data = replace(data, teacher_label=own.student_label)
-    kind = METHODS[recipe.method.name]
-    if not (kind.needs_teacher or kind.needs_head or kind.paired):
+    if not uses_teacher(recipe):
         return replace(data, paired=None), None, None  # its class frequencies may still be used
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
     torch.manual_seed(recipe.seed)
-    teacher = build_model(config, own.student, own.num_classes)
+    teacher = build_model(config, own.student, own.num_classes, place="teacher")
     metrics: Metrics | None = None
     if config.weights is not None or path.exists():
         source = path if config.weights is None else Path(config.weights)
-        stored = load_weights(teacher, source).get("validation")
+        try:
+            stored = load_weights(teacher, source).get("validation")
+        except ConfigError as error:
+            if config.weights is not None:
+                raise
+            raise ConfigError(f"{error}; delete it to train the teacher again") from error
         metrics = Metrics.from_dict(stored) if isinstance(stored, dict) else None
         say(f"teacher: loaded from {source}")
     else:
@@ -261,24 +255,6 @@ def _with_teacher(
     return data, teacher, metrics
 
 
-def _make_method(
-    recipe: Recipe, student: Student, teacher: Student | None, data: TrainingData
-) -> Method:
-    try:
-        return create(
-            recipe.method.name,
-            student,
-            num_classes=data.num_classes,
-            teacher_head=None if teacher is None else head_module(teacher),
-            teacher_width=None if teacher is None else teacher.width,
-            class_prior=data.class_prior,
-            placebo=recipe.method.placebo,
-            **recipe.method.options,
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"method {recipe.method.name!r}: {error}") from error
-
-
 def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
@@ -295,14 +271,21 @@ def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
 
 
 def _read_result(folder: Path) -> RunResult:
-    stored = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return RunResult(
-        test=Metrics.from_dict(stored["test"]),
-        validation=Metrics.from_dict(stored["validation"]),
-        teacher=None if stored["teacher"] is None else Metrics.from_dict(stored["teacher"]),
-        best_step=stored["best_step"],
-        steps=stored["steps"],
-        class_names=tuple(stored["class_names"]),
-        folder=folder,
-        already_finished=True,
-    )
+    path = folder / "metrics.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return RunResult(
+            test=Metrics.from_dict(stored["test"]),
+            validation=Metrics.from_dict(stored["validation"]),
+            teacher=None if stored["teacher"] is None else Metrics.from_dict(stored["teacher"]),
+            best_step=stored["best_step"],
+            steps=stored["steps"],
+            class_names=tuple(stored["class_names"]),
+            folder=folder,
+            already_finished=True,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}: {one_line(error)}); delete it, and "
+            "--resume makes it again from the last checkpoint"
+        ) from error

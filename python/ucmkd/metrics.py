@@ -8,7 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+try:
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+except ImportError as error:
+    raise ImportError(
+        "ucmkd.metrics needs torchmetrics: install it with pip install 'ucmkd[train]'"
+    ) from error
 
 
 @dataclass(frozen=True)

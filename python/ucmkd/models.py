@@ -147,8 +147,9 @@ class HookedModel(Student):
         super().__init__()
         names = [name for name, _ in module.named_modules() if name]
         if layer not in names:
-            near = difflib.get_close_matches(layer, names, n=1, cutoff=0.0)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
+            near = difflib.get_close_matches(layer, names, n=1, cutoff=0.6)
+            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            hint = f"; the nearest is {near[0]!r}" if near else f" (it has {listed})"
             raise ValueError(f"layer {layer!r} is not in {type(module).__name__}{hint}")
         self.module = module
         self.layer = layer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,15 +38,17 @@ class InputTransform:
     standardiser: Standardiser | None
 
     @classmethod
-    def fit(cls, config: TeacherDataConfig, train: NDArray[np.float32]) -> InputTransform:
+    def fit(
+        cls, config: TeacherDataConfig, train: NDArray[np.float32], place: str
+    ) -> InputTransform:
         """Fit on the training rows of this side, without their labels."""
         columns = None
         if config.columns is not None:
             train = train.reshape(len(train), -1)
             if config.columns > train.shape[1]:
                 raise ConfigError(
-                    f"columns must be at most {train.shape[1]}, what {config.dataset!r} has, "
-                    f"got {config.columns}"
+                    f"{place}.columns must be at most {train.shape[1]}, what {config.dataset!r} "
+                    f"has, got {config.columns}"
                 )
             columns = top_variance(train, config.columns)
             train = train[:, columns]
@@ -93,10 +97,13 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
 
     One data set for both sides: its samples are divided, so that nothing the teacher saw belongs
     to the student. Two data sets: the teacher has all of its own, and the student's official
-    test split is used where there is one.
+    test split is used where there is one. Samples of one group (``Dataset.groups``: a speaker, a
+    subject) stay on one side of every split, except where an official test split of the package's
+    own data sets divides the groups itself.
 
     Raises:
-        ConfigError: data sets that do not fit together, or pairs where there can be none.
+        ConfigError: data sets that do not fit together, shares or labels that the samples do not
+            allow, or pairs where there can be none; names the keys of the recipe.
         ValueError: an unknown data set or view, too few samples (from ``ucmkd.data``).
     """
     generator = np.random.default_rng(seed)
@@ -108,8 +115,12 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
         split = _separate_split(config, teacher, student, generator)
     labelled, unlabelled = _choose_labels(config, student, split, generator)
 
-    to_teacher = InputTransform.fit(config.teacher, teacher.inputs[split.teacher_train])
-    to_student = InputTransform.fit(config.student, student.inputs[split.student_train])
+    to_teacher = InputTransform.fit(
+        config.teacher, teacher.inputs[split.teacher_train], "data.teacher"
+    )
+    to_student = InputTransform.fit(
+        config.student, student.inputs[split.student_train], "data.student"
+    )
     paired = _choose_pairs(config, unlabelled, together, generator)
 
     def rows(index: NDArray[np.int64]) -> Tensor | None:
@@ -146,23 +157,32 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
 def _both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
     """Teacher, student, and whether they are the same samples."""
     if config.teacher.dataset != config.student.dataset:
-        teacher, student = _read(config, config.teacher)[0], _read(config, config.student)[0]
+        (teacher,) = _read(config, {"teacher": config.teacher})
+        (student,) = _read(config, {"student": config.student})
         assert_disjoint(teacher=teacher.ids, student=student.ids)
+        if teacher.groups is not None and student.groups is not None:
+            shared = np.intersect1d(teacher.groups, student.groups)
+            if len(shared):
+                raise ConfigError(
+                    f"data.teacher and data.student share {len(shared)} groups, for example "
+                    f"{str(shared[0])!r}; name them differently if they are not the same"
+                )
         return teacher, student, False
-    teacher, student = _read(config, config.teacher, config.student)
+    teacher, student = _read(config, {"teacher": config.teacher, "student": config.student})
     return teacher, student, True
 
 
-def _read(config: DataConfig, *sides: TeacherDataConfig) -> list[Dataset]:
+def _read(config: DataConfig, sides: dict[str, TeacherDataConfig]) -> list[Dataset]:
     """The views of one data set that the sides name, read once."""
-    name = sides[0].dataset
+    name = next(iter(sides.values())).dataset
     known = DATASETS[name].views if name in DATASETS else ()
-    for side in sides:
+    for role, side in sides.items():
+        place = f"data.{role}.view"
         if known and side.view is None:
-            raise ConfigError(f"view must be given for {name!r}: one of {', '.join(known)}")
+            raise ConfigError(f"{place} must be given for {name!r}: one of {', '.join(known)}")
         if not known and side.view is not None and (name in DATASETS or name.endswith(".npz")):
-            raise ConfigError(f"view must be null for {name!r}: it has one modality")
-    wanted = [side.view for side in sides if side.view is not None]
+            raise ConfigError(f"{place} must be null for {name!r}: it has one modality")
+    wanted = [side.view for side in sides.values() if side.view is not None]
     loaded = load(name, data_root=config.root, views=wanted or None)
     if isinstance(loaded, Views):
         return [loaded.view(view) for view in wanted]
@@ -179,32 +199,70 @@ class _Parts(NamedTuple):
     test: NDArray[np.int64]
 
 
+@contextmanager
+def _naming(config: DataConfig, *keys: str) -> Iterator[None]:
+    """Errors of a split, in terms of the recipe's keys."""
+    try:
+        yield
+    except ValueError as error:
+        given = ", ".join(f"data.{key} = {getattr(config, key):g}" for key in keys)
+        raise ConfigError(f"the samples cannot be split with {given}: {error}") from error
+
+
 def _common_split(config: DataConfig, data: Dataset, generator: np.random.Generator) -> _Parts:
-    split = unpaired_split(
-        data.labels,
-        generator,
-        teacher_fraction=config.teacher_fraction,
-        validation=config.validation,
-        test=config.test,
-        ids=data.ids,
-    )
+    with _naming(config, "teacher_fraction", "validation", "test"):
+        split = unpaired_split(
+            data.labels,
+            generator,
+            teacher_fraction=config.teacher_fraction,
+            validation=config.validation,
+            test=config.test,
+            ids=data.ids,
+            groups=data.groups,
+        )
     return _Parts(*(getattr(split, name) for name in _Parts._fields))
 
 
 def _separate_split(
     config: DataConfig, teacher: Dataset, student: Dataset, generator: np.random.Generator
 ) -> _Parts:
-    own = stratified_parts(teacher.labels, (0.9, 0.1), generator)
+    try:
+        own = stratified_parts(teacher.labels, (0.9, 0.1), generator, groups=teacher.groups)
+    except ValueError as error:
+        raise ConfigError(
+            f"data.teacher: a tenth of the samples must be left for validation: {error}"
+        ) from error
     if student.test is None:
         shares = (1 - config.validation - config.test, config.validation, config.test)
-        rest = stratified_parts(student.labels, shares, generator)
+        with _naming(config, "validation", "test"):
+            rest = stratified_parts(student.labels, shares, generator, groups=student.groups)
     else:
-        free = np.flatnonzero(~student.test)
-        train, validation = stratified_parts(
-            student.labels[free], (1 - config.validation, config.validation), generator
-        )
-        rest = (free[train], free[validation], np.flatnonzero(student.test))
+        free, test = np.flatnonzero(~student.test), np.flatnonzero(student.test)
+        groups = _groups_beside_test(config, student)
+        with _naming(config, "validation"):
+            train, validation = stratified_parts(
+                student.labels[free],
+                (1 - config.validation, config.validation),
+                generator,
+                groups=None if groups is None else groups[free],
+            )
+        rest = (free[train], free[validation], test)
     return _Parts(*own, *rest)
+
+
+def _groups_beside_test(config: DataConfig, student: Dataset) -> NDArray[np.str_] | None:
+    """The groups to keep whole, given an official test split."""
+    if student.groups is None or student.test is None:
+        return None
+    shared = np.intersect1d(student.groups[student.test], student.groups[~student.test])
+    if not len(shared):
+        return student.groups
+    if config.student.dataset in DATASETS:
+        return None  # its official split is by recording, and so is the validation then
+    raise ConfigError(
+        f"data.student.dataset {config.student.dataset!r}: group {str(shared[0])!r} is on both "
+        "sides of the array 'test'; put every group on one side, or leave out 'test' or 'groups'"
+    )
 
 
 def _choose_labels(
@@ -213,13 +271,26 @@ def _choose_labels(
     count, ratio = config.student.labels_per_class, config.student.long_tail
     if count is None:
         return split.student_train, np.empty(0, dtype=np.int64)
+    present, found = np.unique(student.labels[split.student_train], return_counts=True)
+    if ratio is None and found.min() < count:
+        rarest = student.class_names[present[found.argmin()]]
+        raise ConfigError(
+            f"data.student.labels_per_class must be at most {found.min()}, the training samples "
+            f"of the student's class {rarest!r}, got {count}"
+        )
     if ratio is None:
         labelled = few_labels(student.labels, count, generator, pool=split.student_train)
     else:
         tail = max(1, round(count / ratio))
-        labelled = long_tail(
-            student.labels, generator, head=count, tail=tail, pool=split.student_train
-        )
+        try:
+            labelled = long_tail(
+                student.labels, generator, head=count, tail=tail, pool=split.student_train
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"data.student.labels_per_class = {count} with data.student.long_tail = {ratio:g}: "
+                f"{error}"
+            ) from error
     return labelled, np.setdiff1d(split.student_train, labelled)
 
 
@@ -232,10 +303,10 @@ def _choose_pairs(
     if config.pairs == 0:
         return np.empty(0, dtype=np.int64)
     if not together:
-        raise ConfigError("pairs must be 0: teacher and student come from different data sets")
+        raise ConfigError("data.pairs must be 0: teacher and student come from different data sets")
     if config.pairs > len(unlabelled):
         raise ConfigError(
-            f"pairs must be at most {len(unlabelled)}, the unlabelled training samples of the "
+            f"data.pairs must be at most {len(unlabelled)}, the unlabelled training samples of the "
             f"student, got {config.pairs}"
         )
     count = len(unlabelled) if config.pairs == -1 else config.pairs

@@ -14,7 +14,13 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+try:
+    from scipy import stats
+except ImportError as error:
+    raise ImportError(
+        "ucmkd.statistics needs scipy: install it with pip install 'ucmkd[train]'"
+    ) from error
 
 Values: TypeAlias = "Sequence[float] | NDArray[np.floating]"
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,7 +30,27 @@ from .models import MLP, HookedModel, SplitModel, Student
 from .trainer import fit
 
 
-def build_model(config: ModelConfig, example: Tensor, num_classes: int) -> Student:
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """As with ``python -m``: the console script alone does not see ``./mymodule.py``."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def build_model(
+    config: ModelConfig, example: Tensor, num_classes: int, *, place: str = "student"
+) -> Student:
     """The model that a recipe describes, freshly initialised from torch's global generator.
 
     Args:
@@ -36,10 +59,11 @@ def build_model(config: ModelConfig, example: Tensor, num_classes: int) -> Stude
             modules; or, with ``layer``, any module at all.
         example: some inputs (n, ...), not all zero; only their shape and a trial pass are used.
         num_classes: C.
+        place: section of the recipe, for messages: ``"student"`` or ``"teacher"``.
 
     Raises:
-        ConfigError: the factory cannot be imported, is not callable, or returns something from
-            which features cannot be taken.
+        ConfigError: the factory cannot be imported, is not callable, fails, or returns something
+            from which features cannot be taken.
     """
     shape = tuple(example.shape[1:])
     if config.factory is None:
@@ -50,29 +74,41 @@ def build_model(config: ModelConfig, example: Tensor, num_classes: int) -> Stude
             width=config.width,
             dropout=config.dropout,
         )
+    named = f"{place}.factory {config.factory!r}"
     module_name, _, function = config.factory.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"factory {config.factory!r} cannot be imported: {error}") from error
+        with _current_folder_importable():
+            factory = getattr(importlib.import_module(module_name), function)
+    except Exception as error:  # whatever the module's own code raises
+        raise ConfigError(f"{named} cannot be imported: {one_line(error)}") from error
     if not callable(factory):
-        raise ConfigError(f"factory {config.factory!r} is not callable")
-    module = factory(shape, num_classes)
+        raise ConfigError(f"{named} is not callable")
+    try:
+        module = factory(shape, num_classes)
+    except Exception as error:
+        raise ConfigError(
+            f"{named}, called as {function}({shape}, {num_classes}) with the shape of one input "
+            f"and the number of classes, failed: {type(error).__name__}: {one_line(error)}"
+        ) from error
     if isinstance(module, Student):
         return module
     if not isinstance(module, nn.Module):
-        raise ConfigError(
-            f"factory {config.factory!r} must return a torch.nn.Module, got {type(module).__name__}"
-        )
+        raise ConfigError(f"{named} must return a torch.nn.Module, got {type(module).__name__}")
     if config.layer is not None:
-        return HookedModel(module, config.layer, example[:2])
+        try:
+            return HookedModel(module, config.layer, example[:2])
+        except Exception as error:
+            raise ConfigError(f"{place}.layer: {one_line(error)}") from error
     encoder, head = getattr(module, "encoder", None), getattr(module, "head", None)
     if isinstance(encoder, nn.Module) and isinstance(head, nn.Module):
         width = getattr(module, "width", None)
-        return SplitModel(encoder, head, width if isinstance(width, int) else None)
+        try:
+            return SplitModel(encoder, head, width if isinstance(width, int) else None)
+        except ValueError as error:
+            raise ConfigError(f"{named}: {error}") from error
     raise ConfigError(
-        f"factory {config.factory!r} returned {type(module).__name__} without encoder and head: "
-        "name the feature layer with layer"
+        f"{named} returned {type(module).__name__} without encoder and head: "
+        f"name the feature layer with {place}.layer"
     )
 
 

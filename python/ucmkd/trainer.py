@@ -31,6 +31,9 @@ __all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "eva
 
 Record = dict[str, Any]
 
+#: What a state holds that ``fit`` can continue from.
+STATE_KEYS = ("step", "seconds", "method", "optimizer", "precision", "best", "ranks")
+
 
 class TrainingError(RuntimeError):
     """The training cannot go on: a term of the loss is NaN or infinite."""

@@ -66,14 +66,16 @@ def load_npz(path: str | Path) -> Dataset:
 
     Keys: `X` `(n, ...)` of any real number type (uint8 is divided by 255); `y` `(n,)`
     of integers or strings. Optional: `class_names` `(C,)` (then y must be integers 0 … C-1), `ids`
-    `(n,)` (equal ids on both sides are recognised as the same sample), `groups` `(n,)`, `test`
-    `(n,)` bool (an official test split). Without `class_names` the classes are the sorted
-    distinct values of y; `require_same_classes` tells whether two files agree on them.
+    `(n,)` (distinct; equal ids in two files are recognised as the same sample), `groups` `(n,)`
+    (speakers, subjects: kept on one side of every split), `test` `(n,)` bool (an official test
+    split). Without `ids` every row of every file is a sample of its own. Without `class_names`
+    the classes are the sorted distinct values of y; `require_same_classes` tells whether two files
+    agree on them.
 
     Raises:
         DataNotFoundError: There is no such file.
         ValueError: It is no `.npz` file, a key is missing or has the wrong shape or type, rows
-            disagree, or X has NaN or Inf.
+            disagree, ids are repeated, `test` is all True or all False, or X has NaN or Inf.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -96,13 +98,27 @@ def load_npz(path: str | Path) -> Dataset:
     test = arrays.get("test")
     if test is not None and test.dtype != np.bool_:
         raise ValueError(f"{path}: test must be bool, got {test.dtype}")
+    if test is not None and len(test) and (test.all() or not test.any()):
+        raise ValueError(
+            f"{path}: test must be True for some samples and False for others, got all "
+            f"{bool(test[0])}; leave it out for a split by chance"
+        )
     ids, groups = arrays.get("ids"), arrays.get("groups")
+    if ids is not None:
+        names, times = np.unique(ids.astype(str), return_counts=True)
+        if len(names) < len(ids):
+            most = str(names[times.argmax()])
+            raise ValueError(
+                f"{path}: ids must be distinct, got {most!r} {times.max()} times; "
+                "samples that belong together share a name in groups"
+            )
     return Dataset(
         path.stem,
         scaled,
         labels,
         class_names,
-        number_ids(path.stem, len(labels)) if ids is None else ids.astype(str),
+        # Files of one name in two folders are different samples; one file by two ways is not.
+        number_ids(str(path.resolve()), len(labels)) if ids is None else ids.astype(str),
         None if groups is None else groups.astype(str),
         test,
     )
@@ -123,6 +139,11 @@ def _read_npz(path: Path) -> dict[str, NDArray]:
             raise ValueError(
                 f"{path}: arrays of Python objects are not read (they could run code); store "
                 "numbers, booleans or strings"
+            ) from error
+        if not zipfile.is_zipfile(path):
+            raise ValueError(
+                f"{path} is not an .npz file (an archive as numpy.savez writes it), or it is cut "
+                "short"
             ) from error
         raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
     if names is None:

@@ -34,7 +34,11 @@ def _label_array(labels: ArrayLike) -> IntArray:
 
 
 def stratified_parts(
-    labels: ArrayLike, fractions: Sequence[float], rng: Seed
+    labels: ArrayLike,
+    fractions: Sequence[float],
+    rng: Seed,
+    *,
+    groups: ArrayLike | None = None,
 ) -> tuple[IntArray, ...]:
     """Cut all samples into disjoint parts, each class in the same proportions.
 
@@ -45,12 +49,15 @@ def stratified_parts(
         labels: `(n,)` integers.
         fractions: Shares of the parts, positive, adding up to 1.
         rng: Seed or generator.
+        groups: `(n,)` names of speakers, subjects or the like, each of which goes to one part as a
+            whole; the shares are then met as nearly as whole groups allow.
 
     Returns:
         One sorted index array per fraction.
 
     Raises:
-        ValueError: Bad labels or fractions, or a part that would be empty.
+        ValueError: Bad labels, fractions or groups, fewer groups than parts, or a part that would
+            be empty.
     """
     array = _label_array(labels)
     shares = np.asarray(fractions, dtype=np.float64)
@@ -59,6 +66,8 @@ def stratified_parts(
     if abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions must add up to 1, got {list(fractions)}")
     generator = _generator(rng)
+    if groups is not None:
+        return _grouped_parts(array, shares, np.asarray(groups), generator)
     parts: list[list[IntArray]] = [[] for _ in shares]
     for label in np.unique(array):
         members = generator.permutation(np.flatnonzero(array == label))
@@ -70,6 +79,43 @@ def stratified_parts(
         if len(indices) == 0:
             raise ValueError(f"fractions: a part of {share:g} of {len(array)} samples is empty")
     return result
+
+
+def _grouped_parts(
+    labels: IntArray,
+    shares: NDArray[np.float64],
+    groups: NDArray,
+    generator: np.random.Generator,
+) -> tuple[IntArray, ...]:
+    """Whole groups, the largest first, each to the part that it brings nearest to its share.
+
+    The distance is Σ (n_pc - t_pc)² / t_pc over parts p and classes c, t the wanted counts.
+    """
+    if groups.shape != labels.shape:
+        raise ValueError(f"groups must have one name per label, got shape {groups.shape}")
+    names, member = np.unique(groups, return_inverse=True)
+    if len(names) < len(shares):
+        raise ValueError(
+            f"groups: {len(names)} groups cannot be cut into {len(shares)} parts without one of "
+            "them on two sides"
+        )
+    classes, label = np.unique(labels, return_inverse=True)
+    count = np.zeros((len(names), len(classes)))
+    np.add.at(count, (member, label), 1)
+    wanted = shares[:, None] * count.sum(axis=0)
+    placed = np.zeros_like(wanted)
+    shuffled = generator.permutation(len(names))
+    order = shuffled[np.argsort(-count.sum(axis=1)[shuffled], kind="stable")]
+    part_of = np.empty(len(names), dtype=np.int64)
+    for left, group in zip(range(len(order), 0, -1), order, strict=True):
+        gain = ((placed + count[group] - wanted) ** 2 - (placed - wanted) ** 2) / wanted
+        cost = gain.sum(axis=1)
+        empty = placed.sum(axis=1) == 0
+        if left <= empty.sum():  # the last groups go where nothing is yet
+            cost[~empty] = np.inf
+        part_of[group] = part = int(cost.argmin())
+        placed[part] += count[group]
+    return tuple(np.flatnonzero(part_of[member] == part) for part in range(len(shares)))
 
 
 def few_labels(
@@ -236,6 +282,7 @@ def unpaired_split(
     validation: float = 0.1,
     test: float = 0.3,
     ids: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
 ) -> UnpairedSplit:
     """Split one multi-view data set into a teacher's and a student's samples, all stratified.
 
@@ -248,9 +295,10 @@ def unpaired_split(
         test: Share of the student's samples for the final test.
         ids: `(n,)` identities, checked to be distinct (two rows of one person could otherwise end
             up on both sides); None if every row is its own identity.
+        groups: `(n,)` names of speakers, subjects or the like; none of them is in two parts.
 
     Raises:
-        ValueError: Shares outside (0, 1), an empty part, or repeated ids.
+        ValueError: Shares outside (0, 1), an empty part, repeated ids, or too few groups.
     """
     array, generator = _label_array(labels), _generator(seed)
     shares = {
@@ -269,9 +317,17 @@ def unpaired_split(
             raise ValueError(
                 "ids must be distinct, one per label: a shared identity would be a pair"
             )
-    teacher, student = stratified_parts(array, (teacher_fraction, 1 - teacher_fraction), generator)
-    own = stratified_parts(array[teacher], (1 - teacher_validation, teacher_validation), generator)
-    rest = stratified_parts(array[student], (1 - validation - test, validation, test), generator)
+    whole = None if groups is None else np.asarray(groups)
+    everything = np.arange(len(array))
+
+    def cut(rows: IntArray, *fractions: float) -> tuple[IntArray, ...]:
+        return stratified_parts(
+            array[rows], fractions, generator, groups=None if whole is None else whole[rows]
+        )
+
+    teacher, student = cut(everything, teacher_fraction, 1 - teacher_fraction)
+    own = cut(teacher, 1 - teacher_validation, teacher_validation)
+    rest = cut(student, 1 - validation - test, validation, test)
     return UnpairedSplit(*(teacher[part] for part in own), *(student[part] for part in rest))
 
 

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ucmkd.checkpoint import make_folder
 from ucmkd.data import FetchError
 from ucmkd.demo.figures import draw
 from ucmkd.demo.findings import findings
@@ -82,9 +83,13 @@ def run(options: DemoOptions, console: Console | None = None) -> int:
 
     Returns:
         The exit code: 0, or 130 when interrupted.
+
+    Raises:
+        ucmkd.config.ConfigError: ``out`` cannot be made or written.
     """
     console = console or Console(highlight=False)
     started = time.perf_counter()
+    make_folder(options.out, "--out")
     scenes = [s for s in SCENES if options.scene in (None, s.number)]
     store = Store(options.out / "results.jsonl", fresh=options.fresh)
     workers = os.cpu_count() or 1 if options.workers is None else options.workers

@@ -7,10 +7,10 @@ method can be told. A new method is a subclass of :class:`Method` with a ``name`
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
 from ucmkd.methods.feature_kd import FeatureKD, LabelAware
@@ -55,10 +55,8 @@ for _method in (
 
 def _class_of(name: str) -> type[Method]:
     if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown method {name!r}; did you mean {near[0]!r}? Known: {', '.join(METHODS)}"
-        )
+        near = checks.near_name(name, METHODS)
+        raise ValueError(f"unknown method {name!r}{near} (known: {', '.join(METHODS)})")
     return METHODS[name]
 
 
@@ -93,15 +91,18 @@ def create(name: str, student: Student, **kwargs: Any) -> Method:
             (:class:`Method`) and the method's options (:func:`options`).
 
     Raises:
-        ValueError: Unknown method; names the nearest.
-        TypeError: Unknown option; names the nearest.
+        ValueError: Unknown method, an option out of range, or something the method needs is
+            missing.
+        TypeError: Unknown option, one of the wrong type, or ``num_classes`` is missing.
     """
     method = _class_of(name)
     known = _arguments(method)
     for key in kwargs:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise TypeError(f"{name} has no option {key!r}; did you mean {near[0]!r}?")
+            near = checks.near_name(key, known)
+            raise TypeError(f"{name} has no option {key!r}{near} (accepted: {', '.join(known)})")
+    if "num_classes" not in kwargs:
+        raise TypeError(f"{name} needs num_classes, the number of classes C")
     return method(student, **kwargs)
 
 

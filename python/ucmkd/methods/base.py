@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.methods import checks
 from ucmkd.methods.parts import checked_prior
 from ucmkd.methods.placebo import derangement, permute_columns
 from ucmkd.models import Student, head_module
@@ -99,7 +100,8 @@ class Method(nn.Module):
         placebo_seed: Which permutation.
 
     Raises:
-        TypeError: ``student`` is no :class:`ucmkd.models.Student`.
+        TypeError: ``student`` is no :class:`ucmkd.models.Student`, ``teacher_head`` no module, or
+            an option of the wrong type.
         ValueError: An argument that the method needs is missing or out of range.
     """
 
@@ -134,10 +136,23 @@ class Method(nn.Module):
                 f"student must be a ucmkd.models.Student, got {type(student).__name__}: wrap it "
                 "as SplitModel(encoder, head) or HookedModel(module, layer, example)"
             )
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        checks.integer("num_classes", num_classes, minimum=2)
+        checks.number("label_smoothing", label_smoothing, below=1.0)
+        checks.flag("placebo", placebo)
+        checks.integer("placebo_seed", placebo_seed)
+        if teacher_width is not None:
+            checks.integer("teacher_width", teacher_width, minimum=1)
+        if teacher_head is not None and not isinstance(teacher_head, nn.Module):
+            raise TypeError(
+                "teacher_head must be a torch.nn.Module (features to logits) or a whole "
+                f"ucmkd.models.Student, got {type(teacher_head).__name__}"
+            )
+        own_head = head_module(student)
+        if isinstance(own_head, nn.Linear) and own_head.out_features != num_classes:
+            raise ValueError(
+                f"num_classes is {num_classes}, but the student's head has "
+                f"{own_head.out_features} outputs; they must agree"
+            )
         if self.needs_prior and class_prior is None:
             raise ValueError(f"{self.name} needs class_prior, the teacher's class frequencies (C,)")
         if self.needs_head and teacher_head is None:
@@ -155,8 +170,19 @@ class Method(nn.Module):
         self.teacher_head: nn.Module | None = None
         if self.needs_head and teacher_head is not None:
             head = head_module(teacher_head) if isinstance(teacher_head, Student) else teacher_head
+            self._check_head(head)
             # A copy: the caller's teacher keeps its own flags, and no step can reach it.
             self.teacher_head = copy.deepcopy(head).requires_grad_(False).eval()
+
+    def _check_head(self, head: nn.Module) -> None:
+        if not isinstance(head, nn.Linear):
+            return  # its sizes cannot be read off; the logits are checked at the first step
+        wanted = (self.teacher_width, self.num_classes)
+        if (head.in_features, head.out_features) != wanted:
+            raise ValueError(
+                f"teacher_head must map teacher_width = {wanted[0]} features to num_classes = "
+                f"{wanted[1]} logits, got {head.in_features} to {head.out_features}"
+            )
 
     # What a method defines -----------------------------------------------------------------
 
@@ -225,6 +251,7 @@ class Method(nn.Module):
         missing = [name for name in self.requires if getattr(batch, name) is None]
         if missing:
             raise ValueError(f"{self.name} needs {', '.join(missing)} in the batch")
+        self._check_shapes(batch)
         if self.permutation is None:
             return batch
         changed: dict[str, Tensor] = {}
@@ -238,12 +265,28 @@ class Method(nn.Module):
                 changed[name] = self.permutation[label]
         return replace(batch, **changed)
 
+    def _check_shapes(self, batch: Batch) -> None:
+        checks.labels("student_label", batch.student_label, self.num_classes)
+        for prefix in ("", "unlabelled_", "paired_"):
+            feature = getattr(batch, f"{prefix}teacher_feature")
+            if feature is not None and self.needs_teacher:
+                checks.width(f"{prefix}teacher_feature", feature, self.teacher_width)
+            logits = getattr(batch, f"{prefix}teacher_logits")
+            if logits is not None:
+                checks.logits(f"{prefix}teacher_logits", logits, self.num_classes)
+        for name in ("teacher_label", "unlabelled_teacher_label", "paired_label"):
+            label = getattr(batch, name)
+            if label is not None:
+                checks.labels(name, label, self.num_classes)
+
     def head_logits(self, features: Tensor) -> Tensor:
         """Logits ``(n, C)`` of the frozen teacher head; gradients flow to ``features``."""
         assert self.teacher_head is not None
         logits = self.teacher_head(features)
+        checks.logits("the logits of teacher_head", logits, self.num_classes)
         return logits if self.permutation is None else permute_columns(logits, self.permutation)
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy with this method's label smoothing, averaged over the samples."""
+        checks.logits("the student's logits", logits, self.num_classes)
         return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)

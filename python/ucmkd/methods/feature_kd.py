@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ucmkd.losses import feature_align
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
-from ucmkd.methods.parts import class_weights, make_projector, non_negative
+from ucmkd.methods.parts import class_weights, make_projector
 from ucmkd.models import Student
 
 
@@ -36,8 +37,8 @@ class FeatureKD(Method):
 
     FA is the entropic transport cost between the (projected) student features and the teacher
     features of an independent batch, :func:`ucmkd.losses.feature_align` (the "Feature KD"
-    baseline of arXiv 2606.10504, Table 1). In our trials it was neutral with a small weight and
-    harmful with a large one; hence the small default.
+    baseline of arXiv 2606.10504, Table 1). It uses no label of the teacher, so a large
+    weight can pull classes together that differ; hence the small default.
 
     Terms: ``ce``, ``fa``.
 
@@ -75,15 +76,11 @@ class FeatureKD(Method):
         **options: Any,
     ) -> None:
         super().__init__(student, **options)
-        non_negative(weight=weight)
+        checks.number("weight", weight)
         self.weight = weight
-        self.align: dict[str, Any] = {
-            "cost": cost,
-            "epsilon": epsilon,
-            "epsilon_scale": epsilon_scale,
-            "tol": tol,
-            "max_iter": max_iter,
-        }
+        self.align = checks.alignment(
+            cost=cost, epsilon=epsilon, epsilon_scale=epsilon_scale, tol=tol, max_iter=max_iter
+        )
         self.projector = make_projector(student.width, self.teacher_width, projector)
 
     def weights(self, step: int) -> dict[str, float]:
@@ -109,10 +106,9 @@ class LabelAware(FeatureKD):
 
     The plan is computed with ``cost + label_cost · mean(cost) · [y_s ≠ y_t]``, so that mass
     moves within classes; batches are class-matched, so that it can. By the envelope theorem the
-    gradient is that of ``<P, cost>`` for this plan. Of the unpaired methods that need no
-    unlabelled data it is the one whose gain vanished with the placebo in our trials; choose
-    ``weight`` among {0, .03, .1, .3} on validation data. The idea of labels in the cost is that
-    of Courty et al. (arXiv 1507.00504) and JDOT (arXiv 1705.08848).
+    gradient is that of ``<P, cost>`` for this plan. Choose ``weight`` among {0, .03, .1, .3} on
+    validation data, and compare with the placebo. The idea of labels in the cost is that of
+    Courty et al. (arXiv 1507.00504) and JDOT (arXiv 1705.08848).
 
     With ``placebo=True`` the teacher samples are weighted so that the permuted classes have the
     masses of the student's classes again; otherwise the transport would have to cross classes.
@@ -137,7 +133,7 @@ class LabelAware(FeatureKD):
 
     def __init__(self, student: Student, *, label_cost: float = 10.0, **options: Any) -> None:
         super().__init__(student, **options)
-        non_negative(label_cost=label_cost)
+        checks.number("label_cost", label_cost)
         self.align["label_cost"] = label_cost
         self._checked = False
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.parts import (
     class_weights,
     make_projector,
-    non_negative,
     ramp,
     target_prior,
 )
@@ -175,20 +175,17 @@ class JointAlignment(Method):
         **options: Any,
     ) -> None:
         super().__init__(student, label_smoothing=label_smoothing, **options)
-        non_negative(
-            weight=weight,
-            ramp_steps=ramp_steps,
-            feature_weight=feature_weight,
-            pair_weight=pair_weight,
-        )
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        checks.number("weight", weight)
+        checks.integer("ramp_steps", ramp_steps)
+        checks.number("feature_weight", feature_weight)
+        checks.number("pair_weight", pair_weight)
+        checks.number("temperature", temperature, strict=True)
         self.weight = weight
         self.ramp_steps = ramp_steps
         self.feature_weight = feature_weight
         self.pair_weight = pair_weight
         self.temperature = temperature
-        self.solver: dict[str, Any] = {"epsilon": epsilon, "tol": tol, "max_iter": max_iter}
+        self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
         self.uses_pairs = pair_weight > 0
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
         if feature_weight:

@@ -8,13 +8,6 @@ import torch
 from torch import Tensor, nn
 
 
-def non_negative(**values: float) -> None:
-    """Raise a ``ValueError`` naming the first value that is negative or not a number."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-
-
 def ramp(step: int, length: int) -> float:
     """A linear ramp: 0 at step 0, 1 from step ``length`` on (always 1 for ``length`` 0)."""
     return 1.0 if length <= 0 else min(1.0, step / length)
@@ -22,7 +15,10 @@ def ramp(step: int, length: int) -> float:
 
 def checked_prior(prior: Tensor, num_classes: int) -> Tensor:
     """Class frequencies ``(C,)`` as float32 (float64 stays), normalised to sum to one."""
-    prior = torch.as_tensor(prior).detach()
+    try:
+        prior = torch.as_tensor(prior).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"class_prior must be {num_classes} numbers, got {prior!r}") from None
     prior = prior if prior.dtype == torch.float64 else prior.float()
     if prior.shape != (num_classes,):
         raise ValueError(f"class_prior must have shape ({num_classes},), got {tuple(prior.shape)}")
@@ -42,6 +38,7 @@ def target_prior(
         num_classes: Number of classes C.
 
     Raises:
+        TypeError: Neither a word nor numbers.
         ValueError: Another string, a wrong shape, or ``"teacher"`` without ``class_prior``.
     """
     if isinstance(prior, str):
@@ -52,7 +49,11 @@ def target_prior(
         if class_prior is None:
             raise ValueError("prior='teacher' needs class_prior, the teacher's class frequencies")
         return checked_prior(class_prior, num_classes)
-    return checked_prior(torch.as_tensor(prior), num_classes)
+    if not isinstance(prior, Tensor | Sequence) and not hasattr(prior, "__array__"):
+        raise TypeError(
+            f"prior must be 'teacher', 'uniform' or {num_classes} numbers, got {prior!r}"
+        )
+    return checked_prior(prior, num_classes)  # type: ignore[arg-type]
 
 
 def make_projector(width: int, teacher_width: int, kind: str = "auto") -> nn.Module:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.joint_alignment import planned_cost
-from ucmkd.methods.parts import non_negative, ramp, target_prior
+from ucmkd.methods.parts import ramp, target_prior
 from ucmkd.models import Student
 
 
@@ -90,12 +91,11 @@ class SelfLabelling(Method):
         **options: Any,
     ) -> None:
         super().__init__(student, label_smoothing=label_smoothing, **options)
-        non_negative(weight=weight, ramp_steps=ramp_steps)
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        checks.number("weight", weight)
+        checks.integer("ramp_steps", ramp_steps)
         self.weight = weight
         self.ramp_steps = ramp_steps
-        self.solver: dict[str, Any] = {"epsilon": epsilon, "tol": tol, "max_iter": max_iter}
+        self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
         self.register_buffer("mass", target_prior(prior, self.class_prior, self.num_classes))
 
     def weights(self, step: int) -> dict[str, float]:

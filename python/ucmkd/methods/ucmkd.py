@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ucmkd.losses import feature_align, label_align
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
-from ucmkd.methods.parts import make_projector, non_negative
+from ucmkd.methods.parts import make_projector
 from ucmkd.models import Student
 
 Parameters = dict[str, Tensor]
@@ -57,8 +58,8 @@ class UCMKD(Method):
       gradient through both heads, and κ is detached. Note that ``+κ log p_T`` pushes the student
       away from the teacher's score of the true class.
     - *Inner steps.* The code uses AdamW (lr 1e-5, weight decay .05) and no λ; here as printed,
-      plain descent with η λ. With η ≥ .1 training collapsed in our trials; hence the default .01
-      and a warning.
+      plain descent with η λ. Large steps can collapse the student within one outer step; hence
+      the default .01, and a warning from .1 on.
     - *Outer step.* First-order MAML as in both. Clipping (5.0 in the code) is the trainer's.
     - *Buffers.* The code copies the BatchNorm buffers of the copy back. Here the copy shares the
       buffers of the original, which has the same effect: running statistics see every pass.
@@ -130,9 +131,13 @@ class UCMKD(Method):
         **options: Any,
     ) -> None:
         super().__init__(student, **options)
-        non_negative(fa_weight=fa_weight, la_weight=la_weight, fa_steps=fa_steps, la_steps=la_steps)
-        if not inner_lr > 0:
-            raise ValueError(f"inner_lr must be positive, got {inner_lr}")
+        checks.flag("bilevel", bilevel)
+        checks.flag("detach_kappa", detach_kappa)
+        checks.number("fa_weight", fa_weight)
+        checks.number("la_weight", la_weight)
+        checks.integer("fa_steps", fa_steps)
+        checks.integer("la_steps", la_steps)
+        checks.number("inner_lr", inner_lr, strict=True)
         if bilevel and inner_lr >= 0.1:
             warnings.warn(
                 f"inner_lr={inner_lr}: inner steps of .1 and more can collapse the student "
@@ -146,13 +151,9 @@ class UCMKD(Method):
         self.fa_steps = fa_steps
         self.la_steps = la_steps
         self.detach_kappa = detach_kappa
-        self.align: dict[str, Any] = {
-            "cost": cost,
-            "epsilon": epsilon,
-            "epsilon_scale": epsilon_scale,
-            "tol": tol,
-            "max_iter": max_iter,
-        }
+        self.align = checks.alignment(
+            cost=cost, epsilon=epsilon, epsilon_scale=epsilon_scale, tol=tol, max_iter=max_iter
+        )
         self.projector = make_projector(student.width, self.teacher_width, projector)
         # In a list, so that the student is not registered twice.
         self._call = [_Call(student)]

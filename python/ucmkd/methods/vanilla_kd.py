@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ucmkd.losses import kd_loss
+from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
-from ucmkd.methods.parts import non_negative
 from ucmkd.models import Student
 
 
@@ -37,8 +37,8 @@ def pair_kd(
 class VanillaKD(Method):
     """``vanilla_kd``: ``CE + λ T² KL(p_T || p_S)``, the second term on pairs.
 
-    Hinton, Vinyals and Dean (arXiv 1503.02531), across modalities. The pairs need no labels:
-    in our trials this is where a teacher mattered most. Labelled pairs add their cross-entropy.
+    Hinton, Vinyals and Dean (arXiv 1503.02531), across modalities. The pairs need no labels.
+    Labelled pairs add their cross-entropy.
     (arXiv 2606.10504 uses the form ``(1 - α) CE + α T² KL`` with T = 4, α = .9, on labelled
     pairs only.)
 
@@ -55,6 +55,7 @@ class VanillaKD(Method):
             ``prior_correction``.
 
     Raises:
+        TypeError: An option of the wrong type.
         ValueError: A negative weight, a temperature that is not positive, or
             ``prior_correction`` without ``class_prior``.
     """
@@ -77,9 +78,9 @@ class VanillaKD(Method):
         **options: Any,
     ) -> None:
         super().__init__(student, **options)
-        non_negative(weight=weight)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        checks.number("weight", weight)
+        checks.number("temperature", temperature, strict=True)
+        checks.flag("prior_correction", prior_correction)
         correction = None
         if prior_correction:
             if self.class_prior is None:

@@ -1,0 +1,130 @@
+"""What can be found wrong with a recipe before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .batches import TrainingData
+from .config import ConfigError, Recipe
+from .methods import METHODS, Method, create
+from .methods import options as method_options
+from .models import Student, head_module
+from .preparation import Prepared
+from .recipe_file import nearest
+from .teacher import build_model, load_weights, one_line
+
+
+def check_method(recipe: Recipe) -> None:
+    """Refuse an unknown method or option before anything is loaded.
+
+    Raises:
+        ConfigError: names the nearest known name and all accepted ones; a method that lives on
+            pairs without ``data.pairs``, on unlabelled samples without ``data.student.unlabelled``.
+    """
+    name = recipe.method.name
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise ConfigError(f"unknown method.name {name!r}{nearest(name, METHODS)} (known: {known})")
+    # `placebo` has its own field, so that it is not an option of the one or the other method.
+    known_options = [option for option in method_options(name) if option != "placebo"]
+    for option in recipe.method.options:
+        if option not in known_options:
+            raise ConfigError(
+                f"unknown option {option!r} in method.options of {name!r}"
+                f"{nearest(option, known_options)} (accepted: {', '.join(known_options)})"
+            )
+    kind, side = METHODS[name], recipe.data.student
+    if kind.paired and recipe.data.pairs == 0:
+        raise ConfigError(
+            f"method {name!r} needs pairs: data.pairs must be a count, or -1 for all, got 0"
+        )
+    if kind.needs_unlabelled and (not side.unlabelled or side.labels_per_class is None):
+        raise ConfigError(
+            f"method {name!r} needs unlabelled samples: data.student.unlabelled must be true and "
+            "data.student.labels_per_class a number, "
+            f"got {side.unlabelled} and {side.labels_per_class}"
+        )
+
+
+def uses_teacher(recipe: Recipe) -> bool:
+    """Whether the method needs a trained teacher (and not its class frequencies alone)."""
+    kind = METHODS[recipe.method.name]
+    return kind.needs_teacher or kind.needs_head or kind.paired
+
+
+def rehearse(recipe: Recipe, prepared: Prepared) -> None:
+    """Build everything once and throw it away, so that mistakes cost no teacher's training.
+
+    Raises:
+        ConfigError: a model that cannot be built or does not fit, weights that cannot be read, or
+            an option of the method that is wrong.
+    """
+    own, data = (
+        prepared.teacher,
+        replace(prepared.student, teacher_label=prepared.teacher.student_label),
+    )
+    torch.manual_seed(recipe.seed)
+    teacher: Student | None = None
+    if uses_teacher(recipe):
+        teacher = build_model(recipe.teacher, own.student, own.num_classes, place="teacher")
+        _try_model(teacher, own, "teacher")
+        if recipe.teacher.weights is not None:
+            load_weights(teacher, Path(recipe.teacher.weights))
+    student = build_model(recipe.student, data.student, data.num_classes, place="student")
+    _try_model(student, data, "student")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the method is made in earnest
+        method = make_method(recipe, student, teacher, data)
+    if method.needs_unlabelled and data.unlabelled is None:
+        raise ConfigError(
+            f"method {recipe.method.name!r} needs unlabelled samples, and none are left beside "
+            f"data.student.labels_per_class = {recipe.data.student.labels_per_class}"
+        )
+    if method.paired and data.paired is None:
+        raise ConfigError(
+            f"method {recipe.method.name!r} needs pairs, and data.pairs = {recipe.data.pairs} "
+            "finds none: no training sample of the student is without a label"
+        )
+
+
+@torch.no_grad()
+def _try_model(model: Student, data: TrainingData, place: str) -> None:
+    """One pass of two samples through a model of the user's."""
+    model.eval()
+    try:
+        feature, logits = model.outputs(data.student[:2])
+        shapes = tuple(feature.shape), tuple(logits.shape)
+    except Exception as error:
+        raise ConfigError(
+            f"{place}: the model fails on inputs of shape (n, "
+            f"{', '.join(map(str, data.student.shape[1:]))}): {one_line(error)}"
+        ) from error
+    rows = min(2, len(data.student))
+    if shapes != ((rows, model.width), (rows, data.num_classes)):
+        raise ConfigError(
+            f"{place}: the model must return features (n, {model.width}) and logits "
+            f"(n, {data.num_classes}) for n = {rows} samples, got {shapes[0]} and {shapes[1]}"
+        )
+
+
+def make_method(
+    recipe: Recipe, student: Student, teacher: Student | None, data: TrainingData
+) -> Method:
+    """The recipe's method; what is wrong with its options is a :class:`ConfigError`."""
+    try:
+        return create(
+            recipe.method.name,
+            student,
+            num_classes=data.num_classes,
+            teacher_head=None if teacher is None else head_module(teacher),
+            teacher_width=None if teacher is None else teacher.width,
+            class_prior=data.class_prior,
+            placebo=recipe.method.placebo,
+            **recipe.method.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"method {recipe.method.name!r}: {error}") from error
