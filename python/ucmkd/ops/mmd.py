@@ -19,6 +19,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._once import once
+from ucmkd.ops._scale import scale
 from ucmkd.ops.sinkhorn import _numpy
 
 KERNELS = ("gaussian",)
@@ -113,8 +114,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
             continue
         if saved.numel() == 0:
             raise RuntimeError("ucmkd::mmd was run without the gradient that is now needed")
-        factor = grad_value.reshape(-1, *[1] * (saved.dim() - 1)).to(saved.dtype)
-        none[i] = once(factor * saved)
+        none[i] = once(scale(saved, grad_value))
     return tuple(none)
 
 

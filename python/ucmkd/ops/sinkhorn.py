@@ -24,6 +24,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._once import once
+from ucmkd.ops._scale import scale as scale_by
 
 
 class Flag(IntFlag):
@@ -195,11 +196,11 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
     if need[0]:
         if gx.numel() == 0:
             raise RuntimeError("ucmkd::sinkhorn was run without Flag.X, and x needs a gradient")
-        none[0] = grad_value[:, None, None] * gx
+        none[0] = scale_by(gx, grad_value)
     if need[1]:
         if gy.numel() == 0:
             raise RuntimeError("ucmkd::sinkhorn was run without Flag.Y, and y needs a gradient")
-        none[1] = grad_value[:, None, None] * gy
+        none[1] = scale_by(gy, grad_value)
     if not (need[2] or need[3] or need[7]):
         return tuple(g if g is None else once(g) for g in none)
     gv = grad_value.double()

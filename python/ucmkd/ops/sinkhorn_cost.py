@@ -14,6 +14,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._once import once
+from ucmkd.ops._scale import scale
 from ucmkd.ops.sinkhorn import SinkhornOutput, _numpy, _reach_gradient
 
 
@@ -110,7 +111,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
     if need[0]:
         if plan.numel() == 0:
             raise RuntimeError("ucmkd::sinkhorn_cost was run with want_plan=False")
-        none[0] = grad_value[:, None, None] * plan
+        none[0] = scale(plan, grad_value)
     gv = grad_value.double()
     f, g, row, column = (t.double() for t in (f, g, row, column))
     a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()

@@ -12,6 +12,8 @@ use crate::simd::Level;
 use crate::simd_dispatch;
 use crate::vmath::sum_lanes;
 
+use super::columns::largest;
+
 /// Number of differences kept.
 const WINDOW: usize = 5;
 
@@ -19,6 +21,9 @@ const WINDOW: usize = 5;
 /// columns) make the differences linearly dependent and the coefficients huge; the potentials
 /// would then grow until the residual is rounding error.
 const MODERATE: f64 = 1e5;
+
+/// Longest mixed move at first, in units of epsilon, and of the plain move if longer than that.
+const LEAP: f64 = 3.0;
 
 /// A mixed point may have this many times the smallest residual so far.
 const TOLERATED: f64 = 2.0;
@@ -72,6 +77,10 @@ pub struct Anderson<T> {
     mixed: bool,
     /// Any move was.
     used: bool,
+    /// The present longest mixed move, as [`LEAP`].
+    radius: f64,
+    /// The last mixed move was cut to it.
+    shortened: bool,
 }
 
 impl<T: Real> Anderson<T> {
@@ -87,6 +96,8 @@ impl<T: Real> Anderson<T> {
             moved: Vec::new(),
             mixed: false,
             used: false,
+            radius: LEAP,
+            shortened: false,
         }
     }
 
@@ -113,10 +124,14 @@ impl<T: Real> Anderson<T> {
             self.history.clear();
             self.next = 0;
             self.mixed = false;
+            self.radius = (self.radius / 2.0).max(LEAP);
             // The point it came from is left by its plain step, which is worth remembering.
             self.moved.clear();
             self.moved.extend_from_slice(&self.kept);
             return;
+        }
+        if self.mixed && self.shortened {
+            self.radius *= 2.0;
         }
         if !self.moved.is_empty() {
             self.remember(weight, step);
@@ -132,9 +147,25 @@ impl<T: Real> Anderson<T> {
                 let c = T::from_f64(-c);
                 crate::vmath::axpy(self.level, c, &difference.both, step);
             }
+            self.shorten(step);
         }
         self.moved.clear();
         self.moved.extend_from_slice(step);
+    }
+
+    /// Brings a mixed move back to the radius: a long leap is seldom right at first, and always
+    /// dear, for the kernel must be rebuilt. Each one that proves right doubles the radius.
+    fn shorten(&mut self, step: &mut [T]) {
+        let plain = largest(self.level, &self.kept).to_f64();
+        let length = largest(self.level, step).to_f64();
+        let most = self.radius * plain.max(1.0);
+        self.shortened = length > most;
+        if self.shortened {
+            let part = T::from_f64(most / length);
+            for (s, &f) in step.iter_mut().zip(&self.kept) {
+                *s = f + part * (*s - f);
+            }
+        }
     }
 
     fn remember(&mut self, weight: &[T], step: &[T]) {
