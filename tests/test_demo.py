@@ -246,7 +246,7 @@ def test_main_runs_offline_and_resumes(tmp_path: Path, capsys: pytest.CaptureFix
     lines = (tmp_path / "results.jsonl").read_text()
     assert app.main(words) == 0
     again = " ".join(capsys.readouterr().out.split())
-    assert "12 of 12 results are stored already" in again
+    assert "12 of 12 results are known already" in again
     assert (tmp_path / "results.jsonl").read_text() == lines
 
 

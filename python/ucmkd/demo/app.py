@@ -126,8 +126,8 @@ def _show(
     stored = runner.stored(problem, scene.rows, options.splits)
     if stored:
         console.print(
-            f"{stored} of {total} results are stored already (same version, code and settings) "
-            "and used as they are; --fresh computes them anew.",
+            f"{stored} of {total} results are known already, from an earlier scene or run "
+            "(same version, code and settings); --fresh computes them anew.",
             style="yellow",
         )
     started = time.perf_counter()
