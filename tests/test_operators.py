@@ -8,8 +8,8 @@ from torch import Tensor
 
 import ucmkd
 from ucmkd import losses, ops
+from ucmkd.ops._sinkhorn_op import Flag, sinkhorn_op
 from ucmkd.ops.mmd import median_bandwidth_op, mmd_op
-from ucmkd.ops.sinkhorn import Flag, sinkhorn_op
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", "l1", "chordal"]

@@ -20,7 +20,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._once import once
 from ucmkd.ops._scale import scale
-from ucmkd.ops.sinkhorn import _numpy
+from ucmkd.ops._sinkhorn_op import as_numpy
 
 KERNELS = ("gaussian",)
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -44,11 +44,11 @@ def mmd_op(
     """value ``(B,)``, then the gradients to x, y, the two weights and the bandwidth."""
     if backend == "rust":
         out = _backend.rust().mmd(
-            _numpy(x),
-            _numpy(y),
-            _numpy(x_weight),
-            _numpy(y_weight),
-            _numpy(bandwidth),
+            as_numpy(x),
+            as_numpy(y),
+            as_numpy(x_weight),
+            as_numpy(y_weight),
+            as_numpy(bandwidth),
             scales,
             unbiased,
             want_x,
@@ -128,10 +128,10 @@ def median_bandwidth_op(
     """The median heuristic ``(B,)`` in float64; not differentiable."""
     if backend == "rust":
         out = _backend.rust().median_bandwidth(
-            _numpy(x),
-            _numpy(y),
-            _numpy(x_weight),
-            _numpy(y_weight),
+            as_numpy(x),
+            as_numpy(y),
+            as_numpy(x_weight),
+            as_numpy(y_weight),
             MEDIAN_LIMIT,
             torch.get_num_threads(),
         )

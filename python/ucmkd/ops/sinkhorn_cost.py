@@ -15,7 +15,8 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._once import once
 from ucmkd.ops._scale import scale
-from ucmkd.ops.sinkhorn import SinkhornOutput, _numpy, _reach_gradient
+from ucmkd.ops._sinkhorn_op import as_numpy, reach_gradient
+from ucmkd.ops.sinkhorn import SinkhornOutput
 
 
 @torch.library.custom_op("ucmkd::sinkhorn_cost", mutates_args=())
@@ -39,12 +40,12 @@ def sinkhorn_cost_op(
     """
     if backend == "rust":
         out = _backend.rust().sinkhorn_cost(
-            _numpy(matrix),
-            _numpy(x_weight),
-            _numpy(y_weight),
+            as_numpy(matrix),
+            as_numpy(x_weight),
+            as_numpy(y_weight),
             None,
-            _numpy(start),
-            *_numpy(parameters),
+            as_numpy(start),
+            *as_numpy(parameters),
             tol,
             max_iter,
             want_plan,
@@ -130,7 +131,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         entropy = ((rows * f).sum(-1) + (columns * g).sum(-1) - transport.double()) / epsilon
         entropy = entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1)
         none[4] = gv * torch.stack(
-            [entropy, _reach_gradient(a_, f, reach_x), _reach_gradient(b_, g, reach_y)]
+            [entropy, reach_gradient(a_, f, reach_x), reach_gradient(b_, g, reach_y)]
         )
     return tuple(g if g is None else once(g) for g in none)
 
