@@ -10,7 +10,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
-from ucmkd.ops.mmd import KERNELS, SCALES, run
+from ucmkd.ops.mmd import KERNELS, SCALES, pooled_median, run
 
 
 def mmd_align(
@@ -98,7 +98,7 @@ def mmd_align(
         return student.sum() * 0.0
     if isinstance(bandwidth, str):
         _check.one_of(bandwidth, ("median",), "bandwidth")
-        bandwidth = _pooled_median(student, teacher, student_weight, teacher_weight, backend)
+        bandwidth = pooled_median(student, teacher, student_weight, teacher_weight, backend)
     classes = len(common)
     value = run(
         student.expand(classes, -1, -1), teacher.expand(classes, -1, -1), kernel=kernel,
@@ -126,19 +126,6 @@ def _class_masses(
         if float(total.detach()) > 0:
             masses[int(c)] = mine / total
     return masses
-
-
-def _pooled_median(
-    student: Tensor, teacher: Tensor, a: Tensor | None, b: Tensor | None, backend: str
-) -> Tensor:
-    from ucmkd import _backend
-    from ucmkd.ops.mmd import median_bandwidth_op
-
-    dtype = _check.compute_dtype(student, teacher)
-    chosen = _backend.choose(backend, student.device, dtype, supported=("rust", "torch"))
-    rows = [None if w is None else w.detach().to(dtype).reshape(1, -1) for w in (a, b)]
-    x, y = (t.detach().to(dtype).unsqueeze(0) for t in (student, teacher))
-    return median_bandwidth_op(x, y, *rows, chosen)
 
 
 class MMDAlign(OptionModule):

@@ -14,13 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ucmkd import _backend
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops.sharp import sharp_cost
-from ucmkd.ops.sinkhorn import Prepared, prepare, run, run_self
-from ucmkd.reference import Solution
+from ucmkd.ops.divergence import divergence
+from ucmkd.ops.sinkhorn import prepare
 
 Scale = Literal["mean"] | None
 
@@ -104,58 +102,11 @@ def sinkhorn_align(
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(p.x, "student", single=p.single)
         _check.finite(p.y, "teacher", single=p.single)
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype)
-    value = _divergence(p, cost, epsilon_scale == "mean", debias, sharp, tol, max_iter, chosen)
+    value = divergence(
+        p, cost=cost, relative=epsilon_scale == "mean", debias=debias, sharp=sharp, tol=tol,
+        max_iter=max_iter, backend=backend,
+    )  # fmt: skip
     return reduce(value.squeeze(0) if p.single else value, reduction)
-
-
-def _divergence(
-    p: Prepared,
-    cost: str,
-    relative: bool,
-    debias: bool,
-    sharp: bool,
-    tol: float,
-    max_iter: int,
-    backend: str,
-) -> Tensor:
-    """The value ``(B,)`` from checked inputs."""
-    common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=backend)
-    cross = run(p, relative=relative, **common)
-    parameters = p.parameters
-    if relative:
-        parameters = parameters * cross.scale.double()
-    eps, rho_x, rho_y, lam = parameters
-    sides = [
-        (p.x, p.x_weight, p.x_label, rho_x),
-        (p.y, p.y_weight, p.y_label, rho_y),
-    ]
-
-    def pick(first: int, second: int, solution: Solution) -> Tensor:
-        if not sharp:
-            return solution.value
-        x, a, k, rx = sides[first]
-        y, b, l, ry = sides[second]  # noqa: E741
-        return sharp_cost(
-            x, y, _masses(x, a), _masses(y, b), solution, cost=cost, epsilon=eps, reach_x=rx,
-            reach_y=ry, x_label=k, y_label=l, label_cost=lam,
-        )  # fmt: skip
-
-    value = pick(0, 1, cross)
-    if not debias:
-        return value
-    for i, (points, weight, label, rho) in enumerate(sides):
-        own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
-        own = run_self(points, weight, label, own_parameters, **common)
-        value = value - pick(i, i, own) / 2
-    if not sharp and not (p.x_weight is None and p.y_weight is None):
-        gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        value = value + eps.to(value.dtype) / 2 * gap**2
-    return value
-
-
-def _masses(points: Tensor, weight: Tensor | None) -> Tensor:
-    return points.new_full(points.shape[:2], 1 / points.shape[1]) if weight is None else weight
 
 
 def feature_align(

@@ -151,6 +151,15 @@ for _device in ("cpu", "cuda"):
     median_bandwidth_op.register_autocast(_device, torch.float32)
 
 
+def pooled_median(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, backend: str) -> Tensor:
+    """The median bandwidth ``(1,)`` of one problem ``(n, d)``, detached."""
+    dtype = _check.compute_dtype(x, y)
+    chosen = _backend.choose(backend, x.device, dtype, supported=("rust", "torch"))
+    rows = [None if w is None else w.detach().to(dtype).reshape(1, -1) for w in (a, b)]
+    points = (t.detach().to(dtype).unsqueeze(0) for t in (x, y))
+    return median_bandwidth_op(*points, *rows, chosen)
+
+
 def _scales(scales: Sequence[float]) -> list[float]:
     try:
         values = [float(s) for s in scales]
