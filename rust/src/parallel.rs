@@ -1,7 +1,9 @@
 //! Threads for one call: a team that works in rounds, and a loop over independent tasks.
 //!
-//! Threads are scoped: nothing outlives the call, there is no pool and no global state, so that
-//! forking is safe and the result depends on the number of threads only, never on timing.
+//! The threads are those of PyTorch where they can be borrowed (see `crew`), else they live as
+//! long as the call. The result depends on the number of parts only, never on timing.
+
+mod crew;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,30 +16,21 @@ pub fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
 }
 
 /// A barrier that spins for some microseconds before it yields.
+#[derive(Default)]
 struct Barrier {
-    count: usize,
     arrived: AtomicUsize,
     round: AtomicUsize,
     broken: AtomicBool,
 }
 
 impl Barrier {
-    fn new(count: usize) -> Self {
-        Self {
-            count,
-            arrived: AtomicUsize::new(0),
-            round: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-        }
-    }
-
-    /// Waits until all have come.
+    /// Waits until all `count` have come.
     ///
     /// # Panics
     /// If another thread of the team has panicked.
-    fn wait(&self) {
+    fn wait(&self, count: usize) {
         let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == count {
             self.arrived.store(0, Ordering::Relaxed);
             self.round.store(round.wrapping_add(1), Ordering::Release);
             return;
@@ -69,54 +62,64 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Runs `lead` with a team of `states.len()` threads, the calling one among them.
+/// Runs `lead` on the calling thread with a team of up to `states.len()` threads.
 ///
-/// Each call of the function that `lead` receives is one round: thread `k` runs
-/// `work(&mut states[k], &shared)`, and the call returns when all have finished. Between rounds
-/// `lead` may lock any state and write `shared`. `lead` must not hold a lock during a round.
-pub fn team<S: Send, C: Send + Sync, R>(
+/// Each call of the function that `lead` receives is one round: `work(&mut state, &shared)` for
+/// every state, each by the same thread in all rounds, and the call returns when all have
+/// finished. Between rounds `lead` may lock any state and write `shared`. `lead` must not hold a
+/// lock during a round.
+///
+/// # Panics
+/// If `lead` or `work` does.
+pub fn team<S: Send, C: Send + Sync, R: Send>(
     states: &[Mutex<S>],
     shared: &RwLock<C>,
     work: impl Fn(&mut S, &C) + Sync,
-    lead: impl FnOnce(&dyn Fn()) -> R,
+    lead: impl FnOnce(&dyn Fn()) -> R + Send,
 ) -> R {
-    let part = |k: usize| {
+    let share = |thread: usize, threads: usize| {
         let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-        work(&mut lock(&states[k]), &shared);
+        for state in states.iter().skip(thread).step_by(threads) {
+            work(&mut lock(state), &shared);
+        }
     };
     if states.len() == 1 {
-        return lead(&|| part(0));
+        return lead(&|| share(0, 1));
     }
-    let barrier = Barrier::new(states.len());
+    let barrier = Barrier::default();
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for k in 1..states.len() {
-            let (part, barrier, stop) = (&part, &barrier, &stop);
-            scope.spawn(move || {
-                let _alarm = Alarm(barrier);
-                loop {
-                    barrier.wait();
-                    if stop.load(Ordering::Acquire) {
-                        break;
-                    }
-                    part(k);
-                    barrier.wait();
-                }
-            });
-        }
+    let (lead, result) = (Mutex::new(Some(lead)), Mutex::new(None));
+    crew::together(states.len(), &|thread, threads| {
         let _alarm = Alarm(&barrier);
-        let result = lead(&|| {
-            barrier.wait();
-            part(0);
-            barrier.wait();
-        });
-        stop.store(true, Ordering::Release);
-        barrier.wait();
-        result
-    })
+        if thread == 0 {
+            let lead = lock(&lead).take().expect("there is one thread 0");
+            let outcome = lead(&|| {
+                barrier.wait(threads);
+                share(0, threads);
+                barrier.wait(threads);
+            });
+            *lock(&result) = Some(outcome);
+            stop.store(true, Ordering::Release);
+            barrier.wait(threads);
+            return;
+        }
+        loop {
+            barrier.wait(threads);
+            if stop.load(Ordering::Acquire) {
+                break;
+            }
+            share(thread, threads);
+            barrier.wait(threads);
+        }
+    });
+    let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
+    result.expect("the lead has returned")
 }
 
 /// `task(0), …, task(count - 1)` on up to `threads` threads; results in order.
+///
+/// # Panics
+/// If a task does.
 pub fn map<R: Send>(count: usize, threads: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let threads = threads.clamp(1, count.max(1));
     if threads == 1 {
@@ -124,7 +127,7 @@ pub fn map<R: Send>(count: usize, threads: usize, task: impl Fn(usize) -> R + Sy
     }
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<R>>> = (0..count).map(|_| Mutex::new(None)).collect();
-    let work = || {
+    crew::together(threads, &|_, _| {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= count {
@@ -133,12 +136,6 @@ pub fn map<R: Send>(count: usize, threads: usize, task: impl Fn(usize) -> R + Sy
             let result = task(i);
             *lock(&slots[i]) = Some(result);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
     });
     slots
         .into_iter()

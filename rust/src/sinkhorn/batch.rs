@@ -7,7 +7,7 @@ use super::problem::{Options, Problem, Solution};
 use super::solver;
 
 /// Entries of the cost matrix from which a problem is worth a team.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 14;
 
 /// Solves one problem; several threads if it is large.
 #[must_use]

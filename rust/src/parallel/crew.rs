@@ -1,0 +1,183 @@
+//! Who runs in parallel: the threads of the OpenMP runtime that PyTorch has already started, or
+//! threads of our own.
+//!
+//! PyTorch's workers spin for some milliseconds after each of its parallel operations. Threads of
+//! our own would compete with them for the same processors; the workers themselves start within a
+//! microsecond instead of thirty.
+
+use std::sync::Mutex;
+
+/// Runs `part(k, count)` for every `k < count` at the same time, `count` being `threads` or, where
+/// the runtime has fewer to give, less. The calling thread is number 0.
+///
+/// # Panics
+/// If any of the parts has panicked, after all have ended.
+pub fn together(threads: usize, part: &(dyn Fn(usize, usize) + Sync)) {
+    if threads <= 1 {
+        part(0, 1);
+    } else if let Some(runtime) = openmp::runtime() {
+        openmp::together(runtime, threads, part);
+    } else {
+        std::thread::scope(|scope| {
+            for k in 1..threads {
+                scope.spawn(move || part(k, threads));
+            }
+            part(0, threads);
+        });
+    }
+}
+
+/// Keeps the first panic of several threads.
+#[derive(Default)]
+struct Panic(Mutex<Option<Box<dyn std::any::Any + Send>>>);
+
+impl Panic {
+    fn watch(&self, work: impl FnOnce()) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if let Err(payload) = outcome {
+            super::lock(&self.0).get_or_insert(payload);
+        }
+    }
+
+    fn resume(self) {
+        let payload = self.0.into_inner();
+        if let Some(payload) = payload.unwrap_or_else(std::sync::PoisonError::into_inner) {
+            std::panic::resume_unwind(payload);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod openmp {
+    use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+    use std::sync::OnceLock;
+
+    use super::Panic;
+
+    type Region = extern "C" fn(*mut c_void);
+    type Parallel = unsafe extern "C" fn(Region, *mut c_void, c_uint, c_uint);
+    type Query = unsafe extern "C" fn() -> c_int;
+
+    /// The entry points of libgomp, which the runtimes of LLVM and Intel have as well.
+    #[derive(Clone, Copy)]
+    pub(super) struct Runtime {
+        parallel: Parallel,
+        number: Query,
+        count: Query,
+        /// Its threads do not survive a fork.
+        process: u32,
+    }
+
+    unsafe extern "C" {
+        fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    }
+
+    fn symbol(name: &CStr) -> Option<*mut c_void> {
+        // SAFETY: a null handle is RTLD_DEFAULT, the name ends with a zero byte.
+        let address = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) };
+        (!address.is_null()).then_some(address)
+    }
+
+    fn find() -> Option<Runtime> {
+        let parallel = symbol(c"GOMP_parallel")?;
+        let number = symbol(c"omp_get_thread_num")?;
+        let count = symbol(c"omp_get_num_threads")?;
+        // SAFETY: these are the signatures of these symbols in the binary interface of OpenMP, and
+        // the libraries of a running process that PyTorch has loaded are never unloaded.
+        unsafe {
+            Some(Runtime {
+                parallel: std::mem::transmute::<*mut c_void, Parallel>(parallel),
+                number: std::mem::transmute::<*mut c_void, Query>(number),
+                count: std::mem::transmute::<*mut c_void, Query>(count),
+                process: std::process::id(),
+            })
+        }
+    }
+
+    /// The runtime of this process, if one is loaded and this is not a forked child of the process
+    /// that found it.
+    pub(super) fn runtime() -> Option<Runtime> {
+        static FOUND: OnceLock<Option<Runtime>> = OnceLock::new();
+        FOUND
+            .get_or_init(find)
+            .filter(|runtime| runtime.process == std::process::id())
+    }
+
+    struct Job<'a> {
+        runtime: Runtime,
+        part: &'a (dyn Fn(usize, usize) + Sync),
+        panic: Panic,
+    }
+
+    extern "C" fn region(job: *mut c_void) {
+        // SAFETY: `together` passes a job that outlives the region, and all access to it is shared.
+        let job = unsafe { &*job.cast::<Job>() };
+        // SAFETY: both only read the state of the calling thread.
+        let (k, count) = unsafe { ((job.runtime.number)(), (job.runtime.count)()) };
+        let (k, count) = (k.unsigned_abs() as usize, count.unsigned_abs() as usize);
+        // A panic must not unwind through the runtime.
+        job.panic.watch(|| (job.part)(k, count));
+    }
+
+    pub(super) fn together(runtime: Runtime, threads: usize, part: &(dyn Fn(usize, usize) + Sync)) {
+        let mut job = Job {
+            runtime,
+            part,
+            panic: Panic::default(),
+        };
+        let threads = c_uint::try_from(threads).unwrap_or(c_uint::MAX);
+        // SAFETY: the runtime calls `region` with the job on each of its threads and returns when
+        // all have finished; the job is `Sync`: a shared closure and a mutex.
+        unsafe { (runtime.parallel)(region, (&raw mut job).cast(), threads, 0) };
+        job.panic.resume();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod openmp {
+    /// Not looked for on this system.
+    #[derive(Clone, Copy)]
+    pub(super) enum Runtime {}
+
+    pub(super) fn runtime() -> Option<Runtime> {
+        None
+    }
+
+    pub(super) fn together(
+        runtime: Runtime,
+        _threads: usize,
+        _part: &(dyn Fn(usize, usize) + Sync),
+    ) {
+        match runtime {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_part_runs_once() {
+        for threads in 1..5 {
+            let (ran, counted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            together(threads, &|k, count| {
+                ran.fetch_or(1 << k, Ordering::Relaxed);
+                counted.store(count, Ordering::Relaxed);
+            });
+            let count = counted.into_inner();
+            assert!((1..=threads).contains(&count));
+            assert_eq!(ran.into_inner(), (1 << count) - 1);
+        }
+    }
+
+    #[test]
+    fn the_first_panic_is_kept() {
+        let panic = Panic::default();
+        panic.watch(|| {});
+        panic.watch(|| panic!("first"));
+        panic.watch(|| panic!("second"));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume()));
+        assert_eq!(outcome.unwrap_err().downcast_ref::<&str>(), Some(&"first"));
+    }
+}
