@@ -8,7 +8,8 @@ from torch import Tensor
 
 import ucmkd
 from ucmkd import losses, ops
-from ucmkd.ops._sinkhorn_op import Flag, sinkhorn_op
+from ucmkd.ops._sinkhorn_op import sinkhorn_op
+from ucmkd.ops._solve import Flag
 from ucmkd.ops.mmd import median_bandwidth_op, mmd_op
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
 
@@ -38,7 +39,7 @@ def test_opcheck_sinkhorn(backend: str, dtype: torch.dtype, symmetric: bool) -> 
         sinkhorn_op,
         (
             x, None if symmetric else y, weight, None, labels[0],
-            None if symmetric else labels[1], None, parameters, "euclidean", 1e-4, 100,
+            None if symmetric else labels[1], None, None, parameters, "euclidean", 1e-4, 100,
             Flag.X | Flag.Y * (not symmetric) | Flag.ACCELERATE, backend,
         ),
     )  # fmt: skip

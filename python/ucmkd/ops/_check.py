@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,12 +64,21 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+#: Up to here NumPy answers sooner than PyTorch, and on the calling thread.
+_SMALL = 1 << 14
+_NUMPY = (torch.float32, torch.float64)
+
+
 def finite(value: Tensor, name: str, *, single: bool = False) -> None:
     """No NaN, no infinity, and no overflow of the squares; ``single``: hide the batch index."""
     value = value.detach()
+    if value.device.type == "cpu" and value.numel() <= _SMALL and value.dtype in _NUMPY:
+        flat = value.numpy().ravel()
+        if math.isfinite(np.vdot(flat, flat)):
+            return
     value = value.to(compute_dtype(value))
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
-    if torch.isfinite(torch.linalg.vector_norm(value)):
+    if math.isfinite(torch.linalg.vector_norm(value).item()):
         return
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
@@ -170,6 +180,40 @@ def number(
     return float(value)
 
 
+def label_cost(
+    value: Number,
+    x_label: Tensor | None,
+    y_label: Tensor | None,
+    like: Tensor,
+    batch: int,
+    names: tuple[str, str],
+) -> tuple[Number, Tensor | None]:
+    """λ and the class distances: a number with None, or 1 with a matrix ``(K, L)``."""
+    if x_label is None and not (isinstance(value, (int, float)) and value == 0):
+        shown = f"matrix {tuple(value.shape)}" if isinstance(value, Tensor) else value
+        raise ValueError(
+            f"label_cost={shown} needs {names[0]}_label and {names[1]}_label; got neither"
+        )
+    if not isinstance(value, Tensor) or value.dim() != 2:
+        return number(value, "label_cost", like, batch, minimum=0.0, strict=False), None
+    if not value.is_floating_point():
+        raise TypeError(f"label_cost must be a number or a floating tensor; got {value.dtype}")
+    same_device(like, value, "the points", "label_cost")
+    if torch.compiler.is_compiling():
+        return 1.0, value
+    if not bool(torch.isfinite(value.detach()).all()):
+        raise ValueError("label_cost must be finite; got NaN or infinite class distances")
+    for label, name, classes in zip((x_label, y_label), names, value.shape, strict=True):
+        assert label is not None
+        low, high = (int(v) for v in label.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"{name}_label must lie in 0..{classes - 1} to index label_cost of shape "
+                f"{tuple(value.shape)}; got {low if low < 0 else high}"
+            )
+    return 1.0, value
+
+
 def reaches(value: Reach, like: Tensor, batch: int) -> tuple[Number, Number]:
     """``reach`` as a pair, infinity where strict."""
     if isinstance(value, tuple) and len(value) != 2:
@@ -190,8 +234,13 @@ def pack(values: Sequence[Number], like: Tensor, batch: int) -> Tensor:
     One tensor in place of several keeps a call of the operator cheap.
     """
     if not any(isinstance(value, Tensor) for value in values):
-        rows = torch.tensor(values, dtype=torch.float64, device=like.device)
-        return rows.unsqueeze(1).expand(len(values), batch)
+        if torch.compiler.is_compiling():
+            rows = torch.tensor(values, dtype=torch.float64, device=like.device)
+            return rows.unsqueeze(1).expand(len(values), batch)
+        # Three times as fast as a tensor from a list.
+        array = np.empty((len(values), batch))
+        array.T[:] = values
+        return torch.from_numpy(array).to(like.device)
     return torch.stack(
         [
             value.to(torch.float64).expand(batch)

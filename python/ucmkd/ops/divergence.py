@@ -1,4 +1,4 @@
-"""The Sinkhorn divergence: the cross term and the self-terms, each one call of the operator."""
+"""The Sinkhorn divergence: the cross term and the self-terms."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend
+from ucmkd.ops._solve import as_tensor
 from ucmkd.ops.sharp import sharp_cost
-from ucmkd.ops.sinkhorn import Prepared, run, run_self
+from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, run_self, supported
 from ucmkd.reference import Solution
 
 
@@ -25,12 +26,30 @@ def divergence(
     backend: str,
 ) -> Tensor:
     """The value ``(B,)`` from checked inputs; arguments as in ``losses.sinkhorn_align``."""
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype)
+    chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
+    if sharp or not is_plain(p):
+        value, epsilon = _composed(p, relative=relative, debias=debias, sharp=sharp, **common)
+        value = value.to(p.x.dtype)
+    else:
+        value, job = eager(p, relative=relative, debias=debias, **common)
+        epsilon = p.parameters[0]
+        if relative and debias and not p.balanced:
+            epsilon = epsilon * as_tensor(job.terms[0].solution.scale)
+    if debias and not sharp and not p.balanced:
+        gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
+        value = value + epsilon.to(value.dtype) / 2 * gap**2
+    return value
+
+
+def _composed(
+    p: Prepared, *, relative: bool, debias: bool, sharp: bool, **common: Any
+) -> tuple[Tensor, Tensor]:
+    """Each term one call of the operator; value and absolute ε."""
     cross = run(p, relative=relative, **common)
     parameters = p.parameters
     if relative:
-        parameters = parameters * cross.scale.double()
+        parameters = parameters * cross.scale
     eps, rho_x, rho_y, lam = parameters
     sides = [
         (p.x, p.x_weight, p.x_label, rho_x),
@@ -44,20 +63,17 @@ def divergence(
         y, b, l, ry = sides[second]  # noqa: E741
         return sharp_cost(
             x, y, _masses(x, a), _masses(y, b), solution, cost=cost, epsilon=eps, reach_x=rx,
-            reach_y=ry, x_label=k, y_label=l, label_cost=lam,
+            reach_y=ry, x_label=k, y_label=l, label_cost=lam, distance=p.distance,
         )  # fmt: skip
 
+    cost = common["cost"]
     value = pick(0, 1, cross)
-    if not debias:
-        return value
-    for i, (points, weight, label, rho) in enumerate(sides):
-        own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
-        own = run_self(points, weight, label, own_parameters, **common)
-        value = value - pick(i, i, own) / 2
-    if not sharp and not (p.x_weight is None and p.y_weight is None):
-        gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        value = value + eps.to(value.dtype) / 2 * gap**2
-    return value
+    if debias:
+        for i, (points, weight, label, rho) in enumerate(sides):
+            own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
+            own = run_self(points, weight, label, p.distance, own_parameters, **common)
+            value = value - pick(i, i, own) / 2
+    return value, eps
 
 
 def _masses(points: Tensor, weight: Tensor | None) -> Tensor:

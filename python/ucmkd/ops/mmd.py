@@ -20,7 +20,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._once import once
 from ucmkd.ops._scale import scale
-from ucmkd.ops._sinkhorn_op import as_numpy
+from ucmkd.ops._solve import as_numpy
 
 KERNELS = ("gaussian",)
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)

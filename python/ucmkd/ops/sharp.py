@@ -82,6 +82,7 @@ def sharp_cost(
     x_label: Tensor | None,
     y_label: Tensor | None,
     label_cost: Tensor,
+    distance: Tensor | None = None,
 ) -> Tensor:
     """:math:`\\langle P,C\\rangle` ``(B,)``, differentiable once to everything but the labels.
 
@@ -100,7 +101,7 @@ def sharp_cost(
         centre = y.detach().mean(1, keepdim=True)
         x, y = x - centre, y - centre
     matrix = reference.cost_matrix(x, y, cost)
-    different = reference.label_matrix(x_label, y_label)
+    different = reference.label_matrix(x_label, y_label, distance)
     if different is not None:
         matrix = matrix + label_cost.double()[:, None, None] * different
     eps = epsilon.double()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops._sinkhorn_op import Flag, sinkhorn_op
+from ucmkd.ops._eager import Sum, plain, total
+from ucmkd.ops._sinkhorn_op import sinkhorn_op
+from ucmkd.ops._solve import Flag, as_tensors
 
 
 class SinkhornOutput(NamedTuple):
@@ -38,8 +41,11 @@ class Prepared(NamedTuple):
     y_weight: Tensor | None
     x_label: Tensor | None
     y_label: Tensor | None
+    distance: Tensor | None
     start: Tensor | None
     parameters: Tensor
+    even: bool  # both sides have the same reach
+    balanced: bool  # no weights, or both marginals strict: the masses agree
     single: bool
 
 
@@ -79,11 +85,7 @@ def prepare(
     if (k is None) != (l is None):
         missing = f"{x_name}_label" if k is None else f"{y_name}_label"
         raise ValueError(f"{missing} must be given too: the label cost needs both sides' labels")
-    lam = _check.number(label_cost, "label_cost", x, batch, minimum=0.0, strict=False)
-    if k is None and not (isinstance(label_cost, (int, float)) and label_cost == 0):
-        raise ValueError(
-            f"label_cost={label_cost} needs {x_name}_label and {y_name}_label; got neither"
-        )
+    lam, distance = _check.label_cost(label_cost, k, l, x, batch, names)
     eps = _check.number(epsilon, "epsilon", x, batch, minimum=0.0, strict=True)
     rho = _check.reaches(reach, x, batch)
     _check.equal_mass(reach, a, b, f"{x_name}_weight", f"{y_name}_weight")
@@ -96,10 +98,18 @@ def prepare(
         None if b is None else b.to(dtype),
         k,
         l,
+        None if distance is None else distance.to(dtype),
         start,
         _check.pack([eps, *rho, lam], x, batch),
+        rho[0] is rho[1] or (not isinstance(rho[0], Tensor) and rho[0] == rho[1]),
+        (a is None and b is None) or all(not isinstance(r, Tensor) and r == math.inf for r in rho),
         single,
     )
+
+
+def supported(p: Prepared) -> tuple[str, ...]:
+    """The backends that can solve this."""
+    return _backend.BACKENDS if p.distance is None else ("torch",)
 
 
 def run(
@@ -112,18 +122,19 @@ def run(
     backend: str,
     accelerate: bool = True,
 ) -> reference.Solution:
-    """Runs the operator on checked inputs."""
+    """Runs the operator on checked inputs, through the dispatcher."""
     grad = torch.is_grad_enabled()
     flags = (
         Flag.RELATIVE * relative
         | Flag.X * (grad and p.x.requires_grad)
         | Flag.Y * (grad and p.y.requires_grad)
+        | Flag.DISTANCE * (grad and p.distance is not None and p.distance.requires_grad)
         | Flag.ACCELERATE * accelerate
     )
     return reference.Solution(
         *sinkhorn_op(
-            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.start, p.parameters, cost,
-            float(tol), int(max_iter), int(flags), backend,
+            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.distance, p.start,
+            p.parameters, cost, float(tol), int(max_iter), int(flags), backend,
         )
     )  # fmt: skip
 
@@ -132,6 +143,7 @@ def run_self(
     x: Tensor,
     weight: Tensor | None,
     label: Tensor | None,
+    distance: Tensor | None,
     parameters: Tensor,
     *,
     cost: str,
@@ -141,14 +153,43 @@ def run_self(
     accelerate: bool = True,
 ) -> reference.Solution:
     """The self-term OT(α, α) at absolute ``parameters (4, B)``, of which ρ_y is not read."""
-    want = torch.is_grad_enabled() and x.requires_grad
-    flags = int(Flag.X * want | Flag.ACCELERATE * accelerate)
+    grad = torch.is_grad_enabled()
+    flags = (
+        Flag.X * (grad and x.requires_grad)
+        | Flag.DISTANCE * (grad and distance is not None and distance.requires_grad)
+        | Flag.ACCELERATE * accelerate
+    )
     return reference.Solution(
         *sinkhorn_op(
-            x, None, weight, None, label, None, None, parameters, cost, float(tol), int(max_iter),
-            flags, backend,
+            x, None, weight, None, label, None, distance, None, parameters, cost, float(tol),
+            int(max_iter), int(flags), backend,
         )
     )  # fmt: skip
+
+
+def is_plain(p: Prepared) -> bool:
+    """Whether these inputs can do without the dispatcher."""
+    return plain(p.x, p.y, p.x_weight, p.y_weight, p.parameters, p.distance)
+
+
+def eager(
+    p: Prepared,
+    *,
+    cost: str,
+    relative: bool,
+    debias: bool,
+    tol: float,
+    max_iter: int,
+    backend: str,
+    accelerate: bool = True,
+) -> tuple[Tensor, Sum]:
+    """The value ``(B,)`` of plain inputs, and the solutions behind it."""
+    job = Sum(
+        (p.x_label, p.y_label), (p.start, None, None), cost=cost, relative=relative,
+        tol=float(tol), max_iter=int(max_iter), accelerate=accelerate, debias=debias,
+        even=p.even, backend=backend,
+    )  # fmt: skip
+    return total(job, p.x, p.y, p.x_weight, p.y_weight, p.parameters, p.distance), job
 
 
 def sinkhorn(
@@ -176,10 +217,11 @@ def sinkhorn(
         \mathrm{OT}_\varepsilon = \min_P \langle P, C\rangle
         + \varepsilon\,\mathrm{KL}(P|a\otimes b)
         + \rho_x \mathrm{KL}(P1|a) + \rho_y \mathrm{KL}(P^\top 1|b), \qquad
-        C_{ij} = c(x_i, y_j) + \lambda\,[k_i \neq l_j]
+        C_{ij} = c(x_i, y_j) + \lambda\,[k_i \neq l_j] \quad\text{or}\quad c(x_i, y_j) + D_{k_il_j}
 
     with the full cost (no ½) and ε in its units. The value is differentiable to the points, the
-    weights, ``epsilon``, ``reach`` and ``label_cost`` (envelope theorem; once, not twice).
+    weights, ``epsilon``, ``reach`` and ``label_cost`` by the envelope theorem, and a second time
+    by implicit differentiation (``create_graph=True``; that holds n × m matrices in float64).
 
     Args:
         x: Points ``(n, d)`` or ``(B, n, d)``.
@@ -193,7 +235,9 @@ def sinkhorn(
             strict marginal (also inside the pair).
         x_label: Integer labels ``(n,)`` or ``(B, n)``.
         y_label: Labels of ``y``.
-        label_cost: λ ≥ 0, added to the cost where the labels differ.
+        label_cost: λ ≥ 0, added to the cost where the labels differ; or a class-distance matrix
+            D ``(K, L)``, whose entry of the two labels (which must lie in ``0..K-1`` and
+            ``0..L-1``) is added.
         x_potential: Warm start; checked, but not needed: the first half-step computes it from
             ``y_potential``.
         y_potential: Warm start; one so large that it would drown the cost in rounding error is
@@ -220,10 +264,17 @@ def sinkhorn(
         x_label=x_label, y_label=y_label, label_cost=label_cost, x_potential=x_potential,
         y_potential=y_potential, tol=tol, max_iter=max_iter, names=("x", "y"),
     )  # fmt: skip
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype)
-    s = run(
-        p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen,
-        accelerate=accelerate,
-    )  # fmt: skip
-    output = SinkhornOutput(*s[:6])
-    return SinkhornOutput(*(t.squeeze(0) for t in output)) if p.single else output
+    chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+    options: dict[str, Any] = dict(
+        cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen, accelerate=accelerate
+    )
+    if is_plain(p):
+        value, job = eager(p, debias=False, **options)
+        solution = as_tensors(job.terms[0].solution)
+    else:
+        solution = run(p, **options)
+        value = solution.value.to(p.x.dtype)
+    output = SinkhornOutput(value, *solution[1:6])._replace(
+        residual=solution.residual.to(p.x.dtype)
+    )
+    return SinkhornOutput(*(t[0] for t in output)) if p.single else output

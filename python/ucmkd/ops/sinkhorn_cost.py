@@ -13,9 +13,10 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._envelope import reach_gradient
 from ucmkd.ops._once import once
 from ucmkd.ops._scale import scale
-from ucmkd.ops._sinkhorn_op import as_numpy, reach_gradient
+from ucmkd.ops._solve import as_numpy
 from ucmkd.ops.sinkhorn import SinkhornOutput
 
 

@@ -42,11 +42,25 @@ def cost_matrix(x: Tensor, y: Tensor, cost: str = "sqeuclidean") -> Tensor:
     raise ValueError(f"cost must be one of {', '.join(COSTS)}; got {cost!r}")
 
 
-def label_matrix(x_label: Tensor | None, y_label: Tensor | None) -> Tensor | None:
-    """``[x_label_i != y_label_j]`` as booleans ``(B, n, m)``, or None without labels."""
+def label_matrix(
+    x_label: Tensor | None, y_label: Tensor | None, distance: Tensor | None = None
+) -> Tensor | None:
+    """Label distances ``(B, n, m)``: ``D[k, l]``, or 1 where labels differ without a ``distance``.
+
+    None without labels.
+    """
     if x_label is None or y_label is None:
         return None
-    return x_label.unsqueeze(-1) != y_label.unsqueeze(-2)
+    if distance is None:
+        return x_label.unsqueeze(-1) != y_label.unsqueeze(-2)
+    return distance[x_label.unsqueeze(-1), y_label.unsqueeze(-2)]
+
+
+def class_mass(plan: Tensor, x_label: Tensor, y_label: Tensor, shape: torch.Size) -> Tensor:
+    """Mass of the plan ``(B, n, m)`` between each pair of classes: ``(B, K, L)``."""
+    first = torch.nn.functional.one_hot(x_label, shape[0]).to(plan.dtype)
+    second = torch.nn.functional.one_hot(y_label, shape[1]).to(plan.dtype)
+    return torch.einsum("bnk,bnm,bml->bkl", first, plan, second)
 
 
 def cost_gradient(x: Tensor, y: Tensor, cost: str, plan: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cost import cost_gradient, cost_matrix, label_matrix
+from .cost import class_mass, cost_gradient, cost_matrix, label_matrix
 from .loop import Softmin, dual_term, sinkhorn_loop, symmetric_loop
 
 
@@ -16,8 +16,9 @@ class Solution(NamedTuple):
 
     ``row`` is :math:`r_i = \\sum_j b_j e^{(f_i+g_j-C_{ij})/\\varepsilon}` (so ``a * row`` is
     :math:`P1`), ``column`` likewise; ``transport`` is :math:`\\langle P,C\\rangle`, ``mismatch``
-    the mass that changes its label; ``grad_x`` and ``grad_y`` are the envelope gradients of the
-    value, empty when not wanted.
+    :math:`\\sum P_{ij}D_{k_il_j}` (the mass that changes its label); ``grad_x`` and ``grad_y`` are
+    the envelope gradients of the value, ``class_mass`` the plan's mass between the classes
+    ``(B, K, L)``, each empty when not wanted.
     """
 
     value: Tensor
@@ -33,6 +34,7 @@ class Solution(NamedTuple):
     mismatch: Tensor
     grad_x: Tensor
     grad_y: Tensor
+    class_mass: Tensor
 
 
 def dense_softmin(matrix: Tensor, epsilon: Tensor) -> Softmin:
@@ -66,7 +68,7 @@ def solve_dense(
 
     Args:
         feature_cost: ``(B, n, m)``.
-        different: Label mismatch ``(B, n, m)`` or None.
+        different: Label distances ``(B, n, m)`` or None.
         a: Weights ``(B, n)``.
         b: Weights ``(B, m)``.
         g0: Start of the y-potential (of the only one if ``symmetric``).
@@ -126,6 +128,7 @@ def solve_dense(
         mismatch=mismatch,
         grad_x=value.new_empty(0),
         grad_y=value.new_empty(0),
+        class_mass=value.new_empty(0),
     )
     return solution, plan
 
@@ -143,24 +146,27 @@ def sinkhorn(
     x_label: Tensor | None = None,
     y_label: Tensor | None = None,
     label_cost: Tensor | None = None,
+    distance: Tensor | None = None,
     g0: Tensor | None = None,
     relative: bool = False,
     tol: float = 1e-9,
     max_iter: int = 10_000,
     want_x: bool = True,
     want_y: bool = True,
+    want_distance: bool = False,
 ) -> Solution:
     """Entropic optimal transport between point clouds, value and envelope gradients.
 
     ``y=None`` is the self-term of ``x``; its ``grad_x`` is the total derivative (both sides).
-    Arguments as in :func:`solve_dense`.
+    ``distance (K, L)`` is the label cost between the classes, in units of ``label_cost``. Other
+    arguments as in :func:`solve_dense`.
     """
     symmetric = y is None
     other = x if y is None else y
     labels = (x_label, x_label) if symmetric else (x_label, y_label)
     solution, plan = solve_dense(
         cost_matrix(x, other, cost),
-        label_matrix(*labels),
+        label_matrix(*labels, distance),
         a,
         a if symmetric else b,
         torch.zeros_like(a if symmetric else b) if g0 is None else g0,
@@ -179,6 +185,9 @@ def sinkhorn(
         if symmetric:
             gradient = gradient + cost_gradient(other, x, cost, backwards)
         solution = solution._replace(grad_x=gradient)
+    if want_distance and distance is not None and labels[0] is not None and labels[1] is not None:
+        mass = class_mass(plan, labels[0], labels[1], distance.shape)
+        solution = solution._replace(class_mass=mass)
     if want_y and not symmetric:
         solution = solution._replace(grad_y=cost_gradient(other, x, cost, backwards))
     return solution

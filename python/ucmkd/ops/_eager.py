@@ -1,0 +1,273 @@
+r"""Sums of solves as one autograd node: the operator's eager form, without the dispatcher.
+
+A call through ``torch.library`` costs as much as a small problem. In plain eager mode nothing
+needs it: the solves of :math:`\sum_k c_k\,\mathrm{OT}_k` (one, or the three of a divergence) run
+one after the other, their gradients are added up on the spot, and autograd sees a single node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ucmkd.ops import _envelope
+from ucmkd.ops._scale import scale as scale_by
+from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
+from ucmkd.ops._solve import Flag, as_tensor, as_tensors, solve
+from ucmkd.reference import Solution
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def plain(*tensors: Tensor | None) -> bool:
+    """Whether nobody but autograd looks at them: no compiler, no transform, no subclass."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
+        return False
+    return all(t is None or type(t) in _PLAIN for t in tensors)
+
+
+class Term(NamedTuple):
+    """One solve of a sum: ``coefficient * OT(first, second)`` with sides 0 (x) and 1 (y)."""
+
+    coefficient: float
+    first: int
+    second: int
+    solution: Solution
+    parameters: Tensor  # those of the solve, (4, B)
+
+
+class Sum:
+    """The options of the solves, and what they leave for the backward."""
+
+    def __init__(
+        self,
+        labels: tuple[Tensor | None, Tensor | None],
+        starts: tuple[Tensor | None, Tensor | None, Tensor | None],
+        *,
+        cost: str,
+        relative: bool,
+        tol: float,
+        max_iter: int,
+        accelerate: bool,
+        debias: bool,
+        even: bool,
+        backend: str,
+    ) -> None:
+        self.labels = labels
+        self.starts = starts
+        self.cost = cost
+        self.relative = relative
+        self.tol = tol
+        self.max_iter = max_iter
+        self.accelerate = accelerate
+        self.debias = debias
+        self.even = even
+        self.backend = backend
+        #: A known self-term of y, at exactly these parameters.
+        self.known: Solution | None = None
+        self.terms: list[Term] = []
+        self.grad_x: Tensor | None = None
+        self.grad_y: Tensor | None = None
+
+    def run(
+        self,
+        points: tuple[Tensor, Tensor],
+        weights: tuple[Tensor | None, Tensor | None],
+        parameters: Tensor,
+        distance: Tensor | None,
+        wanted: Sequence[bool],
+    ) -> Tensor:
+        """All solves; returns the sum ``(B,)``. ``wanted``: gradients to x, to y, to distance."""
+        common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2]
+
+        def one(first: int, second: int, parameters: Tensor, start: Tensor | None) -> Solution:
+            own = first == second
+            flags = common | Flag.X * wanted[first]
+            if not own:
+                flags |= Flag.Y * wanted[1] | Flag.RELATIVE * self.relative
+            return solve(
+                points[first], None if own else points[second], weights[first],
+                None if own else weights[second], self.labels[first],
+                None if own else self.labels[second], distance, start, parameters, self.cost,
+                self.tol, self.max_iter, int(flags), self.backend,
+            )  # fmt: skip
+
+        cross = one(0, 1, parameters, self.starts[0])
+        self.terms = [Term(1.0, 0, 1, cross, parameters)]
+        if self.debias:
+            unit = as_tensor(cross.scale)
+            own_parameters = absolute(parameters, unit) if self.relative else parameters
+            for i in (0, 1):
+                mine = own_parameters if i == 0 else self._y_parameters(own_parameters)
+                known = self.known if i == 1 else None
+                solution = one(i, i, mine, self.starts[1 + i]) if known is None else known
+                self.terms.append(Term(-0.5, i, i, solution, mine))
+        value: Any = cross.value
+        if self.debias:
+            value = value - 0.5 * (self.terms[1].solution.value + self.terms[2].solution.value)
+        if wanted[0]:
+            self.grad_x = self._added(0)
+        if wanted[1]:
+            self.grad_y = self._added(1)
+        return as_tensor(value).to(points[0].dtype)
+
+    def _y_parameters(self, parameters: Tensor) -> Tensor:
+        """A self-term reads ρ of its own side in the place of ρ_x."""
+        return parameters if self.even else parameters[[0, 2, 2, 3]]
+
+    def _added(self, side: int) -> Tensor:
+        """The gradients of all solves to one side's points, in the memory of the first."""
+        total: Any = None
+        for term in self.terms:
+            if side not in (term.first, term.second):
+                continue
+            cross = term.first != term.second
+            part = term.solution.grad_y if cross and side == 1 else term.solution.grad_x
+            if total is None:
+                total = part
+            else:
+                total += term.coefficient * part
+        return as_tensor(total)
+
+    def backward(
+        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
+    ) -> list[Tensor | None]:
+        """Gradients to x, y, a, b, parameters, distance."""
+        out: list[Tensor | None] = [None] * 6
+        if need[0] and self.grad_x is not None:
+            out[0] = scale_by(self.grad_x, factor)
+        if need[1] and self.grad_y is not None:
+            out[1] = scale_by(self.grad_y, factor)
+        if any(need[2:]):
+            for term in self.terms:
+                self._add_rest(out, term, inputs, need, factor)
+        return out
+
+    def _add_rest(
+        self,
+        out: list[Tensor | None],
+        term: Term,
+        inputs: Sequence[Tensor | None],
+        need: Sequence[bool],
+        factor: Tensor,
+    ) -> None:
+        s, weights = as_tensors(term.solution), inputs[2:4]
+        a, b = weights[term.first], weights[term.second]
+        own = term.first == term.second
+        wanted = (need[2 + term.first], need[2 + term.second], need[4])
+        sides = _envelope.Sides(
+            s.x_potential, s.y_potential, s.row, s.column, s.transport, s.mismatch
+        )
+        grad_a, grad_b, grad_p = _envelope.gradients(
+            sides, a, b, absolute(term.parameters, s.scale), wanted, symmetric=own
+        )
+        weight = term.coefficient * factor.double()
+        for side, gradient in ((term.first, grad_a), (term.second, grad_b)):
+            if gradient is not None:
+                _accumulate(out, 2 + side, weight.unsqueeze(-1) * gradient, inputs)
+        if grad_p is not None:
+            # ε and λ of a self-term are those of the cross term, in the cross term's unit.
+            unit = as_tensor(self.terms[0].solution.scale)
+            if own and term.first == 1:
+                grad_p = torch.stack([grad_p[0], torch.zeros_like(grad_p[0]), grad_p[1], grad_p[3]])
+            _accumulate(out, 4, weight * unit * grad_p, inputs)
+        if need[5]:
+            _accumulate(out, 5, class_gradient(s, term.parameters, weight), inputs)
+
+    def twice(
+        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
+    ) -> list[Tensor | None]:
+        """:meth:`backward` as a differentiable function."""
+        x, y, a, b, parameters, distance = inputs
+        assert parameters is not None
+        points, weights = (x, y), (a, b)
+        out: list[Tensor | None] = [None] * 6
+        unit = as_tensor(self.terms[0].solution.scale)
+        for term in self.terms:
+            i, j = term.first, term.second
+            own = i == j
+            own_parameters = parameters
+            if own:
+                own_parameters = absolute(parameters, unit)
+                own_parameters = own_parameters if i == 0 else self._y_parameters(own_parameters)
+            wanted = [need[i], need[j] and not own, need[2 + i], need[3] and not own, *need[4:]]
+            given = [
+                points[i], None if own else points[j], weights[i], None if own else weights[j],
+                own_parameters, distance,
+            ]  # fmt: skip
+            labels = (self.labels[i], None if own else self.labels[j])
+            found = second_order(
+                as_tensors(term.solution),
+                given,
+                labels,
+                wanted,
+                self.cost,
+                term.coefficient * factor,
+            )
+            grad_p = found[4]
+            if grad_p is not None and own:
+                grad_p = grad_p * unit
+                if i == 1:
+                    nothing = torch.zeros_like(grad_p[0])
+                    grad_p = torch.stack([grad_p[0], nothing, grad_p[1], grad_p[3]])
+            for place, gradient in (
+                (i, found[0]), (j, found[1]), (2 + i, found[2]), (2 + j, found[3]), (4, grad_p),
+                (5, found[5]),
+            ):  # fmt: skip
+                if gradient is not None:
+                    _accumulate(out, place, gradient, inputs)
+        return out
+
+
+def _accumulate(
+    out: list[Tensor | None], place: int, gradient: Tensor, inputs: Sequence[Tensor | None]
+) -> None:
+    given, before = inputs[place], out[place]
+    assert given is not None
+    gradient = gradient.to(given.dtype)
+    out[place] = gradient if before is None else before + gradient
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        job: Sum,
+        x: Tensor,
+        y: Tensor,
+        a: Tensor | None,
+        b: Tensor | None,
+        parameters: Tensor,
+        distance: Tensor | None,
+    ) -> Tensor:
+        wanted = (ctx.needs_input_grad[1], ctx.needs_input_grad[2], ctx.needs_input_grad[6])
+        value = job.run((x, y), (a, b), parameters, distance, wanted)
+        ctx.job = job
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y, a, b, parameters, distance)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad_value: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_value is None:
+            return (None,) * 7
+        work = ctx.job.twice if torch.is_grad_enabled() else ctx.job.backward
+        return (None, *work(ctx.saved_tensors, ctx.needs_input_grad[1:], grad_value))
+
+
+def total(
+    job: Sum,
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    parameters: Tensor,
+    distance: Tensor | None,
+) -> Tensor:
+    """The sum ``(B,)``; ``job.terms`` holds the solutions afterwards."""
+    return _Sum.apply(job, x, y, a, b, parameters, distance)

@@ -1,0 +1,116 @@
+"""One solve by one backend, without derivatives: what the operator and its eager form share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ucmkd import _backend, reference
+from ucmkd.reference import Solution
+
+
+class Flag:
+    """Options of a solve, bits of one integer: each argument of an operator costs time."""
+
+    RELATIVE = 1  # ε, ρ and the label cost are in units of the mean feature cost
+    X = 2  # emit the gradient to x
+    Y = 4  # emit the gradient to y
+    ACCELERATE = 8
+    DISTANCE = 16  # emit the plan's mass between the classes
+
+
+def as_numpy(tensor: Tensor | None) -> Any:
+    """The memory of a CPU tensor as an array; None stays None."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
+
+
+def as_tensor(value: Any) -> Tensor:
+    """An array as a tensor on the same memory; a tensor as it is."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def as_tensors(solution: Solution) -> Solution:
+    """All fields as tensors."""
+    return Solution(*map(as_tensor, solution))
+
+
+def solve(
+    x: Tensor,
+    y: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    x_label: Tensor | None,
+    y_label: Tensor | None,
+    distance: Tensor | None,
+    start: Tensor | None,
+    parameters: Tensor,
+    cost: str,
+    tol: float,
+    max_iter: int,
+    flags: int,
+    backend: str,
+) -> Solution:
+    """Solves a batch; ``y=None`` is the symmetric self-term.
+
+    ``start`` is the y-potential to begin from (the only one of a self-term); ``parameters`` holds
+    ε, ρ_x, ρ_y and λ in its rows ``(4, B)``; the label cost is λ·D[k, l] with ``distance`` D
+    ``(K, L)``, or λ·[k ≠ l] without. The numbers of each problem (value, residual, scale,
+    transport, mismatch) come in float64. The Rust backend returns NumPy arrays, for a tensor of
+    each field would take longer than a small problem: :func:`as_tensors` makes them.
+    """
+    if backend == "rust":
+        begin = as_numpy(start)
+        out = _backend.rust().sinkhorn(
+            as_numpy(x),
+            as_numpy(y),
+            as_numpy(a),
+            as_numpy(b),
+            as_numpy(x_label),
+            as_numpy(y_label),
+            begin if y is None else None,
+            None if y is None else begin,
+            *as_numpy(parameters),
+            cost,
+            bool(flags & Flag.RELATIVE),
+            tol,
+            max_iter,
+            bool(flags & Flag.X),
+            bool(flags & Flag.Y),
+            bool(flags & Flag.ACCELERATE),
+            torch.get_num_threads(),
+        )
+        return Solution(*out, x.new_empty(0))
+    batch, n, _ = x.shape
+    m = n if y is None else y.shape[1]
+    a = x.new_full((batch, n), 1 / n) if a is None else a
+    if y is None:
+        b = a
+    elif b is None:
+        b = x.new_full((batch, m), 1 / m)
+    if start is not None:
+        start = torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
+    epsilon, reach_x, reach_y, label_cost = parameters.to(x.dtype)
+    keywords: dict[str, Any] = dict(
+        epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y, x_label=x_label,
+        y_label=y_label, label_cost=label_cost, g0=start, relative=bool(flags & Flag.RELATIVE),
+        tol=tol, max_iter=max_iter, want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
+    )  # fmt: skip
+    with torch.no_grad():
+        if backend == "triton":
+            from ucmkd.ops import _triton
+
+            found = _triton.solve(x, y, a, b, **keywords)
+        else:
+            found = reference.sinkhorn(
+                x, y, a, b, distance=distance, want_distance=bool(flags & Flag.DISTANCE), **keywords
+            )
+    return found._replace(
+        value=found.value.double(), residual=found.residual.double(), scale=found.scale.double(),
+        transport=found.transport.double(), mismatch=found.mismatch.double(),
+    )  # fmt: skip
