@@ -1,0 +1,23 @@
+"""Energy distance as its definition says, in float64 numpy loops over pairs."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def energy_distance(
+    x: ArrayLike, y: ArrayLike, a: ArrayLike | None = None, b: ArrayLike | None = None
+) -> float:
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    a = np.ones(len(x)) if a is None else np.asarray(a, dtype=np.float64)
+    b = np.ones(len(y)) if b is None else np.asarray(b, dtype=np.float64)
+    a, b = a / math.fsum(a), b / math.fsum(b)
+
+    def mean_distance(p, q, u, v):  # type: ignore[no-untyped-def]
+        return math.fsum(
+            u[i] * v[j] * math.dist(p[i], q[j]) for i in range(len(p)) for j in range(len(q))
+        )
+
+    return 2 * mean_distance(x, y, a, b) - mean_distance(x, x, a, a) - mean_distance(y, y, b, b)
