@@ -1,9 +1,11 @@
-"""Energy distance as its definition says, in float64 numpy loops over pairs."""
+"""Energy distance as its definition says, in float64 numpy loops over pairs; random clouds."""
 
 import math
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 
 def energy_distance(
@@ -21,3 +23,12 @@ def energy_distance(
         )
 
     return 2 * mean_distance(x, y, a, b) - mean_distance(x, x, a, a) - mean_distance(y, y, b, b)
+
+
+def clouds(n: int = 9, m: int = 6, d: int = 4, **options) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+    """Two clouds and their masses, float64 unless the options say otherwise."""
+    options = {"dtype": torch.float64, **options}
+    return (
+        torch.randn(n, d, **options), torch.randn(m, d, **options) + 0.5,
+        torch.rand(n, **options) + 0.1, torch.rand(m, **options) + 0.1,
+    )  # fmt: skip
