@@ -4,6 +4,7 @@ from ucmkd.losses.kd import KDLoss, kd_loss
 from ucmkd.losses.label import LabelAlign, label_align
 from ucmkd.losses.mmd import MMDAlign, mmd_align
 from ucmkd.losses.sinkhorn import FeatureAlign, SinkhornAlign, feature_align, sinkhorn_align
+from ucmkd.ops.warm import SinkhornState
 
 __all__ = [
     "FeatureAlign",
@@ -11,6 +12,7 @@ __all__ = [
     "LabelAlign",
     "MMDAlign",
     "SinkhornAlign",
+    "SinkhornState",
     "feature_align",
     "kd_loss",
     "label_align",

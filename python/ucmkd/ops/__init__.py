@@ -1,5 +1,6 @@
 """Operators: autograd-ready, compiled-graph-ready, with one call per backend."""
 
+from ucmkd.ops.bank import extend_potential
 from ucmkd.ops.mmd import mmd
 from ucmkd.ops.plan import barycentric_map, transport_plan
 from ucmkd.ops.sinkhorn import SinkhornOutput, sinkhorn
@@ -8,6 +9,7 @@ from ucmkd.ops.sinkhorn_cost import sinkhorn_cost, transport_plan_cost
 __all__ = [
     "SinkhornOutput",
     "barycentric_map",
+    "extend_potential",
     "mmd",
     "sinkhorn",
     "sinkhorn_cost",
