@@ -6,6 +6,7 @@ from ucmkd.losses.label import LabelAlign, label_align
 from ucmkd.losses.mmd import MMDAlign, mmd_align
 from ucmkd.losses.moments import CMDAlign, CoralAlign, cmd_align, coral_align
 from ucmkd.losses.sinkhorn import FeatureAlign, SinkhornAlign, feature_align, sinkhorn_align
+from ucmkd.ops.warm import SinkhornState
 
 __all__ = [
     "CMDAlign",
@@ -16,6 +17,7 @@ __all__ = [
     "LabelAlign",
     "MMDAlign",
     "SinkhornAlign",
+    "SinkhornState",
     "cmd_align",
     "coral_align",
     "energy_align",

@@ -18,7 +18,9 @@ from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops.divergence import divergence
+from ucmkd.ops.schedule import check_ratio, scheduled_start
 from ucmkd.ops.sinkhorn import prepare
+from ucmkd.ops.warm import SinkhornState, warm_divergence
 
 Scale = Literal["mean"] | None
 
@@ -43,6 +45,8 @@ def sinkhorn_align(
     reduction: str = "mean",
     detach_teacher: bool = True,
     check_finite: bool = True,
+    epsilon_schedule: float | None = None,
+    state: SinkhornState | None = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Sinkhorn divergence between student and teacher features; no pairing of samples needed.
@@ -74,6 +78,12 @@ def sinkhorn_align(
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
         check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        epsilon_schedule: Ratio in (0, 1) by which ε comes down from the mean cost, each stage
+            the start of the next; for ε below about 0.005 mean costs
+            (:mod:`ucmkd.ops.schedule` has the measurements). Not used inside ``torch.compile``,
+            nor where ``state`` has a start.
+        state: A :class:`ucmkd.losses.SinkhornState`, the same at every call: the self-term of a
+            frozen teacher is solved once, and every solve starts from the last one.
         backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -89,6 +99,9 @@ def sinkhorn_align(
     _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
     if epsilon_scale not in ("mean", None):
         raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
+    check_ratio(epsilon_schedule)
+    if state is not None and not isinstance(state, SinkhornState):
+        raise TypeError(f"state must be a SinkhornState or None; got {type(state).__name__}")
     if detach_teacher and isinstance(teacher, Tensor):
         teacher = teacher.detach()
         if isinstance(teacher_weight, Tensor):
@@ -102,10 +115,18 @@ def sinkhorn_align(
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(p.x, "student", single=p.single)
         _check.finite(p.y, "teacher", single=p.single)
-    value = divergence(
-        p, cost=cost, relative=epsilon_scale == "mean", debias=debias, sharp=sharp, tol=tol,
-        max_iter=max_iter, backend=backend,
-    )  # fmt: skip
+    options: dict[str, Any] = dict(
+        cost=cost, relative=epsilon_scale == "mean", tol=tol, max_iter=max_iter, backend=backend
+    )
+    if state is not None and not torch.compiler.is_compiling():
+        value = warm_divergence(
+            p, state, debias=debias, sharp=sharp, ratio=epsilon_schedule, **options
+        )
+    else:
+        if epsilon_schedule is not None:
+            start, _ = scheduled_start(p, ratio=epsilon_schedule, **options)
+            p = p._replace(start=start)
+        value = divergence(p, debias=debias, sharp=sharp, **options)
     return reduce(value.squeeze(0) if p.single else value, reduction)
 
 
@@ -129,6 +150,8 @@ def feature_align(
     reduction: str = "mean",
     detach_teacher: bool = True,
     check_finite: bool = True,
+    epsilon_schedule: float | None = None,
+    state: SinkhornState | None = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""FA, the feature alignment of UCMKD: :math:`W_\varepsilon(D^S(z), D^T(z))`.
@@ -148,12 +171,13 @@ def feature_align(
         debias=debias, sharp=sharp, student_weight=student_weight, teacher_weight=teacher_weight,
         student_label=student_label, teacher_label=teacher_label, label_cost=label_cost, tol=tol,
         max_iter=max_iter, reduction=reduction, detach_teacher=detach_teacher,
-        check_finite=check_finite, backend=backend,
+        check_finite=check_finite, epsilon_schedule=epsilon_schedule, state=state,
+        backend=backend,
     )  # fmt: skip
 
 
 class SinkhornAlign(OptionModule):
-    """:func:`sinkhorn_align` as a module; weights and labels are given at the call."""
+    """:func:`sinkhorn_align` as a module; weights, labels and the state are given at the call."""
 
     def __init__(
         self,
@@ -170,12 +194,14 @@ class SinkhornAlign(OptionModule):
         reduction: str = "mean",
         detach_teacher: bool = True,
         check_finite: bool = True,
+        epsilon_schedule: float | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             epsilon=epsilon, epsilon_scale=epsilon_scale, cost=cost, reach=reach, debias=debias,
             sharp=sharp, label_cost=label_cost, tol=tol, max_iter=max_iter, reduction=reduction,
-            detach_teacher=detach_teacher, check_finite=check_finite, backend=backend,
+            detach_teacher=detach_teacher, check_finite=check_finite,
+            epsilon_schedule=epsilon_schedule, backend=backend,
         )  # fmt: skip
 
     def forward(
@@ -187,16 +213,18 @@ class SinkhornAlign(OptionModule):
         teacher_weight: Tensor | None = None,
         student_label: Tensor | None = None,
         teacher_label: Tensor | None = None,
+        state: SinkhornState | None = None,
     ) -> Tensor:
         """The loss; arguments as in the function."""
         return sinkhorn_align(
             student, teacher, student_weight=student_weight, teacher_weight=teacher_weight,
-            student_label=student_label, teacher_label=teacher_label, **self.options(),
+            student_label=student_label, teacher_label=teacher_label, state=state,
+            **self.options(),
         )  # fmt: skip
 
 
 class FeatureAlign(SinkhornAlign):
-    """:func:`feature_align` as a module; weights and labels are given at the call."""
+    """:func:`feature_align` as a module; weights, labels and the state are given at the call."""
 
     def __init__(
         self,

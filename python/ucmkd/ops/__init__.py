@@ -1,5 +1,6 @@
 """Operators: autograd-ready, compiled-graph-ready, with one call per backend."""
 
+from ucmkd.ops.bank import extend_potential
 from ucmkd.ops.mmd import mmd
 from ucmkd.ops.plan import barycentric_map, transport_plan
 from ucmkd.ops.sinkhorn import SinkhornOutput, sinkhorn
@@ -10,6 +11,7 @@ __all__ = [
     "SinkhornOutput",
     "barycentric_map",
     "energy_distance_1d",
+    "extend_potential",
     "mmd",
     "sinkhorn",
     "sinkhorn_cost",

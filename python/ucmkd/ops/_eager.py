@@ -7,7 +7,7 @@ one after the other, their gradients are added up on the spot, and autograd sees
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +56,7 @@ class Sum:
         accelerate: bool,
         debias: bool,
         even: bool,
+        known: Callable[[Tensor, Tensor], Tensor] | None,
         backend: str,
     ) -> None:
         self.labels = labels
@@ -68,8 +69,8 @@ class Sum:
         self.debias = debias
         self.even = even
         self.backend = backend
-        #: A known self-term of y, at exactly these parameters.
-        self.known: Solution | None = None
+        #: The self-term of y from elsewhere, without gradients: its value at these parameters.
+        self.known = known
         self.terms: list[Term] = []
         self.grad_x: Tensor | None = None
         self.grad_y: Tensor | None = None
@@ -99,17 +100,18 @@ class Sum:
 
         cross = one(0, 1, parameters, self.starts[0])
         self.terms = [Term(1.0, 0, 1, cross, parameters)]
+        value: Any = cross.value
         if self.debias:
             unit = as_tensor(cross.scale)
             own_parameters = absolute(parameters, unit) if self.relative else parameters
             for i in (0, 1):
+                if i == 1 and self.known is not None:
+                    value = as_tensor(value) - 0.5 * self.known(own_parameters, unit)
+                    continue
                 mine = own_parameters if i == 0 else self._y_parameters(own_parameters)
-                known = self.known if i == 1 else None
-                solution = one(i, i, mine, self.starts[1 + i]) if known is None else known
-                self.terms.append(Term(-0.5, i, i, solution, mine))
-        value: Any = cross.value
-        if self.debias:
-            value = value - 0.5 * (self.terms[1].solution.value + self.terms[2].solution.value)
+                own = one(i, i, mine, self.starts[1 + i])
+                self.terms.append(Term(-0.5, i, i, own, mine))
+                value = value - 0.5 * own.value
         if wanted[0]:
             self.grad_x = self._added(0)
         if wanted[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -182,12 +183,17 @@ def eager(
     max_iter: int,
     backend: str,
     accelerate: bool = True,
+    own_start: Tensor | None = None,
+    known: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Sum]:
-    """The value ``(B,)`` of plain inputs, and the solutions behind it."""
+    """The value ``(B,)`` of plain inputs, and the solutions behind it.
+
+    ``own_start`` is the start of the self-term of x, ``known`` the value of that of y.
+    """
     job = Sum(
-        (p.x_label, p.y_label), (p.start, None, None), cost=cost, relative=relative,
+        (p.x_label, p.y_label), (p.start, own_start, None), cost=cost, relative=relative,
         tol=float(tol), max_iter=int(max_iter), accelerate=accelerate, debias=debias,
-        even=p.even, backend=backend,
+        even=p.even, known=known, backend=backend,
     )  # fmt: skip
     return total(job, p.x, p.y, p.x_weight, p.y_weight, p.parameters, p.distance), job
 
@@ -209,6 +215,7 @@ def sinkhorn(
     tol: float = 1e-6,
     max_iter: int = 1000,
     accelerate: bool = True,
+    epsilon_schedule: float | None = None,
     backend: str = "auto",
 ) -> SinkhornOutput:
     r"""Entropic optimal transport between two point clouds.
@@ -246,6 +253,10 @@ def sinkhorn(
         max_iter: Most iterations; a solve that ran out says ``converged=False``.
         accelerate: Anderson acceleration, where the backend has it (it changes the number of
             iterations, not the solution).
+        epsilon_schedule: Ratio in (0, 1): solve first at larger ε, from the mean cost downwards
+            by this ratio, each solve the start of the next (``iterations`` counts them all). It
+            pays below about 0.005 mean costs (:mod:`ucmkd.ops.schedule`). Not used inside
+            ``torch.compile``.
         backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -268,6 +279,12 @@ def sinkhorn(
     options: dict[str, Any] = dict(
         cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen, accelerate=accelerate
     )
+    staged: Tensor | int = 0
+    if epsilon_schedule is not None:
+        from ucmkd.ops.schedule import scheduled_start  # which runs this operator
+
+        start, staged = scheduled_start(p, ratio=epsilon_schedule, **options)
+        p = p._replace(start=start)
     if is_plain(p):
         value, job = eager(p, debias=False, **options)
         solution = as_tensors(job.terms[0].solution)
@@ -275,6 +292,6 @@ def sinkhorn(
         solution = run(p, **options)
         value = solution.value.to(p.x.dtype)
     output = SinkhornOutput(value, *solution[1:6])._replace(
-        residual=solution.residual.to(p.x.dtype)
+        residual=solution.residual.to(p.x.dtype), iterations=solution.iterations + staged
     )
     return SinkhornOutput(*(t[0] for t in output)) if p.single else output
