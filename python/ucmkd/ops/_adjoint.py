@@ -54,7 +54,7 @@ def solve_two_sided(
 
 
 def solve_symmetric(plan: Tensor, stiff: Tensor, right: Tensor) -> Tensor:
-    """:math:`(\\mathrm{diag}(s) + \\tfrac12(P+P^\\top))\\lambda = r`: one potential on both sides."""
+    """:math:`(\\mathrm{diag}(s)+\\tfrac12(P+P^\\top))\\lambda = r`: a single potential."""
 
     def image(v: Tensor) -> Tensor:
         return stiff * v + (_right(plan, v) + _left(plan, v)) / 2

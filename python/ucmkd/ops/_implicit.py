@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ucmkd.ops._adjoint import solve_symmetric, solve_two_sided
 from ucmkd.ops._once import twice
-from ucmkd.ops._pairwise import class_distances, one_hot, pairwise_cost
+from ucmkd.ops._pairwise import add_labels, class_distances, one_hot, pairwise_cost
 
 #: Gradients to x, y, a, b, the parameters and the class distances, or None.
 Gradients = tuple[Tensor | None, ...]
@@ -85,7 +85,7 @@ class ImplicitPotentials(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         with torch.no_grad():
-            result = _pull_back(*saved, *gradients, ctx.symmetric)
+            result = _pull_back(*saved, *gradients, symmetric=ctx.symmetric)
         return (None, None, *(twice(g, *saved[2:], *gradients) for g in result), None)
 
 
@@ -100,9 +100,10 @@ def _pull_back(
     reach_y: Tensor,
     to_f: Tensor,
     to_g: Tensor,
+    *,
     symmetric: bool,
 ) -> tuple[Tensor, ...]:
-    """:math:`-(J^{-1}v)^\\top\\partial_\\theta F`, and the same for the condition on the constant."""
+    """:math:`-(J^{-1}v)^\\top\\partial_\\theta F`, with the condition on the constant."""
     eps = epsilon.unsqueeze(-1)
     score, exponential = density(matrix, a, b, epsilon, f, g)
     plan = a.unsqueeze(-1) * exponential * b.unsqueeze(-2)
@@ -232,7 +233,7 @@ def differentiable_gradients(
     y_ = x_ if symmetric else _alias(y, need[1])
     features = pairwise_cost(x_, y_, cost)
     apart = class_distances(distance, x_label, y_label)
-    matrix = features if apart is None else features + label_cost[:, None, None] * apart
+    matrix = add_labels(features, label_cost, apart)
     plan, to_a, to_b, to_epsilon, to_reach_x, to_reach_y = _explicit(
         matrix, a.double(), b.double(), epsilon, reach_x, reach_y, f.detach().double(),
         g.detach().double(), symmetric,
@@ -276,8 +277,9 @@ def differentiable_gradients_cost(
     ``parameters (3, B)`` are ε, ρ_x and ρ_y; the gradients are those to the matrix (the plan),
     ``a``, ``b`` and the parameters.
     """
+    epsilon, reach_x, reach_y = parameters.double()
     plan, to_a, to_b, *to_parameters = _explicit(
-        matrix.double(), a.double(), b.double(), *parameters.double(), f.detach().double(),
+        matrix.double(), a.double(), b.double(), epsilon, reach_x, reach_y, f.detach().double(),
         g.detach().double(), False,
     )  # fmt: skip
     gradients = (

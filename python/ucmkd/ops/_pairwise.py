@@ -105,15 +105,8 @@ def pairwise_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
 
 
-def labelled_cost(
-    features: Tensor,
-    label_cost: Tensor,
-    distance: Tensor | None,
-    x_label: Tensor | None,
-    y_label: Tensor | None,
-) -> Tensor:
-    """:math:`c_{ij} + \\lambda D[k_i, l_j]`; ``distance=None`` is :math:`D = [k\\neq l]`."""
-    apart = class_distances(distance, x_label, y_label)
+def add_labels(features: Tensor, label_cost: Tensor, apart: Tensor | None) -> Tensor:
+    """:math:`c_{ij} + \\lambda D[k_i, l_j]` from the second part ``apart``, λ ``(B,)``."""
     return features if apart is None else features + label_cost.double()[:, None, None] * apart
 
 
