@@ -21,6 +21,8 @@ from torch import Tensor
 #: Preconditioned residual, squared and relative, at which the iteration stops; and the one above
 #: which its answer is not believed.
 _GOAL, _LIMIT = 1e-28, 1e-18
+#: Most iterations before a restart, and most unknowns of the direct solve.
+_MOST_ITERATIONS, _MOST_UNKNOWNS = 1000, 2048
 
 
 def solve_two_sided(
@@ -94,6 +96,8 @@ def _solve(
         if not bool((power > _LIMIT * scale).any()):
             return solution
     # Nearly disconnected plans (ε far below the cost) are beyond the iteration.
+    if right.shape[-1] > _MOST_UNKNOWNS:
+        return solution
     exact = _pseudo_solve(dense(), right, precondition)
     left = right - image(exact)
     better = (left * precondition * left).sum(-1, keepdim=True) < power
@@ -106,7 +110,7 @@ def _conjugate_gradients(
     solution, residual = torch.zeros_like(right), right
     direction = precondition * residual
     power = (residual * direction).sum(-1, keepdim=True)
-    for _ in range(2 * right.shape[-1] + 20):
+    for _ in range(min(2 * right.shape[-1] + 20, _MOST_ITERATIONS)):
         if not bool((power > goal).any()):
             break
         step_image = image(direction)
