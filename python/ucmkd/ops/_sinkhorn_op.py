@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.ops import _envelope
+from ucmkd.ops._implicit import differentiable_gradients
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import Flag, as_tensors, solve
 from ucmkd.reference import Solution
@@ -95,6 +96,11 @@ def absolute(parameters: Tensor, scale: Tensor) -> Tensor:
     return parameters * scale  # both in float64
 
 
+def masses(weight: Tensor | None, potential: Tensor) -> Tensor:
+    """The weights, ``1/n`` where none are given."""
+    return torch.full_like(potential, 1 / potential.shape[-1]) if weight is None else weight
+
+
 def second_order(
     solution: Solution,
     inputs: Sequence[Tensor | None],
@@ -104,27 +110,26 @@ def second_order(
     factor: Tensor,
 ) -> list[Tensor | None]:
     """``factor (B,)`` times the gradients to x, y, a, b, parameters, distance, differentiably."""
-    from ucmkd.ops._implicit import differentiable_gradients
-
     x, y, a, b, parameters, distance = inputs
     assert x is not None and parameters is not None
+    f, g = solution.x_potential, solution.y_potential
     gradients = differentiable_gradients(
-        x, y, a, b, absolute(parameters, solution.scale), distance,
-        x_label=labels[0], y_label=labels[1], f=solution.x_potential, g=solution.y_potential,
-        cost=cost, need=tuple(need),
+        x, y, masses(a, f), masses(b, g), absolute(parameters, solution.scale), distance,
+        x_label=labels[0], y_label=labels[1], f=f, g=g, cost=cost,
+        need=(need[0], need[1], need[2], need[3], need[4], need[5]),
     )  # fmt: skip
     out: list[Tensor | None] = []
+    factor = factor.double()
     for i, (gradient, given) in enumerate(zip(gradients, inputs, strict=True)):
         if gradient is None or given is None:
             out.append(None)
-        elif i == 4:
-            out.append(factor.double() * solution.scale * gradient)
-        elif i == 5:  # one matrix for the batch
-            shared = factor.double().reshape(-1, 1, 1) * gradient.double()
-            out.append((shared.sum(0) if shared.dim() > 2 else shared).to(given.dtype))
-        else:
-            shape = (-1, *[1] * (gradient.dim() - 1))
-            out.append((factor.to(gradient.dtype).reshape(shape) * gradient).to(given.dtype))
+            continue
+        if i == 4:
+            out.append(factor * solution.scale * gradient.double())
+            continue
+        weighted = factor.reshape(-1, *[1] * (gradient.dim() - 1)) * gradient.double()
+        # The class distances are one matrix for the batch.
+        out.append((weighted.sum(0) if i == 5 else weighted).to(given.dtype))
     return out
 
 

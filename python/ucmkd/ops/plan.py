@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ucmkd import _backend, reference
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops.sinkhorn import Prepared, prepare, run
+from ucmkd.ops._pairwise import pairwise_cost
+from ucmkd.ops.rounding import round_plan
+from ucmkd.ops.sinkhorn import Prepared, prepare, run, supported
 
-#: Entries of the plan that the barycentric map holds at once.
+#: Entries of the plan that are computed at once, in float64.
 _BLOCK_ENTRIES = 1 << 22
 
 
@@ -23,30 +25,45 @@ def _solve(
             x, y, cost=cost, tol=tol, max_iter=max_iter, x_potential=None, y_potential=None,
             names=("x", "y"), **options,
         )  # fmt: skip
-        chosen = _backend.choose(backend, p.x.device, p.x.dtype)
+        chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
         return p, run(p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen)
 
 
+def _blocks(p: Prepared) -> list[slice]:
+    """Rows of the plan, so many at a time that a block stays small."""
+    step = max(1, _BLOCK_ENTRIES // (p.x.shape[0] * p.y.shape[1]))
+    return [slice(i, i + step) for i in range(0, p.x.shape[1], step)]
+
+
 def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
-    """Rows of the plan ``(B, len(rows), m)``, computed in float64 where cheap to be exact."""
-    x, k = p.x[:, rows], None if p.x_label is None else p.x_label[:, rows]
-    # Centring keeps the cost accurate for clouds far from the origin.
-    centre = 0.0 if cost in ("cosine", "chordal") else p.y.mean(1, keepdim=True)
-    matrix = reference.cost_matrix(x - centre, p.y - centre, cost)
-    different = reference.label_matrix(k, p.y_label)
-    if different is not None:
-        matrix = matrix + p.parameters[3].to(x.dtype)[:, None, None] * different
-    f, g = s.x_potential[:, rows], s.y_potential
-    eps = p.parameters[0].to(x.dtype)[:, None, None]
-    score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / eps
+    """Rows of the plan ``(B, len(rows), m)`` in float64."""
+    matrix = pairwise_cost(p.x[:, rows], p.y, cost)
+    distance = p.distance
+    if p.x_label is not None and p.y_label is not None:
+        k, l = p.x_label[:, rows].unsqueeze(-1), p.y_label.unsqueeze(-2)  # noqa: E741
+        apart = k != l if distance is None else distance[k, l]
+        matrix += p.parameters[3][:, None, None] * apart
+    f, g = s.x_potential[:, rows].double(), s.y_potential.double()
+    score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / p.parameters[0][:, None, None]
     if p.y_weight is not None:  # a masked point: no mass, and no bound on its density
         score = score.masked_fill((p.y_weight == 0).unsqueeze(-2), -torch.inf)
     density = torch.exp(score)
     if p.x_weight is None:
-        density = density / p.x.shape[1]
+        density /= p.x.shape[1]
     else:
-        density = density * p.x_weight[:, rows].unsqueeze(-1)
+        density *= p.x_weight[:, rows].unsqueeze(-1)
     return density / p.y.shape[1] if p.y_weight is None else density * p.y_weight.unsqueeze(-2)
+
+
+def _dense_plan(p: Prepared, s: reference.Solution, cost: str) -> Tensor:
+    """:math:`P`, ``(B, n, m)``."""
+    return torch.cat([_rows(p, s, cost, rows).to(p.x.dtype) for rows in _blocks(p)], 1)
+
+
+def _apply_plan(p: Prepared, s: reference.Solution, cost: str, values: Tensor) -> Tensor:
+    """:math:`\\sum_j P_{ij} v_j` for ``values (B, m, k)``, in blocks of rows: ``(B, n, k)``."""
+    parts = [_rows(p, s, cost, rows) @ values.double() for rows in _blocks(p)]
+    return torch.cat(parts, 1).to(values.dtype)
 
 
 def transport_plan(
@@ -61,22 +78,30 @@ def transport_plan(
     x_label: Tensor | None = None,
     y_label: Tensor | None = None,
     label_cost: Number = 0.0,
+    round: bool = False,
     tol: float = 1e-6,
     max_iter: int = 1000,
     backend: str = "auto",
 ) -> Tensor:
     """The plan :math:`P_{ij} = a_i b_j e^{(f_i+g_j-C_{ij})/ε}`, ``(n, m)`` or ``(B, n, m)``.
 
-    Detached from the inputs. Arguments and errors as in :func:`ucmkd.ops.sinkhorn`.
+    Detached from the inputs. Its marginals are right up to the residual of the solve; with
+    ``round`` they are the weights exactly (:func:`ucmkd.ops.round_plan`), which needs strict
+    marginals (``ValueError`` otherwise). Other arguments and errors as in
+    :func:`ucmkd.ops.sinkhorn`.
     """
+    if not isinstance(round, bool):
+        raise TypeError(f"round must be True or False; got {round!r}")
+    if round and reach is not None and reach != (None, None):
+        raise ValueError(f"round=True needs strict marginals, reach=None; got reach={reach}")
     p, s = _solve(
         x, y, backend, cost, tol, max_iter, epsilon=epsilon, x_weight=x_weight, y_weight=y_weight,
         reach=reach, x_label=x_label, y_label=y_label, label_cost=label_cost,
     )  # fmt: skip
     with torch.no_grad():
-        step = max(1, _BLOCK_ENTRIES // (p.x.shape[0] * p.y.shape[1] * p.x.shape[2]))
-        blocks = [_rows(p, s, cost, slice(i, i + step)) for i in range(0, p.x.shape[1], step)]
-        plan = torch.cat(blocks, 1)
+        plan = _dense_plan(p, s, cost)
+        if round:
+            plan = round_plan(plan, p.x_weight, p.y_weight)
     return plan.squeeze(0) if p.single else plan
 
 
@@ -110,11 +135,9 @@ def barycentric_map(
         reach=reach, x_label=x_label, y_label=y_label, label_cost=label_cost,
     )  # fmt: skip
     with torch.no_grad():
-        unweighted = p._replace(x_weight=None)
-        step = max(1, _BLOCK_ENTRIES // (p.x.shape[0] * p.y.shape[1] * p.x.shape[2]))
-        images = []
-        for i in range(0, p.x.shape[1], step):
-            plan = _rows(unweighted, s, cost, slice(i, i + step))
-            images.append(plan @ p.y / plan.sum(-1, keepdim=True))
-        image = torch.cat(images, 1)
+        # About the centre of y, for clouds far from the origin; the last column is the mass.
+        centre = p.y.mean(1, keepdim=True)
+        values = torch.cat([p.y - centre, torch.ones_like(p.y[..., :1])], -1)
+        sums = _apply_plan(p._replace(x_weight=None), s, cost, values)
+        image = centre + sums[..., :-1] / sums[..., -1:]
     return image.squeeze(0) if p.single else image

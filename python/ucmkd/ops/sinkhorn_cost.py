@@ -13,9 +13,10 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops._envelope import reach_gradient
-from ucmkd.ops._once import once
+from ucmkd.ops._envelope import Sides, gradients
+from ucmkd.ops._implicit import differentiable_gradients_cost
 from ucmkd.ops._scale import scale
+from ucmkd.ops._sinkhorn_op import masses
 from ucmkd.ops._solve import as_numpy
 from ucmkd.ops.sinkhorn import SinkhornOutput
 
@@ -97,44 +98,47 @@ def _(  # type: ignore[no-untyped-def]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, a, b, _, parameters = inputs[:5]
+    parameters = inputs[4]
     _, f, g, _, _, _, row, column, transport, plan = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(f, g, row, column, transport, plan, a, b, parameters)
+    ctx.save_for_backward(f, g, row, column, transport, plan, *inputs[:3], parameters)
 
 
 def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     none: list[Tensor | None] = [None] * 10
     if grad_value is None:
         return tuple(none)
-    f, g, row, column, transport, plan, a, b, parameters = ctx.saved_tensors
-    need = ctx.needs_input_grad
+    f, g, row, column, transport, plan, matrix, a, b, parameters = ctx.saved_tensors
+    places = (0, 1, 2, 4)
+    need = [bool(ctx.needs_input_grad[i]) for i in places]
+    if need[0] and plan.numel() == 0:
+        raise RuntimeError("ucmkd::sinkhorn_cost was run with want_plan=False")
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        found = differentiable_gradients_cost(
+            matrix, masses(a, f), masses(b, g), parameters, f=f, g=g,
+            need=(need[0], need[1] and a is not None, need[2] and b is not None, need[3]),
+        )  # fmt: skip
+        for place, gradient in zip(places, found, strict=True):
+            if gradient is None:
+                continue
+            # The parameters have the problems in their last dimension, all else in the first.
+            shape = (-1,) if place == 4 else (-1, *[1] * (gradient.dim() - 1))
+            none[place] = grad_value.to(gradient.dtype).reshape(shape) * gradient
+        return tuple(none)
     if need[0]:
-        if plan.numel() == 0:
-            raise RuntimeError("ucmkd::sinkhorn_cost was run with want_plan=False")
         none[0] = scale(plan, grad_value)
-    gv = grad_value.double()
-    f, g, row, column = (t.double() for t in (f, g, row, column))
-    a_ = torch.full_like(f, 1 / f.shape[-1]) if a is None else a.double()
-    b_ = torch.full_like(g, 1 / g.shape[-1]) if b is None else b.double()
-    mass_a, mass_b = a_.sum(-1, keepdim=True), b_.sum(-1, keepdim=True)
-    epsilon, reach_x, reach_y = parameters
-    eps = epsilon.unsqueeze(-1)
-    if need[1] and a is not None:
-        grad = reference.dual_term(f, reach_x) - eps * (row - mass_b)
-        none[1] = (gv.unsqueeze(-1) * grad).to(a.dtype)
-    if need[2] and b is not None:
-        grad = reference.dual_term(g, reach_y) - eps * (column - mass_a)
-        none[2] = (gv.unsqueeze(-1) * grad).to(b.dtype)
-    if need[4]:
-        rows, columns = a_ * row, b_ * column
-        entropy = ((rows * f).sum(-1) + (columns * g).sum(-1) - transport.double()) / epsilon
-        entropy = entropy - rows.sum(-1) + (mass_a * mass_b).squeeze(-1)
-        none[4] = gv * torch.stack(
-            [entropy, reach_gradient(a_, f, reach_x), reach_gradient(b_, g, reach_y)]
-        )
-    return tuple(g if g is None else once(g) for g in none)
+    if any(need[1:]):
+        sides = Sides(f, g, row, column, transport, None)
+        grad_a, grad_b, grad_p = gradients(sides, a, b, parameters, need[1:], symmetric=False)
+        factor = grad_value.double()
+        if grad_a is not None:
+            none[1] = (factor.unsqueeze(-1) * grad_a).to(a.dtype)
+        if grad_b is not None:
+            none[2] = (factor.unsqueeze(-1) * grad_b).to(b.dtype)
+        if grad_p is not None:
+            none[4] = factor * grad_p
+    return tuple(none)
 
 
 sinkhorn_cost_op.register_autograd(_backward, setup_context=_setup)
