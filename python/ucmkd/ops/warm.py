@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -209,7 +210,10 @@ def warm_divergence(
 
 
 def _finite(value: Tensor) -> bool:
-    return bool(torch.isfinite(value.detach()).all())
+    value = value.detach()
+    if value.numel() == 1:  # no operator call
+        return math.isfinite(value.item())
+    return bool(torch.isfinite(value).all())
 
 
 def _self_term(
