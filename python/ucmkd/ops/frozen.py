@@ -16,6 +16,7 @@ bounds agree to :func:`accuracy`, no solve is needed.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from ucmkd.reference import Solution
 
 #: Solved points kept, and the widest step between two of them relative to the scale.
-MAX_NODES, WIDEST = 64, 0.05
+MAX_NODES, WIDEST = 512, 0.05
 #: Tolerance of the solves from which slopes are taken.
 SLOPE_TOLERANCE = 1e-5
 
@@ -41,9 +42,13 @@ class Node(NamedTuple):
     slope: float
 
 
+def _scale(node: Node) -> float:
+    return node.scale
+
+
 def accuracy(tol: float) -> float:
     """The largest relative error of an interpolated value for a solver's tolerance."""
-    return 1e-3 * min(tol, 1e-3)
+    return 1e-2 * min(tol, 1e-3)
 
 
 class FrozenTerm:
@@ -106,19 +111,19 @@ class FrozenTerm:
         feature = float(solution.transport) - label_cost * s * float(solution.mismatch)
         if math.isfinite(result) and bool(solution.converged.all()):
             if len(self._nodes) >= MAX_NODES:
-                farthest = max(self._nodes, key=lambda node: abs(node.scale - s))
-                self._nodes.remove(farthest)
-            self._nodes.append(Node(s, result, (result - feature) / s))
+                far_above = self._nodes[-1].scale - s > s - self._nodes[0].scale
+                self._nodes.pop(-1 if far_above else 0)
+            insort(self._nodes, Node(s, result, (result - feature) / s))
         return result
 
     def _between(self, s: float, tol: float) -> float | None:
         """The value from the neighbours, where they determine it."""
-        below = max((node for node in self._nodes if node.scale <= s), default=None)
-        above = min((node for node in self._nodes if node.scale >= s), default=None)
-        if below is None or above is None:
+        right = bisect_left(self._nodes, s, key=_scale)
+        if right < len(self._nodes) and self._nodes[right].scale == s:
+            return self._nodes[right].value
+        if right in (0, len(self._nodes)):
             return None
-        if below.scale == above.scale:
-            return below.value
+        below, above = self._nodes[right - 1], self._nodes[right]
         width = above.scale - below.scale
         t = (s - below.scale) / width
         chord = (1 - t) * below.value + t * above.value
@@ -141,7 +146,9 @@ class FrozenTerm:
         """Where to solve so that ``s``, near a solved point, comes to lie between two."""
         if not self._nodes:
             return None
-        near = min((node.scale for node in self._nodes), key=lambda scale: abs(scale - s))
+        right = bisect_left(self._nodes, s, key=_scale)
+        around = self._nodes[max(right - 1, 0) : right + 1]
+        near = min((node.scale for node in around), key=lambda scale: abs(scale - s))
         step = self._step * near
         if abs(s - near) > step / 2:
             return None
