@@ -73,6 +73,7 @@ def sinkhorn_op(
             as_numpy(y_weight),
             as_numpy(x_label),
             as_numpy(y_label),
+            None,
             start_numpy if y is None else None,
             None if y is None else start_numpy,
             *as_numpy(parameters),
@@ -82,10 +83,12 @@ def sinkhorn_op(
             max_iter,
             want_x,
             want_y,
+            False,
             bool(flags & Flag.ACCELERATE),
+            512 << 20,
             torch.get_num_threads(),
         )
-        tensors = [torch.from_numpy(array) for array in out]
+        tensors = [torch.from_numpy(array) for array in out[:13]]
         for i in (0, 4, 6, 9, 10):  # per-problem numbers come in float64
             tensors[i] = tensors[i].to(x.dtype)
         return tuple(tensors)  # type: ignore[return-value]
