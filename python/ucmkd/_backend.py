@@ -77,6 +77,24 @@ def _why_not(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
+#: Bytes that the n × m matrices of one problem may take on the CPU; above, they are streamed.
+CACHE_BUDGET = 512 << 20
+
+
+def cache_budget() -> int:
+    """The environment variable ``UCMKD_CACHE_MB`` in bytes, or :data:`CACHE_BUDGET`."""
+    text = os.environ.get("UCMKD_CACHE_MB")
+    if text is None:
+        return CACHE_BUDGET
+    try:
+        megabytes = float(text)
+    except ValueError:
+        megabytes = -1.0
+    if not 0 <= megabytes < 1e12:
+        raise ValueError(f"UCMKD_CACHE_MB must be a number of megabytes >= 0; got {text!r}")
+    return int(megabytes * (1 << 20))
+
+
 _told: set[str] = set()
 
 

@@ -22,6 +22,7 @@ def sinkhorn(
     b: _Floats | None,
     x_label: _Labels | None,
     y_label: _Labels | None,
+    distance: _Floats | None,
     f0: _Floats | None,
     g0: _Floats | None,
     epsilon: _Numbers,
@@ -34,7 +35,9 @@ def sinkhorn(
     max_iter: int,
     want_x: bool,
     want_y: bool,
+    want_distance: bool,
     accelerate: bool,
+    budget: int,
     threads: int,
 ) -> tuple[
     _Numbers,
@@ -50,11 +53,54 @@ def sinkhorn(
     _Numbers,
     _Floats,
     _Floats,
+    _Floats,
 ]:
     """Sinkhorn between point clouds ``(B, n, d)`` and ``(B, m, d)`` (None: the self-term of x).
 
-    Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch,
-    grad_x, grad_y (shape ``(0,)`` where not wanted), as in ``ucmkd.reference.Solution``.
+    With ``distance`` D of shape (K, L) the cost of a pair is c(x_i, y_j) + label_cost D[k_i, l_j],
+    and the labels are its indices; without it D is 1 where the labels differ. ``budget`` is the
+    number of bytes that (n, m) matrices may take; beyond it they are computed anew in every
+    iteration, in a workspace of about 8 MiB (16 MiB for float64) for each thread.
+
+    Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch
+    (sum P D), grad_x, grad_y, and the plan's mass between the classes ``(B, K, L)`` (shape
+    ``(0,)`` where not wanted), as in ``ucmkd.reference.Solution``. Ctrl-C ends it.
+    """
+
+def softmin(
+    x: _Floats,
+    y: _Floats,
+    f: _Floats,
+    a: _Floats | None,
+    x_label: _Labels | None,
+    y_label: _Labels | None,
+    distance: _Floats | None,
+    epsilon: _Numbers,
+    label_cost: _Numbers,
+    cost: str,
+    threads: int,
+) -> _Floats:
+    """The y-potential -eps log sum_i a_i exp((f_i - C_ij) / eps), shape ``(B, m)``, in strips."""
+
+def plan_apply(
+    x: _Floats,
+    y: _Floats | None,
+    a: _Floats | None,
+    b: _Floats | None,
+    x_label: _Labels | None,
+    y_label: _Labels | None,
+    distance: _Floats | None,
+    f: _Floats,
+    g: _Floats,
+    epsilon: _Numbers,
+    label_cost: _Numbers,
+    cost: str,
+    values: _Floats,
+    threads: int,
+) -> _Floats:
+    """sum_j P_ij values_j with P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps), shape ``(B, n, k)``.
+
+    ``values`` has the shape ``(B, m, k)``; nothing of size n times m is held.
     """
 
 def sinkhorn_cost(

@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod cost;
 pub mod gemm;
+pub mod interrupt;
 pub mod median;
 pub mod mmd;
 pub mod parallel;

@@ -73,6 +73,7 @@ def solve(
             as_numpy(b),
             as_numpy(x_label),
             as_numpy(y_label),
+            as_numpy(distance),
             begin if y is None else None,
             None if y is None else begin,
             *as_numpy(parameters),
@@ -82,10 +83,12 @@ def solve(
             max_iter,
             bool(flags & Flag.X),
             bool(flags & Flag.Y),
+            bool(flags & Flag.DISTANCE),
             bool(flags & Flag.ACCELERATE),
+            _backend.cache_budget(),
             torch.get_num_threads(),
         )
-        return Solution(*out, x.new_empty(0))
+        return Solution(*out)
     batch, n, _ = x.shape
     m = n if y is None else y.shape[1]
     a = x.new_full((batch, n), 1 / n) if a is None else a

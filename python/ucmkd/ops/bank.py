@@ -16,9 +16,10 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from ucmkd import reference
+from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._solve import as_numpy
 
 
 def extend_potential(
@@ -186,6 +187,14 @@ class PointBank:
         assert points is not None and f is not None
         if weight is not None:
             weight = weight / len(self._batches)
+        if _backend.choose("auto", y.device, y.dtype, supported=("rust", "torch")) == "rust":
+            g = _backend.rust().softmin(
+                as_numpy(points), as_numpy(y), as_numpy(f), as_numpy(weight), as_numpy(labels),
+                as_numpy(label), None, as_numpy(epsilon), as_numpy(label_cost), cost,
+                torch.get_num_threads(),
+            )  # fmt: skip
+            tau = reference.damping(epsilon, reach).to(y.dtype)
+            return tau.unsqueeze(-1) * torch.from_numpy(g)
         with torch.no_grad():
             return softmin(
                 points, f, y, epsilon.to(y.dtype), cost=cost, weight=weight,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pairwise import pairwise_cost
+from ucmkd.ops._solve import as_numpy
 from ucmkd.ops.rounding import round_plan
 from ucmkd.ops.sinkhorn import Prepared, prepare, run, supported
 
@@ -19,14 +20,15 @@ _BLOCK_ENTRIES = 1 << 22
 
 def _solve(
     x: Tensor, y: Tensor, backend: str, cost: str, tol: float, max_iter: int, **options: Any
-) -> tuple[Prepared, reference.Solution]:
+) -> tuple[Prepared, reference.Solution, str]:
     with torch.no_grad():
         p = prepare(
             x, y, cost=cost, tol=tol, max_iter=max_iter, x_potential=None, y_potential=None,
             names=("x", "y"), **options,
         )  # fmt: skip
         chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
-        return p, run(p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen)
+        s = run(p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen)
+    return p, s, chosen
 
 
 def _blocks(p: Prepared) -> list[slice]:
@@ -60,8 +62,18 @@ def _dense_plan(p: Prepared, s: reference.Solution, cost: str) -> Tensor:
     return torch.cat([_rows(p, s, cost, rows).to(p.x.dtype) for rows in _blocks(p)], 1)
 
 
-def _apply_plan(p: Prepared, s: reference.Solution, cost: str, values: Tensor) -> Tensor:
+def _apply_plan(
+    p: Prepared, s: reference.Solution, cost: str, values: Tensor, backend: str
+) -> Tensor:
     """:math:`\\sum_j P_{ij} v_j` for ``values (B, m, k)``, in blocks of rows: ``(B, n, k)``."""
+    if backend == "rust":
+        out = _backend.rust().plan_apply(
+            as_numpy(p.x), as_numpy(p.y), as_numpy(p.x_weight), as_numpy(p.y_weight),
+            as_numpy(p.x_label), as_numpy(p.y_label), as_numpy(p.distance),
+            as_numpy(s.x_potential), as_numpy(s.y_potential), as_numpy(p.parameters[0]),
+            as_numpy(p.parameters[3]), cost, as_numpy(values), torch.get_num_threads(),
+        )  # fmt: skip
+        return torch.from_numpy(out)
     parts = [_rows(p, s, cost, rows) @ values.double() for rows in _blocks(p)]
     return torch.cat(parts, 1).to(values.dtype)
 
@@ -94,7 +106,7 @@ def transport_plan(
         raise TypeError(f"round must be True or False; got {round!r}")
     if round and reach is not None and reach != (None, None):
         raise ValueError(f"round=True needs strict marginals, reach=None; got reach={reach}")
-    p, s = _solve(
+    p, s, _ = _solve(
         x, y, backend, cost, tol, max_iter, epsilon=epsilon, x_weight=x_weight, y_weight=y_weight,
         reach=reach, x_label=x_label, y_label=y_label, label_cost=label_cost,
     )  # fmt: skip
@@ -130,7 +142,7 @@ def barycentric_map(
     Returns:
         ``(n, d)`` or ``(B, n, d)``.
     """
-    p, s = _solve(
+    p, s, chosen = _solve(
         x, y, backend, cost, tol, max_iter, epsilon=epsilon, x_weight=x_weight, y_weight=y_weight,
         reach=reach, x_label=x_label, y_label=y_label, label_cost=label_cost,
     )  # fmt: skip
@@ -138,6 +150,6 @@ def barycentric_map(
         # About the centre of y, for clouds far from the origin; the last column is the mass.
         centre = p.y.mean(1, keepdim=True)
         values = torch.cat([p.y - centre, torch.ones_like(p.y[..., :1])], -1)
-        sums = _apply_plan(p._replace(x_weight=None), s, cost, values)
+        sums = _apply_plan(p._replace(x_weight=None), s, cost, values, chosen)
         image = centre + sums[..., :-1] / sums[..., -1:]
     return image.squeeze(0) if p.single else image

@@ -110,7 +110,7 @@ def prepare(
 
 def supported(p: Prepared) -> tuple[str, ...]:
     """The backends that can solve this."""
-    return _backend.BACKENDS if p.distance is None else ("torch",)
+    return _backend.BACKENDS if p.distance is None else ("rust", "torch")
 
 
 def run(

@@ -2,9 +2,11 @@
 
 use pyo3::prelude::*;
 
+mod interrupt;
 mod mmd;
 mod sides;
 mod sinkhorn;
+mod transform;
 
 use crate::simd;
 
@@ -30,6 +32,8 @@ mod _rust {
     use super::mmd::{median_bandwidth, mmd};
     #[pymodule_export]
     use super::sinkhorn::{sinkhorn, sinkhorn_cost};
+    #[pymodule_export]
+    use super::transform::{plan_apply, softmin};
     #[pymodule_export]
     use super::{simd_level, simd_levels};
 }

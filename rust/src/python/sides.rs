@@ -6,6 +6,7 @@ use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMe
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::cost::ClassDistance;
 use crate::real::Real;
 use crate::sinkhorn::{Costs, Problem};
 
@@ -50,6 +51,20 @@ pub(super) fn cube<'py, T: Element>(
     Ok(array.readonly())
 }
 
+/// A cube or None.
+pub(super) fn optional_cube<'py, T: Element>(
+    name: &str,
+    array: Optional<'_, 'py>,
+) -> PyResult<Option<PyReadonlyArray<'py, T, numpy::Ix3>>> {
+    let Some(array) = array else { return Ok(None) };
+    match array.cast::<PyArray3<T>>() {
+        Ok(array) => Ok(Some(cube(name, array)?)),
+        Err(_) => refuse(format!(
+            "{name} must be None or a 3-d array of the dtype of x"
+        )),
+    }
+}
+
 pub(super) fn slice<'a, T: Element>(array: &'a Matrix<'_, T>) -> PyResult<Option<&'a [T]>> {
     Ok(match array {
         Some(array) => Some(array.as_slice()?),
@@ -59,6 +74,102 @@ pub(super) fn slice<'a, T: Element>(array: &'a Matrix<'_, T>) -> PyResult<Option
 
 pub(super) fn part<T>(all: Option<&[T]>, k: usize, len: usize) -> Option<&[T]> {
     all.map(|v| &v[k * len..(k + 1) * len])
+}
+
+/// Labels of both sides and the distance between their classes.
+pub(super) struct Classes<'py, T: Element> {
+    points: [usize; 2],
+    x: Matrix<'py, i64>,
+    y: Matrix<'py, i64>,
+    distance: Matrix<'py, T>,
+}
+
+impl<'py, T: Real + Element> Classes<'py, T> {
+    pub(super) fn new(
+        [batch, n, m]: [usize; 3],
+        (x_label, y_label): (Optional<'_, 'py>, Optional<'_, 'py>),
+        distance: Optional<'_, 'py>,
+        symmetric: bool,
+    ) -> PyResult<Self> {
+        let x: Matrix<i64> = matrix("x_label", x_label, [batch, n])?;
+        let y: Matrix<i64> = matrix("y_label", y_label, [batch, m])?;
+        let distance = match distance {
+            None => None,
+            Some(array) => match array.cast::<PyArray2<T>>() {
+                Ok(array) if array.is_c_contiguous() => Some(array.readonly()),
+                _ => {
+                    return refuse(
+                        "distance must be None or a C-contiguous 2-d array of the dtype of x"
+                            .into(),
+                    );
+                }
+            },
+        };
+        let classes = Self {
+            points: [n, m],
+            x,
+            y,
+            distance,
+        };
+        classes.check(symmetric)?;
+        Ok(classes)
+    }
+
+    fn check(&self, symmetric: bool) -> PyResult<()> {
+        let Some(distance) = &self.distance else {
+            return Ok(());
+        };
+        let [rows, columns] = self.count();
+        let y = if symmetric { &self.x } else { &self.y };
+        for (name, labels, count) in [("x_label", &self.x, rows), ("y_label", y, columns)] {
+            let Some(labels) = slice(labels)? else {
+                return refuse(format!("distance needs {name}; got None"));
+            };
+            let inside = |l: &i64| usize::try_from(*l).is_ok_and(|l| l < count);
+            if let Some(label) = labels.iter().find(|l| !inside(l)) {
+                return refuse(format!(
+                    "{name} must be in 0..{count} to go with distance; got {label}"
+                ));
+            }
+        }
+        let values = distance.as_slice()?;
+        if let Some(v) = values.iter().find(|v| !v.is_finite()) {
+            return refuse(format!("distance must be finite; got {v}"));
+        }
+        if symmetric {
+            let top = values.iter().map(|v| v.to_f64().abs()).fold(0.0, f64::max);
+            let near = |i: usize, j: usize| {
+                let gap = values[i * columns + j].to_f64() - values[j * columns + i].to_f64();
+                gap.abs() <= 100.0 * T::EPSILON.to_f64() * top
+            };
+            if rows != columns || !(0..rows).all(|i| (0..i).all(|j| near(i, j))) {
+                return refuse(format!(
+                    "distance must be symmetric in a self-term; got shape ({rows}, {columns})"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shape of the distance; zeros if there is none.
+    pub(super) fn count(&self) -> [usize; 2] {
+        self.distance
+            .as_ref()
+            .map_or([0, 0], |d| [d.shape()[0], d.shape()[1]])
+    }
+
+    pub(super) fn x(&self, k: usize) -> PyResult<Option<&[i64]>> {
+        Ok(part(slice(&self.x)?, k, self.points[0]))
+    }
+
+    pub(super) fn y(&self, k: usize) -> PyResult<Option<&[i64]>> {
+        Ok(part(slice(&self.y)?, k, self.points[1]))
+    }
+
+    pub(super) fn distance(&self) -> PyResult<Option<ClassDistance<'_, T>>> {
+        let width = self.count()[1];
+        Ok(slice(&self.distance)?.map(|values| ClassDistance { values, width }))
+    }
 }
 
 /// Numbers of each problem.

@@ -4,10 +4,11 @@ use numpy::{Element, PyArray1, PyArray3, PyReadonlyArray1, PyUntypedArrayMethods
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::sides::{Matrix, Numbers, Optional, Sides, cube, matrix, part, refuse, slice, stacked};
+use super::interrupt::interruptible;
+use super::sides::{Classes, Numbers, Optional, Sides, cube, optional_cube, part, refuse, stacked};
 use crate::cost::Cost;
 use crate::real::Real;
-use crate::sinkhorn::{Costs, Options, Solution, solve_all};
+use crate::sinkhorn::{Costs, Options, Solution, solve_until};
 
 /// The ten results that both functions share.
 fn shared_results<'py, T: Real + Element>(
@@ -65,6 +66,8 @@ struct Arguments<'a, 'py> {
     y: Optional<'a, 'py>,
     weights: (Optional<'a, 'py>, Optional<'a, 'py>),
     labels: (Optional<'a, 'py>, Optional<'a, 'py>),
+    distance: Optional<'a, 'py>,
+    want_distance: bool,
     starts: (Optional<'a, 'py>, Optional<'a, 'py>),
     numbers: Numbers<'py>,
     label_cost: PyReadonlyArray1<'py, f64>,
@@ -79,13 +82,7 @@ fn points<'py, T: Real + Element>(
 ) -> PyResult<Bound<'py, PyTuple>> {
     let x = cube("x", x)?;
     let (batch, n, dim) = (x.shape()[0], x.shape()[1], x.shape()[2]);
-    let y = match arguments.y {
-        None => None,
-        Some(y) => match y.cast::<PyArray3<T>>() {
-            Ok(y) => Some(cube("y", y)?),
-            Err(_) => return refuse("y must be None or a 3-d array of the dtype of x".into()),
-        },
-    };
+    let y = optional_cube("y", arguments.y)?;
     if let Some(y) = &y
         && (y.shape()[0] != batch || y.shape()[2] != dim)
     {
@@ -98,8 +95,8 @@ fn points<'py, T: Real + Element>(
     let (weights, starts) = (arguments.weights, arguments.starts);
     let b = if y.is_some() { weights.1 } else { weights.0 };
     let sides = Sides::<T>::new([batch, n, m], weights.0, b, starts.0, starts.1)?;
-    let x_label: Matrix<i64> = matrix("x_label", arguments.labels.0, [batch, n])?;
-    let y_label: Matrix<i64> = matrix("y_label", arguments.labels.1, [batch, m])?;
+    let shape = [batch, n, m];
+    let classes = Classes::<T>::new(shape, arguments.labels, arguments.distance, y.is_none())?;
     arguments.numbers.check(batch)?;
     let label_cost = arguments.label_cost.as_slice()?;
     if label_cost.len() != batch {
@@ -115,7 +112,6 @@ fn points<'py, T: Real + Element>(
             None => None,
         },
     );
-    let (x_labels, y_labels) = (slice(&x_label)?, slice(&y_label)?);
     let mut problems = Vec::with_capacity(batch);
     for (k, &price) in label_cost.iter().enumerate() {
         let costs = Costs::Points {
@@ -123,13 +119,14 @@ fn points<'py, T: Real + Element>(
             dim,
             x: &x_all[k * n * dim..(k + 1) * n * dim],
             y: part(y_all, k, m * dim),
-            x_label: part(x_labels, k, n),
-            y_label: part(y_labels, k, m),
+            x_label: classes.x(k)?,
+            y_label: classes.y(k)?,
+            distance: classes.distance()?,
         };
         problems.push(sides.problem(k, costs, arguments.numbers.of(k)?, price)?);
     }
     let options = arguments.options;
-    let mut solutions = py.detach(|| solve_all(&problems, &options));
+    let mut solutions = interruptible(py, |stop| solve_until(&problems, &options, stop))?;
     let mut results = shared_results(py, &mut solutions, [batch, n, m])?;
     let mismatch: Vec<f64> = solutions.iter().map(|s| s.mismatch).collect();
     results.push(PyArray1::from_vec(py, mismatch).into_any());
@@ -150,16 +147,25 @@ fn points<'py, T: Real + Element>(
         |s| &mut s.grad_y,
         shape,
     )?);
+    let [rows, columns] = classes.count();
+    results.push(wanted(
+        py,
+        arguments.want_distance && rows > 0,
+        &mut solutions,
+        |s| &mut s.class_mass,
+        [batch, rows, columns],
+    )?);
     PyTuple::new(py, results)
 }
 
 /// Sinkhorn between point clouds, with the envelope gradients.
 ///
 /// Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch,
-/// grad_x, grad_y; see `crate::sinkhorn::Solution`.
+/// grad_x, grad_y, class_mass; see `crate::sinkhorn::Solution`.
 #[pyfunction]
-#[pyo3(signature = (x, y, a, b, x_label, y_label, f0, g0, epsilon, reach_x, reach_y, label_cost,
-    cost, relative, tol, max_iter, want_x, want_y, accelerate, threads))]
+#[pyo3(signature = (x, y, a, b, x_label, y_label, distance, f0, g0, epsilon, reach_x, reach_y,
+    label_cost, cost, relative, tol, max_iter, want_x, want_y, want_distance, accelerate, budget,
+    threads))]
 #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub fn sinkhorn<'py>(
     py: Python<'py>,
@@ -169,6 +175,7 @@ pub fn sinkhorn<'py>(
     b: Optional<'_, 'py>,
     x_label: Optional<'_, 'py>,
     y_label: Optional<'_, 'py>,
+    distance: Optional<'_, 'py>,
     f0: Optional<'_, 'py>,
     g0: Optional<'_, 'py>,
     epsilon: PyReadonlyArray1<'py, f64>,
@@ -181,7 +188,9 @@ pub fn sinkhorn<'py>(
     max_iter: usize,
     want_x: bool,
     want_y: bool,
+    want_distance: bool,
     accelerate: bool,
+    budget: usize,
     threads: usize,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let Some(cost) = Cost::from_name(cost) else {
@@ -194,6 +203,8 @@ pub fn sinkhorn<'py>(
         y,
         weights: (a, b),
         labels: (x_label, y_label),
+        distance,
+        want_distance,
         starts: (f0, g0),
         numbers: Numbers {
             epsilon,
@@ -209,7 +220,7 @@ pub fn sinkhorn<'py>(
             accelerate,
             want_x,
             want_y,
-            want_plan: false,
+            budget,
             threads: threads.max(1),
             ..Options::default()
         },
@@ -242,7 +253,7 @@ fn given<'py, T: Real + Element>(
         let costs = Costs::Matrix(&all[k * n * m..(k + 1) * n * m]);
         problems.push(sides.problem(k, costs, numbers.of(k)?, 0.0)?);
     }
-    let mut solutions = py.detach(|| solve_all(&problems, options));
+    let mut solutions = interruptible(py, |stop| solve_until(&problems, options, stop))?;
     let mut results = shared_results(py, &mut solutions, shape)?;
     let want = options.want_plan;
     results.push(wanted(py, want, &mut solutions, |s| &mut s.plan, shape)?);

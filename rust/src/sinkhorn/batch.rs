@@ -1,5 +1,6 @@
 //! Batches: threads over the problems, or a team for each large one.
 
+use crate::interrupt::Interrupt;
 use crate::parallel::map;
 use crate::real::Real;
 
@@ -7,29 +8,62 @@ use super::problem::{Options, Problem, Solution};
 use super::solver;
 
 /// Entries of the cost matrix from which a problem is worth a team.
-const LARGE: usize = 1 << 14;
+pub(super) const LARGE: usize = 1 << 14;
 
-/// Solves one problem; several threads if it is large.
-#[must_use]
-pub fn solve<T: Real>(problem: &Problem<T>, options: &Options) -> Solution<T> {
+fn large<T>(problem: &Problem<T>) -> bool {
     let columns = if problem.symmetric() {
         problem.a.len()
     } else {
         problem.b.len()
     };
-    let large = problem.a.len() * columns >= LARGE;
-    let threads = if large { options.threads } else { 1 };
-    solver::solve(problem, options, threads)
+    problem.a.len() * columns >= LARGE
+}
+
+/// Solves one problem; several threads if it is large.
+#[must_use]
+pub fn solve<T: Real>(problem: &Problem<T>, options: &Options) -> Solution<T> {
+    alone(problem, options, &Interrupt::never())
+}
+
+fn alone<T: Real>(problem: &Problem<T>, options: &Options, interrupt: &Interrupt) -> Solution<T> {
+    let threads = if large(problem) { options.threads } else { 1 };
+    solver::solve(problem, options, threads, interrupt)
 }
 
 /// Solves all problems; solutions in their order.
 #[must_use]
 pub fn solve_all<T: Real>(problems: &[Problem<T>], options: &Options) -> Vec<Solution<T>> {
-    if problems.len() >= options.threads {
+    let all = solve_until(problems, options, &Interrupt::never());
+    all.expect("nothing interrupts it")
+}
+
+/// Solves all problems, or returns None once `interrupt` is raised.
+#[must_use]
+pub fn solve_until<T: Real>(
+    problems: &[Problem<T>],
+    options: &Options,
+    interrupt: &Interrupt,
+) -> Option<Vec<Solution<T>>> {
+    // Large problems one after the other: a team is as fast, holds the matrices of one problem
+    // only, and all of it answers to the interrupt until the end.
+    let apart = problems.len() >= options.threads && !problems.iter().all(large);
+    let solutions = if apart {
+        let each = Options {
+            budget: options.budget / options.threads.max(1),
+            ..*options
+        };
         map(problems.len(), options.threads, |k| {
-            solver::solve(&problems[k], options, 1)
+            if interrupt.poll() {
+                return Solution::default();
+            }
+            solver::solve(&problems[k], &each, 1, interrupt)
         })
     } else {
-        problems.iter().map(|p| solve(p, options)).collect()
-    }
+        problems
+            .iter()
+            .take_while(|_| !interrupt.poll())
+            .map(|p| alone(p, options, interrupt))
+            .collect()
+    };
+    (!interrupt.raised()).then_some(solutions)
 }

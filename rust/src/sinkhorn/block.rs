@@ -2,21 +2,25 @@
 
 use std::ops::Range;
 
-use crate::buffer::Aligned;
-use crate::cost::{Cloud, Cost, fill_rows, label_row};
+use crate::buffer::{Aligned, padded};
+use crate::interrupt::Interrupt;
 use crate::real::Real;
 use crate::simd::Level;
+use crate::vmath::dot;
 
 use super::gradient;
 use super::potentials;
+use super::source::{Keep, Source};
 use super::sweep::{self, Report, Rows, Rule};
+
+pub use super::gradient::Sums;
 
 /// What the next round does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// Fill the cost matrix.
+    /// Mean cost; fill the cost matrix where it is kept.
     Costs,
-    /// Add the label cost.
+    /// Add the label cost where the cost matrix is kept.
     Labels,
     /// Log sweep.
     Log,
@@ -30,26 +34,6 @@ pub enum Round {
     Gradient,
 }
 
-/// Points of a problem.
-#[derive(Debug)]
-pub struct Ground<T> {
-    /// Ground cost.
-    pub cost: Cost,
-    /// Rows.
-    pub x: Cloud<T>,
-    /// Columns; None in a self-term.
-    pub y: Option<Cloud<T>>,
-    /// Labels of rows and columns as small integers; the second is padded.
-    pub labels: Option<(Vec<T>, Aligned<T>)>,
-}
-
-impl<T> Ground<T> {
-    /// Points of the columns.
-    pub fn columns(&self) -> &Cloud<T> {
-        self.y.as_ref().unwrap_or(&self.x)
-    }
-}
-
 /// What all threads read during a round, and the leader writes between rounds.
 #[derive(Debug)]
 pub struct Shared<'a, T> {
@@ -57,16 +41,14 @@ pub struct Shared<'a, T> {
     pub level: Level,
     /// The next round.
     pub round: Round,
-    /// Points; None for a given matrix.
-    pub ground: Option<Ground<T>>,
-    /// The given matrix, row-major without padding.
-    pub matrix: &'a [T],
-    /// Number of columns.
-    pub width: usize,
+    /// Where the costs come from.
+    pub source: Source<'a, T>,
+    /// Which matrices are kept.
+    pub keep: Keep,
+    /// Rows worked on together.
+    pub strip: usize,
     /// Constants of the sweep.
     pub rule: Rule<T>,
-    /// Price of a label mismatch.
-    pub price: T,
     /// Masses of the columns, padded with 0.
     pub b: Aligned<T>,
     /// Log sweep and rebuild: `h + ln b`, `-inf` where `b = 0`.
@@ -75,32 +57,8 @@ pub struct Shared<'a, T> {
     pub v: Aligned<T>,
     /// Wanted: gradient of x, gradient of y, plan.
     pub want: (bool, bool, bool),
-}
-
-impl<T> Shared<'_, T> {
-    /// Only one cloud.
-    pub fn symmetric(&self) -> bool {
-        self.ground.as_ref().is_some_and(|g| g.y.is_none())
-    }
-}
-
-/// Results of the gradient round.
-#[derive(Debug, Default)]
-pub struct Sums<T> {
-    /// `sum_j P_ij / a_i`.
-    pub row: Vec<T>,
-    /// `sum_i P_ij` over the block.
-    pub column: Aligned<T>,
-    /// `<P, C>`.
-    pub transport: f64,
-    /// Mass between different labels.
-    pub mismatch: f64,
-    /// Gradient of the block's rows.
-    pub grad_x: Vec<T>,
-    /// The block's share of the gradient of the columns, with respect to `Cloud::coords`.
-    pub grad_y: Vec<T>,
-    /// The block's plan.
-    pub plan: Vec<T>,
+    /// Asked after every strip.
+    pub interrupt: &'a Interrupt<'a>,
 }
 
 /// Some rows of one problem.
@@ -108,9 +66,9 @@ pub struct Sums<T> {
 pub struct Block<T> {
     /// Which rows.
     pub rows: Range<usize>,
-    /// Cost matrix.
+    /// Cost matrix, or empty if it is not kept.
     pub cost: Aligned<T>,
-    /// Kernel matrix.
+    /// Kernel matrix, or one strip of it.
     pub kernel: Aligned<T>,
     /// Masses.
     pub weight: Vec<T>,
@@ -135,19 +93,24 @@ pub struct Block<T> {
 }
 
 impl<T: Real> Block<T> {
-    /// A block of these rows; `stride` is the padded number of columns.
-    pub fn new(rows: Range<usize>, weight: &[T], stride: usize) -> Self {
-        let n = rows.len();
+    /// A block of these rows.
+    pub fn new(rows: Range<usize>, weight: &[T], width: usize, keep: Keep, strip: usize) -> Self {
+        let (n, stride) = (rows.len(), padded(width));
+        let (costs, kernels) = match keep {
+            Keep::Both => (n, n),
+            Keep::Kernel => (0, n),
+            Keep::Nothing => (0, n.min(strip)),
+        };
         Self {
-            cost: Aligned::zeros(n * stride),
-            kernel: Aligned::zeros(n * stride),
+            cost: Aligned::zeros(costs * stride),
+            kernel: Aligned::zeros(kernels * stride),
             weight: weight[rows.clone()].to_vec(),
             base: vec![T::ZERO; n],
             phi: vec![T::ZERO; n],
             ratio: vec![T::ONE; n],
             total: vec![T::ONE; n],
             column: Aligned::zeros(stride),
-            top: Aligned::zeros(stride),
+            top: Aligned::zeros(0),
             report: Report::default(),
             mean: 0.0,
             sums: Sums::default(),
@@ -155,115 +118,180 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// `phi + ln a`, `-inf` for rows without mass.
-    fn weighted_phi(&self) -> Vec<T> {
-        let pairs = self.phi.iter().zip(&self.weight);
-        pairs.map(|(&p, &a)| p + a.ln()).collect()
-    }
-
     /// Works one round.
     pub fn work(&mut self, shared: &Shared<T>) {
         match shared.round {
-            Round::Costs => self.fill_costs(shared),
-            Round::Labels => self.add_labels(shared),
-            Round::Log | Round::Scale => self.sweep(shared),
-            Round::Columns => {
-                let row = self.weighted_phi();
-                potentials::columns(
-                    shared.level,
-                    shared.rule.inverse,
-                    &self.cost,
-                    &row,
-                    &mut self.top,
-                    &mut self.column,
-                );
+            Round::Costs => self.costs(shared),
+            Round::Labels => {
+                for (first, cost) in strips(self.rows.start, &mut self.cost, shared) {
+                    shared.source.add_labels(shared.level, first, cost);
+                }
             }
-            Round::Rebuild => {
-                potentials::rebuild(
-                    shared.level,
-                    shared.rule.inverse,
-                    &self.cost,
-                    &shared.h,
-                    &self.phi,
-                    &mut self.kernel,
-                );
-                self.base.copy_from_slice(&self.phi);
-                self.ratio.fill(T::ONE);
-            }
+            Round::Log => self.log(shared),
+            Round::Scale => self.scale(shared),
+            Round::Columns => self.columns(shared),
+            Round::Rebuild => self.rebuild(shared),
             Round::Gradient => gradient::work(self, shared),
         }
     }
 
-    fn fill_costs(&mut self, shared: &Shared<T>) {
-        let stride = shared.b.len();
-        if let Some(ground) = &shared.ground {
-            self.mean = fill_rows(
-                shared.level,
-                ground.cost,
-                (&ground.x, ground.columns()),
-                shared.symmetric(),
-                self.rows.start,
-                (&self.weight, &shared.b),
-                &mut self.cost,
-            );
-            return;
-        }
-        let given = shared.matrix[self.rows.start * shared.width..].chunks_exact(shared.width);
+    /// The strips of the block, as far as the interrupt lets them.
+    pub fn parts<'s>(
+        &self,
+        shared: &'s Shared<T>,
+    ) -> impl Iterator<Item = Range<usize>> + use<'s, T> {
+        let (n, strip) = (self.rows.len(), shared.strip);
+        (0..n)
+            .step_by(strip)
+            .map(move |start| start..n.min(start + strip))
+            .take_while(|_| !shared.interrupt.poll())
+    }
+
+    fn costs(&mut self, shared: &Shared<T>) {
         self.mean = 0.0;
-        for ((row, from), &a) in self
-            .cost
-            .chunks_exact_mut(stride)
-            .zip(given)
-            .zip(&self.weight)
-        {
-            row[..shared.width].copy_from_slice(from);
-            if a != T::ZERO {
-                self.mean += a.to_f64() * crate::vmath::dot(shared.level, row, &shared.b).to_f64();
+        let stride = shared.b.len();
+        for part in self.parts(shared) {
+            let out = match shared.keep {
+                Keep::Both => &mut self.cost[part.start * stride..part.end * stride],
+                Keep::Kernel | Keep::Nothing => &mut self.kernel[..part.len() * stride],
+            };
+            shared
+                .source
+                .features(shared.level, self.rows.start + part.start, out);
+            for (row, &a) in out.chunks_exact(stride).zip(&self.weight[part]) {
+                if a != T::ZERO {
+                    self.mean += a.to_f64() * dot(shared.level, row, &shared.b).to_f64();
+                }
             }
         }
     }
 
-    fn add_labels(&mut self, shared: &Shared<T>) {
-        let Some((row_labels, labels)) = shared.ground.as_ref().and_then(|g| g.labels.as_ref())
-        else {
-            return;
-        };
+    /// The place of some rows in the kernel, or in the strip.
+    pub fn place(part: &Range<usize>, shared: &Shared<T>) -> Range<usize> {
         let stride = shared.b.len();
-        let rows = self.cost.chunks_exact_mut(stride);
-        for (row, &label) in rows.zip(&row_labels[self.rows.clone()]) {
-            let width = shared.width;
-            label_row(
-                shared.level,
-                &mut row[..width],
-                label,
-                &labels[..width],
-                shared.price,
-            );
+        match shared.keep {
+            Keep::Both | Keep::Kernel => part.start * stride..part.end * stride,
+            Keep::Nothing => 0..part.len() * stride,
         }
     }
 
-    fn sweep(&mut self, shared: &Shared<T>) {
+    fn log(&mut self, shared: &Shared<T>) {
         self.column.fill(T::ZERO);
-        let mut rows = Rows {
+        let stride = shared.b.len();
+        for part in self.parts(shared) {
+            let kernel = &mut self.kernel[Self::place(&part, shared)];
+            let cost = if shared.keep == Keep::Both {
+                Some(&self.cost[part.start * stride..part.end * stride])
+            } else {
+                let first = self.rows.start + part.start;
+                shared.source.costs(shared.level, first, kernel);
+                None
+            };
+            let mut rows = Rows {
+                weight: &self.weight[part.clone()],
+                base: &mut self.base[part.clone()],
+                phi: &mut self.phi[part.clone()],
+                ratio: &mut self.ratio[part.clone()],
+                total: &mut self.total[part],
+                column: &mut self.column,
+            };
+            sweep::log(
+                shared.level,
+                shared.rule,
+                cost,
+                &shared.h,
+                kernel,
+                &mut rows,
+            );
+        }
+        self.report = sweep::report(shared.level, shared.rule, &self.vectors());
+    }
+
+    fn scale(&mut self, shared: &Shared<T>) {
+        self.column.fill(T::ZERO);
+        let kernel = std::mem::take(&mut self.kernel);
+        let mut rows = self.vectors();
+        sweep::scale(shared.level, shared.rule, &kernel, &shared.v, &mut rows);
+        self.report = sweep::report(shared.level, shared.rule, &rows);
+        self.kernel = kernel;
+    }
+
+    fn vectors(&mut self) -> Rows<'_, T> {
+        Rows {
             weight: &self.weight,
             base: &mut self.base,
             phi: &mut self.phi,
             ratio: &mut self.ratio,
             total: &mut self.total,
             column: &mut self.column,
-        };
-        let (level, rule) = (shared.level, shared.rule);
-        self.report = if shared.round == Round::Log {
-            sweep::log(
-                level,
-                rule,
-                &self.cost,
-                &shared.h,
-                &mut self.kernel,
-                &mut rows,
-            )
-        } else {
-            sweep::scale(level, rule, &self.kernel, &shared.v, &mut rows)
-        };
+        }
     }
+
+    fn columns(&mut self, shared: &Shared<T>) {
+        let stride = shared.b.len();
+        let mut sum = Aligned::zeros(stride);
+        let mut top = Aligned::zeros(stride);
+        self.top = Aligned::filled(stride, T::NEG_INFINITY);
+        self.column.fill(T::ZERO);
+        for part in self.parts(shared) {
+            // `phi + ln a`, -inf for rows without mass.
+            let pairs = self.phi[part.clone()]
+                .iter()
+                .zip(&self.weight[part.clone()]);
+            let row: Vec<T> = pairs.map(|(&p, &a)| p + a.ln()).collect();
+            let cost = if shared.keep == Keep::Both {
+                &self.cost[part.start * stride..part.end * stride]
+            } else {
+                let strip = &mut self.kernel[..part.len() * stride];
+                let first = self.rows.start + part.start;
+                shared.source.costs(shared.level, first, strip);
+                strip
+            };
+            let inverse = shared.rule.inverse;
+            potentials::columns(shared.level, inverse, cost, &row, &mut top, &mut sum);
+            let all = (&mut self.top, &mut self.column);
+            potentials::merge(shared.level, (&top, &sum), all.0, all.1);
+        }
+    }
+
+    fn rebuild(&mut self, shared: &Shared<T>) {
+        self.base.copy_from_slice(&self.phi);
+        self.ratio.fill(T::ONE);
+        if shared.keep == Keep::Nothing {
+            return;
+        }
+        let stride = shared.b.len();
+        for part in self.parts(shared) {
+            let entries = part.start * stride..part.end * stride;
+            let kernel = &mut self.kernel[entries.clone()];
+            let cost = if shared.keep == Keep::Both {
+                Some(&self.cost[entries])
+            } else {
+                let first = self.rows.start + part.start;
+                shared.source.costs(shared.level, first, kernel);
+                None
+            };
+            potentials::rebuild(
+                shared.level,
+                shared.rule.inverse,
+                cost,
+                &shared.h,
+                &self.phi[part],
+                kernel,
+            );
+        }
+    }
+}
+
+/// The strips of a matrix whose first row has the number `first`, with their first rows.
+fn strips<'m, T>(
+    first: usize,
+    matrix: &'m mut [T],
+    shared: &Shared<T>,
+) -> impl Iterator<Item = (usize, &'m mut [T])> {
+    let strip = shared.strip;
+    matrix
+        .chunks_mut(strip * shared.b.len())
+        .enumerate()
+        .map(move |(k, part)| (first + k * strip, part))
 }

@@ -1,16 +1,36 @@
 //! The last round: plan, marginals, transport cost and envelope gradients.
 
+use std::ops::Range;
+
 use crate::buffer::Aligned;
-use crate::cost::{Cost, barycentre_rows, l1_gradient, label_row, mismatch};
+use crate::cost::{Cost, Mismatch, barycentre_rows, l1_gradient};
 use crate::gemm::gemm;
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
 use crate::vmath::sum_lanes;
 
-use super::block::{Block, Ground, Shared, Sums};
+use super::block::{Block, Shared};
+use super::potentials;
+use super::source::{Ground, Keep};
 
-/// Rows between two matrix products.
-const STRIP: usize = 256;
+/// Results of the gradient round.
+#[derive(Debug, Default)]
+pub struct Sums<T> {
+    /// `sum_j P_ij / a_i`.
+    pub row: Vec<T>,
+    /// `sum_i P_ij` over the block.
+    pub column: Aligned<T>,
+    /// `<P, C>`.
+    pub transport: f64,
+    /// Mass between different labels.
+    pub moved: Mismatch,
+    /// Gradient of the block's rows.
+    pub grad_x: Vec<T>,
+    /// The block's share of the gradient of the columns, with respect to `Cloud::coords`.
+    pub grad_y: Vec<T>,
+    /// The block's plan.
+    pub plan: Vec<T>,
+}
 
 /// `k_j <- u k_j v_j`; returns `sum_j k_j` and `sum_j k_j c_j`, and adds `a k` to `column`.
 #[inline(always)]
@@ -77,7 +97,8 @@ simd_dispatch! {
         = divide_row_body;
 }
 
-/// Turns the kernel of the block into its plan (without the row masses) and sums up.
+/// Turns the kernel of the block into its plan (without the row masses), strip by strip, and sums
+/// up.
 pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
     let stride = shared.b.len();
     let n = block.rows.len();
@@ -86,11 +107,58 @@ pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
         column: Aligned::zeros(stride),
         ..Sums::default()
     };
-    let labels = shared.ground.as_ref().and_then(|g| g.labels.as_ref());
-    for i in 0..n {
+    let mut points = shared
+        .source
+        .ground()
+        .filter(|_| shared.want.0 || shared.want.1)
+        .map(|ground| Points::new(ground, block, shared));
+    let kept = shared.keep == Keep::Both;
+    let mut costs = std::mem::take(&mut block.cost);
+    if !kept {
+        costs = Aligned::zeros(n.min(shared.strip) * stride);
+    }
+    let mut kernels = std::mem::take(&mut block.kernel);
+    for part in block.parts(shared) {
+        let first = block.rows.start + part.start;
+        let cost = if kept {
+            &mut costs[part.start * stride..part.end * stride]
+        } else {
+            let strip = &mut costs[..part.len() * stride];
+            shared.source.costs(shared.level, first, strip);
+            strip
+        };
+        let kernel = &mut kernels[Block::place(&part, shared)];
+        if shared.keep == Keep::Nothing {
+            let (inverse, phi) = (shared.rule.inverse, &block.phi[part.clone()]);
+            potentials::rebuild(shared.level, inverse, Some(cost), &shared.h, phi, kernel);
+        }
+        plan(block, shared, &part, (cost, kernel), &mut sums);
+        if let Some(points) = &mut points {
+            let mass = &mut sums.row[part.clone()].to_vec();
+            points.strip(block, shared, &part, (cost, kernel), mass);
+        }
+    }
+    block.kernel = kernels;
+    if let Some(points) = points {
+        (sums.grad_x, sums.grad_y) = points.finish(shared, &sums.column);
+    }
+    block.sums = sums;
+}
+
+/// Makes the plan of one strip, and its sums.
+fn plan<T: Real>(
+    block: &Block<T>,
+    shared: &Shared<T>,
+    part: &Range<usize>,
+    (cost, kernel): (&[T], &mut [T]),
+    sums: &mut Sums<T>,
+) {
+    let stride = shared.b.len();
+    let rows = kernel
+        .chunks_exact_mut(stride)
+        .zip(cost.chunks_exact(stride));
+    for ((kernel, cost), i) in rows.zip(part.clone()) {
         let a = block.weight[i];
-        let kernel = &mut block.kernel[i * stride..(i + 1) * stride];
-        let cost = &block.cost[i * stride..(i + 1) * stride];
         let (mass, transport) = plan_row(
             shared.level,
             kernel,
@@ -103,93 +171,112 @@ pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
         sums.row[i] = mass;
         if a != T::ZERO {
             sums.transport += a.to_f64() * transport.to_f64();
-            if let Some((rows, columns)) = labels {
-                let moved = mismatch(shared.level, kernel, rows[block.rows.start + i], columns);
-                sums.mismatch += a.to_f64() * moved.to_f64();
-            }
         }
+    }
+    let weight = &block.weight[part.clone()];
+    if let Some(labels) = shared.source.ground().and_then(|g| g.labels.as_ref()) {
+        let first = block.rows.start + part.start;
+        labels.count(
+            shared.level,
+            first,
+            (kernel, weight),
+            stride,
+            &mut sums.moved,
+        );
     }
     if shared.want.2 {
-        sums.plan.reserve_exact(n * shared.width);
-        for (row, &a) in block.kernel.chunks_exact(stride).zip(&block.weight) {
-            sums.plan.extend(row[..shared.width].iter().map(|&p| a * p));
+        let width = shared.source.width();
+        for (row, &a) in kernel.chunks_exact(stride).zip(weight) {
+            sums.plan.extend(row[..width].iter().map(|&p| a * p));
         }
     }
-    if let Some(ground) = &shared.ground
-        && (shared.want.0 || shared.want.1)
-    {
-        point_gradients(block, shared, ground, &mut sums);
-    }
-    block.sums = sums;
 }
 
-fn point_gradients<T: Real>(
-    block: &mut Block<T>,
-    shared: &Shared<T>,
-    ground: &Ground<T>,
-    sums: &mut Sums<T>,
-) {
-    let want_x = shared.want.0;
-    let want_y = shared.want.1 && !shared.symmetric();
-    let (x, y) = (&ground.x, ground.columns());
-    let (n, dim, stride) = (block.rows.len(), x.dim, shared.b.len());
-    let first = block.rows.start;
-    sums.grad_x = vec![T::ZERO; n * dim];
-    if ground.cost == Cost::L1 {
-        let mut y_columns = vec![T::ZERO; if want_y { stride * dim } else { 0 }];
-        for i in 0..n {
-            l1_gradient(
-                shared.level,
-                &x.coords[(first + i) * dim..(first + i + 1) * dim],
-                &y.columns,
-                &block.kernel[i * stride..(i + 1) * stride],
-                block.weight[i],
-                &mut sums.grad_x[i * dim..(i + 1) * dim],
-                &mut y_columns,
-            );
-        }
-        if want_y {
-            sums.grad_y = (0..y.count)
-                .flat_map(|j| (0..dim).map(move |k| (j, k)))
-                .map(|(j, k)| y_columns[k * stride + j])
-                .collect();
-        }
-        scale_symmetric(shared, &mut sums.grad_x);
-        return;
-    }
-    // Gradient = sum_j W_ij (x_i - y_j) with W the plan times this factor, or the plan divided by
-    // the distance.
-    let factor = T::from_f64(if ground.cost == Cost::SqEuclidean {
-        2.0
-    } else {
-        1.0
-    });
-    let mut weighted = Aligned::zeros(0);
-    let mut mass = sums.row.clone();
-    if ground.cost.rooted() {
-        remove_labels(block, shared, ground);
-        weighted = Aligned::zeros(stride);
-        for (i, m) in mass.iter_mut().enumerate() {
-            *m = divide_row(
-                shared.level,
-                &mut block.kernel[i * stride..(i + 1) * stride],
-                &block.cost[i * stride..(i + 1) * stride],
-                block.weight[i],
-                &mut weighted,
-            );
+/// Gradients of the points: `sum_j W_ij (x_i - y_j)`, with `W` a factor times the plan, or the
+/// plan divided by the distance.
+struct Points<'g, T> {
+    ground: &'g Ground<T>,
+    want: (bool, bool),
+    factor: T,
+    /// Column sums of `W`, where it is not the plan.
+    weighted: Aligned<T>,
+    x: Vec<T>,
+    /// Column-major and padded for the L1 cost.
+    y: Vec<T>,
+}
+
+impl<'g, T: Real> Points<'g, T> {
+    fn new(ground: &'g Ground<T>, block: &Block<T>, shared: &Shared<T>) -> Self {
+        let want = (shared.want.0, shared.want.1 && ground.y.is_some());
+        let (dim, stride) = (ground.x.dim, shared.b.len());
+        let l1 = ground.cost == Cost::L1;
+        let columns = if l1 { stride } else { ground.columns().count };
+        // The L1 loop makes both.
+        let rows = if want.0 || l1 { block.rows.len() } else { 0 };
+        let weighted = if ground.cost.rooted() { stride } else { 0 };
+        Self {
+            ground,
+            want,
+            factor: T::from_f64(if ground.cost == Cost::SqEuclidean {
+                2.0
+            } else {
+                1.0
+            }),
+            weighted: Aligned::zeros(weighted),
+            x: vec![T::ZERO; rows * dim],
+            y: vec![T::ZERO; if want.1 { columns * dim } else { 0 }],
         }
     }
-    if want_x {
-        let scale: Vec<T> = block.weight.iter().map(|&a| factor * a).collect();
-        for start in (0..n).step_by(STRIP) {
-            let end = n.min(start + STRIP);
-            let out = &mut sums.grad_x[start * dim..end * dim];
+
+    /// Adds one strip of the plan; `mass` are its row sums.
+    fn strip(
+        &mut self,
+        block: &Block<T>,
+        shared: &Shared<T>,
+        part: &Range<usize>,
+        (cost, kernel): (&mut [T], &mut [T]),
+        mass: &mut [T],
+    ) {
+        let (ground, level) = (self.ground, shared.level);
+        let (dim, stride) = (ground.x.dim, shared.b.len());
+        let y = ground.columns();
+        let first = block.rows.start + part.start;
+        let rows = part.len();
+        let points = &ground.x.coords[first * dim..(first + rows) * dim];
+        let weight = &block.weight[part.clone()];
+        if ground.cost == Cost::L1 {
+            for (r, (row, &a)) in kernel.chunks_exact(stride).zip(weight).enumerate() {
+                let i = part.start + r;
+                l1_gradient(
+                    level,
+                    &points[r * dim..(r + 1) * dim],
+                    &y.columns,
+                    row,
+                    a,
+                    &mut self.x[i * dim..(i + 1) * dim],
+                    &mut self.y,
+                );
+            }
+            return;
+        }
+        if ground.cost.rooted() {
+            shared.source.remove_labels(level, first, cost);
+            let entries = kernel
+                .chunks_exact_mut(stride)
+                .zip(cost.chunks_exact(stride));
+            for (((k, c), &a), m) in entries.zip(weight).zip(mass.iter_mut()) {
+                *m = divide_row(level, k, c, a, &mut self.weighted);
+            }
+        }
+        if self.want.0 {
+            let scale: Vec<T> = weight.iter().map(|&a| self.factor * a).collect();
+            let out = &mut self.x[part.start * dim..part.end * dim];
             gemm(
-                end - start,
+                rows,
                 y.count,
                 dim,
                 T::ONE,
-                &block.kernel[start * stride..end * stride],
+                kernel,
                 (stride, 1),
                 &y.coords,
                 (dim, 1),
@@ -197,72 +284,58 @@ fn point_gradients<T: Real>(
                 out,
                 (dim, 1),
             );
+            barycentre_rows(level, points, mass, &scale, out);
+            ground.x.chain(first, out);
         }
-        barycentre_rows(
-            shared.level,
-            &x.coords[first * dim..(first + n) * dim],
-            &mass,
-            &scale,
-            &mut sums.grad_x,
-        );
-        scale_symmetric(shared, &mut sums.grad_x);
-        x.chain(first, &mut sums.grad_x);
-    }
-    if want_y {
-        let mut scaled = x.coords[first * dim..(first + n) * dim].to_vec();
-        for (row, &a) in scaled.chunks_exact_mut(dim.max(1)).zip(&block.weight) {
-            row.iter_mut().for_each(|v| *v *= a);
-        }
-        sums.grad_y = vec![T::ZERO; y.count * dim];
-        gemm(
-            y.count,
-            n,
-            dim,
-            T::ONE,
-            &block.kernel,
-            (1, stride),
-            &scaled,
-            (dim, 1),
-            T::ZERO,
-            &mut sums.grad_y,
-            (dim, 1),
-        );
-        let mass = if ground.cost.rooted() {
-            &weighted
-        } else {
-            &sums.column
-        };
-        barycentre_rows(
-            shared.level,
-            &y.coords,
-            &mass[..y.count],
-            &vec![factor; y.count],
-            &mut sums.grad_y,
-        );
-    }
-}
-
-/// Takes the label cost out of the block's cost matrix, which leaves the distances.
-fn remove_labels<T: Real>(block: &mut Block<T>, shared: &Shared<T>, ground: &Ground<T>) {
-    if let Some((rows, columns)) = &ground.labels {
-        let width = shared.width;
-        let cost = block.cost.chunks_exact_mut(shared.b.len());
-        for (row, &label) in cost.zip(&rows[block.rows.clone()]) {
-            let price = -shared.price;
-            label_row(
-                shared.level,
-                &mut row[..width],
-                label,
-                &columns[..width],
-                price,
+        if self.want.1 {
+            let mut scaled = points.to_vec();
+            for (row, &a) in scaled.chunks_exact_mut(dim.max(1)).zip(weight) {
+                row.iter_mut().for_each(|v| *v *= a);
+            }
+            gemm(
+                y.count,
+                rows,
+                dim,
+                T::ONE,
+                kernel,
+                (1, stride),
+                &scaled,
+                (dim, 1),
+                T::ONE,
+                &mut self.y,
+                (dim, 1),
             );
         }
     }
-}
 
-/// The plan of a self-term is symmetric: both sides contribute the same.
-fn scale_symmetric<T: Real>(shared: &Shared<T>, gradient: &mut [T]) {
-    if shared.symmetric() {
-        gradient.iter_mut().for_each(|v| *v += *v);
+    /// Gradients of the rows, and of the columns without the chain through their normalisation.
+    fn finish(mut self, shared: &Shared<T>, plan: &[T]) -> (Vec<T>, Vec<T>) {
+        let y = self.ground.columns();
+        if self.ground.y.is_none() {
+            // The plan of a self-term is symmetric: both sides contribute the same.
+            self.x.iter_mut().for_each(|v| *v += *v);
+        }
+        if self.want.1 && self.ground.cost == Cost::L1 {
+            let (stride, dim) = (shared.b.len(), y.dim);
+            let transposed = (0..y.count)
+                .flat_map(|j| (0..dim).map(move |k| (j, k)))
+                .map(|(j, k)| self.y[k * stride + j])
+                .collect();
+            self.y = transposed;
+        } else if self.want.1 {
+            let mass = if self.ground.cost.rooted() {
+                &self.weighted
+            } else {
+                plan
+            };
+            barycentre_rows(
+                shared.level,
+                &y.coords,
+                &mass[..y.count],
+                &vec![self.factor; y.count],
+                &mut self.y,
+            );
+        }
+        (self.x, self.y)
     }
 }

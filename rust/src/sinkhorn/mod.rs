@@ -5,7 +5,9 @@
 //! P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps),    KL(p | q) = sum p log(p/q) - p + q
 //! ```
 //!
-//! One problem keeps its cost matrix and a kernel matrix in memory. A *log sweep* builds the
+//! One problem keeps its cost matrix and a kernel matrix in memory, or only the kernel, or neither,
+//! as a budget says: what is not kept is computed anew by matrix products, in strips of rows and
+//! `O((n + m) dim)` memory. A *log sweep* builds the
 //! kernel from the current potentials, which it absorbs (one exponential per entry); *scaling
 //! sweeps* then multiply it by vectors only, each entry read once per full iteration, until the
 //! vectors leave a safe range and the potentials are absorbed again (Schmitzer 2019). The
@@ -20,12 +22,15 @@ mod gradient;
 mod potentials;
 mod problem;
 mod solver;
+mod source;
 mod sweep;
 mod symmetric;
+mod transform;
 mod two_sided;
 
 #[cfg(test)]
 mod tests;
 
-pub use batch::{solve, solve_all};
+pub use batch::{solve, solve_all, solve_until};
 pub use problem::{Costs, Options, Problem, Solution};
+pub use transform::{Transform, plan_apply, softmin};

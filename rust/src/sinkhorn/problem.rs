@@ -1,6 +1,6 @@
 //! What a Sinkhorn problem is given and what it returns.
 
-use crate::cost::Cost;
+use crate::cost::{ClassDistance, Cost};
 use crate::simd::Level;
 
 /// Where the costs come from.
@@ -21,6 +21,9 @@ pub enum Costs<'a, T> {
         x_label: Option<&'a [i64]>,
         /// One label for each `y`.
         y_label: Option<&'a [i64]>,
+        /// Distance between the classes of `x` and `y`, symmetric in a self-term; labels are then
+        /// its indices. None: 1 where the labels differ.
+        distance: Option<ClassDistance<'a, T>>,
     },
     /// A matrix `n x m`, row-major.
     Matrix(&'a [T]),
@@ -45,7 +48,7 @@ pub struct Problem<'a, T> {
     pub reach_x: f64,
     /// Weight of the column penalty; infinite: strict.
     pub reach_y: f64,
-    /// Added to the cost where the labels differ.
+    /// Times the class distance: added to the cost.
     pub label_cost: f64,
 }
 
@@ -76,6 +79,12 @@ pub struct Options {
     pub want_y: bool,
     /// Return the plan.
     pub want_plan: bool,
+    /// Most bytes of `n x m` matrices held at a time by all threads; what exceeds them is computed
+    /// anew in every iteration (points), in a workspace of about 8 MiB for each thread.
+    pub budget: usize,
+    /// Rows that are worked on together where the matrix is not held; 0: as many as fit into the
+    /// workspace.
+    pub strip: usize,
     /// Number of threads, at least 1.
     pub threads: usize,
     /// Vector instructions.
@@ -92,6 +101,8 @@ impl Default for Options {
             want_x: false,
             want_y: false,
             want_plan: false,
+            budget: usize::MAX,
+            strip: 0,
             threads: 1,
             level: crate::simd::level(),
         }
@@ -122,8 +133,10 @@ pub struct Solution<T> {
     pub column: Vec<T>,
     /// `<P, C>`, label cost included.
     pub transport: f64,
-    /// Mass that moves between different labels.
+    /// Mass that moves between different labels, weighted by the class distance if there is one.
     pub mismatch: f64,
+    /// Mass that moves between the classes, `K x L`; empty without a class distance.
+    pub class_mass: Vec<T>,
     /// Gradient with respect to the `x`, `n x dim`, or empty.
     pub grad_x: Vec<T>,
     /// Gradient with respect to the `y`, `m x dim`, or empty.

@@ -1,14 +1,17 @@
 //! One problem from its inputs to its solution.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::buffer::{Aligned, padded};
-use crate::cost::{Cloud, Side};
+use crate::cost::{Cost, Mismatch};
+use crate::interrupt::Interrupt;
 use crate::parallel::{lock, team};
 use crate::real::Real;
 
-use super::block::{Block, Ground, Round, Shared};
+use super::block::{Block, Round, Shared};
 use super::problem::{Costs, Options, Problem, Solution};
+use super::source::{Ground, Keep, Source};
 use super::sweep::Rule;
 use super::{symmetric, two_sided};
 
@@ -69,9 +72,20 @@ pub struct Engine<'e, 'a, T> {
     pub run: &'e dyn Fn(),
     /// The rows.
     pub blocks: &'e [Mutex<Block<T>>],
+    /// Number of rows.
+    pub rows: usize,
     /// What the rounds read.
     pub shared: &'e RwLock<Shared<'a, T>>,
+    /// Which matrices are kept.
+    pub keep: Keep,
+    /// Whether to go on.
+    pub interrupt: &'a Interrupt<'a>,
+    /// Entries worked through since it was asked.
+    pub worked: Cell<usize>,
 }
+
+/// Entries between two questions whether to go on: about a millisecond.
+const BETWEEN: usize = 1 << 22;
 
 impl<'a, T: Real> Engine<'_, 'a, T> {
     /// Writes the shared state, then runs a round.
@@ -80,8 +94,18 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
             let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
             shared.round = round;
             edit(&mut shared);
+            self.worked.update(|w| w + self.rows * shared.b.len());
         }
         (self.run)();
+        if self.worked.get() >= BETWEEN {
+            self.worked.set(0);
+            self.interrupt.poll();
+        }
+    }
+
+    /// Scaling sweeps are possible.
+    pub fn resident(&self) -> bool {
+        self.keep != Keep::Nothing
     }
 
     /// Sum of the blocks' column sums, in the order of the blocks.
@@ -107,46 +131,17 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
     }
 }
 
-/// Labels as small integers, the same for both sides.
-fn codes<T: Real>(x: &[i64], y: &[i64]) -> (Vec<T>, Aligned<T>) {
-    let mut known: Vec<i64> = x.iter().chain(y).copied().collect();
-    known.sort_unstable();
-    known.dedup();
-    let code = |l: &i64| T::from_usize(known.binary_search(l).unwrap_or(usize::MAX));
-    let side = |labels: &[i64]| labels.iter().map(code).collect::<Vec<_>>();
-    (side(x), Aligned::padded_from(&side(y), -T::ONE))
-}
-
-fn ground<T: Real>(problem: &Problem<T>, b: &[T], options: &Options) -> Option<Ground<T>> {
-    let Costs::Points {
-        cost,
-        dim,
-        x,
-        y,
-        x_label,
-        y_label,
-    } = problem.costs
-    else {
-        return None;
-    };
-    let side = |points, weight| Side { points, weight };
-    let other = y.map(|y| side(y, b));
-    let (left, right) = Cloud::pair(options.level, cost, side(x, problem.a), other, dim);
-    let y_label = if y.is_some() { y_label } else { x_label };
-    Some(Ground {
-        cost,
-        x: left,
-        y: right,
-        labels: x_label.zip(y_label).map(|(p, q)| codes(p, q)),
-    })
-}
-
 fn total<T: Real>(weight: &[T]) -> f64 {
     weight.iter().map(|w| w.to_f64()).sum()
 }
 
-/// Solves one problem with a team of `threads` threads.
-pub fn solve<T: Real>(problem: &Problem<T>, options: &Options, threads: usize) -> Solution<T> {
+/// Solves one problem with a team of `threads` threads; without meaning after an interrupt.
+pub fn solve<T: Real>(
+    problem: &Problem<T>,
+    options: &Options,
+    threads: usize,
+    interrupt: &Interrupt,
+) -> Solution<T> {
     let b = if problem.symmetric() {
         problem.a
     } else {
@@ -154,42 +149,69 @@ pub fn solve<T: Real>(problem: &Problem<T>, options: &Options, threads: usize) -
     };
     let (n, m) = (problem.a.len(), b.len());
     let stride = padded(m);
+    let keep = Keep::new(&problem.costs, n, m, options.budget);
+    let strip = keep.strip(m, options);
     let threads = threads.clamp(1, n.max(1));
     let share = n.div_ceil(threads);
     let blocks: Vec<_> = (0..threads)
         .map(|k| (k * share).min(n)..((k + 1) * share).min(n))
         .filter(|rows| !rows.is_empty())
-        .map(|rows| Mutex::new(Block::new(rows, problem.a, stride)))
+        .map(|rows| Mutex::new(Block::new(rows, problem.a, m, keep, strip)))
         .collect();
+    let source = match problem.costs {
+        Costs::Matrix(matrix) => Source::Matrix(matrix, m),
+        Costs::Points { .. } => {
+            let weights = (problem.a, b);
+            let ground = Ground::new(&problem.costs, weights, options.level, keep);
+            Source::Points(ground.expect("points"))
+        }
+    };
     let shared = RwLock::new(Shared {
         level: options.level,
         round: Round::Costs,
-        ground: ground(problem, b, options),
-        matrix: match problem.costs {
-            Costs::Matrix(matrix) => matrix,
-            Costs::Points { .. } => &[],
-        },
-        width: m,
+        source,
+        keep,
+        strip,
         rule: Rule {
             inverse: T::ONE,
             tau: T::ONE,
             rate: T::ZERO,
             columns: true,
+            keep: keep != Keep::Nothing,
         },
-        price: T::ZERO,
         b: Aligned::padded_from(b, T::ZERO),
         h: Aligned::filled(stride, T::NEG_INFINITY),
         v: Aligned::filled(stride, T::ONE),
         want: (options.want_x, options.want_y, options.want_plan),
+        interrupt,
     });
     team(&blocks, &shared, Block::work, |run| {
         let engine = Engine {
             run,
             blocks: &blocks,
+            rows: n,
             shared: &shared,
+            keep,
+            interrupt,
+            worked: Cell::new(0),
         };
         lead(&engine, problem, b, options)
     })
+}
+
+/// `sum_ij a_i b_j c_ij` without labels: by a pass over the costs where these are kept or nothing
+/// else gives it. Where it is only a test for NaN, a cheaper number may stand for it.
+fn total_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> f64 {
+    if engine.keep != Keep::Both {
+        let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ground) = shared.source.ground()
+            && !(relative && (ground.cost.rooted() || ground.cost == Cost::L1))
+        {
+            return ground.total(a, b);
+        }
+    }
+    engine.round(Round::Costs, |_| {});
+    engine.blocks.iter().map(|block| lock(block).mean).sum()
 }
 
 fn lead<T: Real>(
@@ -200,8 +222,7 @@ fn lead<T: Real>(
 ) -> Solution<T> {
     let (n, m) = (problem.a.len(), b.len());
     let (mass_a, mass_b) = (total(problem.a), total(b));
-    engine.round(Round::Costs, |_| {});
-    let sum: f64 = engine.blocks.iter().map(|block| lock(block).mean).sum();
+    let sum = total_cost(engine, problem.a, b, options.relative);
     let mut scale = 1.0;
     if options.relative {
         // Where all points coincide there is no scale, and 1 keeps everything finite.
@@ -221,9 +242,21 @@ fn lead<T: Real>(
         mass_b,
     };
     let price = problem.label_cost * scale;
-    let labelled = price != 0.0 && matches!(problem.costs, Costs::Points { .. });
-    if labelled {
-        engine.round(Round::Labels, |s| s.price = T::from_f64(price));
+    let labelled = {
+        let mut shared = engine
+            .shared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &mut shared.source {
+            Source::Points(ground) if ground.labels.is_some() => {
+                ground.price = T::from_f64(price);
+                price != 0.0
+            }
+            _ => false,
+        }
+    };
+    if labelled && engine.keep == Keep::Both {
+        engine.round(Round::Labels, |_| {});
     }
     let outcome = if !(sum.is_finite() && numbers.epsilon.is_finite() && price.is_finite()) {
         // NaN or overflow in the costs or in epsilon: say so by NaN at once.
@@ -239,6 +272,9 @@ fn lead<T: Real>(
     } else {
         two_sided::iterate(engine, problem, numbers, options)
     };
+    if engine.interrupt.raised() {
+        return Solution::default();
+    }
     let nothing = outcome.iterations == 0;
     engine.round(Round::Gradient, |s| {
         if nothing {
@@ -273,6 +309,7 @@ fn collect<T: Real>(
     solution: &mut Solution<T>,
 ) {
     let mut column = vec![0.0; b.len()];
+    let mut moved = Mismatch::default();
     for block in engine.blocks {
         let sums = std::mem::take(&mut lock(block).sums);
         solution.row.extend_from_slice(&sums.row);
@@ -280,7 +317,13 @@ fn collect<T: Real>(
             *s += c.to_f64();
         }
         solution.transport += sums.transport;
-        solution.mismatch += sums.mismatch;
+        moved.total += sums.moved.total;
+        let classes = sums.moved.by_class;
+        moved
+            .by_class
+            .resize(classes.len().max(moved.by_class.len()), 0.0);
+        let pairs = moved.by_class.iter_mut().zip(&classes);
+        pairs.for_each(|(s, p)| *s += p);
         if options.want_x {
             solution.grad_x.extend_from_slice(&sums.grad_x);
         }
@@ -295,10 +338,14 @@ fn collect<T: Real>(
         solution.plan.extend_from_slice(&sums.plan);
     }
     let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(ground) = &shared.ground {
+    if let Some(ground) = shared.source.ground() {
         ground.columns().chain(0, &mut solution.grad_y);
+        if let Some(labels) = &ground.labels {
+            solution.mismatch = labels.mismatch(&moved);
+        }
+        solution.class_mass = moved.by_class.iter().map(|&v| T::from_f64(v)).collect();
     }
-    if shared.symmetric() {
+    if shared.source.symmetric() {
         solution.column = solution.row.clone();
         return;
     }

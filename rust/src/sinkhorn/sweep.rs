@@ -27,6 +27,8 @@ pub struct Rule<T> {
     pub rate: T,
     /// Accumulate the column sums (not in a self-term).
     pub columns: bool,
+    /// The kernel is used again after a log sweep.
+    pub keep: bool,
 }
 
 /// The rows' own vectors: read and written by the sweeps.
@@ -143,9 +145,8 @@ fn close_group<T: Real, const FMA: bool>(
     accumulate::<T, FMA>(kernel, stride, scratch, column);
 }
 
-/// What a [`Report`] holds.
 #[inline(always)]
-fn report<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
+fn report_body<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
     let within = |x: &[T], exponent: f64| {
         let high = T::from_f64(T::MAX.to_f64().powf(exponent));
         let low = T::ONE / high;
@@ -185,16 +186,55 @@ fn report<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
     }
 }
 
-/// One full iteration of a block from the potentials `h` (with `ln b` added): new row
-/// potentials, the kernel `b_j exp(phi_i + h_j - c_ij / eps)`, and the column sums.
+simd_dispatch! {
+    /// What the last sweep says about all rows of a block.
+    pub fn report[T: Real](rule: Rule<T>, rows: &Rows<'_, T>) -> Report = report_body;
+}
+
+/// `k_j = exp(h_j - c_j / eps - top)` with `top` the largest exponent; returns it and the sum.
+/// Without `cost` it stands in `kernel`.
+#[inline(always)]
+fn log_row<T: Real, const FMA: bool>(
+    minus: T,
+    cost: Option<&[[T; LANES]]>,
+    h: &[[T; LANES]],
+    kernel: &mut [[T; LANES]],
+) -> (T, T) {
+    let mut top = [T::NEG_INFINITY; LANES];
+    for (p, q) in cost.unwrap_or(kernel).iter().zip(h) {
+        for l in 0..LANES {
+            top[l] = p[l].fma::<FMA>(minus, q[l]).max(top[l]);
+        }
+    }
+    let top = max_lanes(top);
+    let mut sum = [T::ZERO; LANES];
+    if let Some(cost) = cost {
+        for ((e, p), q) in kernel.iter_mut().zip(cost).zip(h) {
+            for l in 0..LANES {
+                e[l] = (p[l].fma::<FMA>(minus, q[l]) - top).exp_small::<FMA>();
+                sum[l] += e[l];
+            }
+        }
+    } else {
+        for (e, q) in kernel.iter_mut().zip(h) {
+            for l in 0..LANES {
+                e[l] = (e[l].fma::<FMA>(minus, q[l]) - top).exp_small::<FMA>();
+                sum[l] += e[l];
+            }
+        }
+    }
+    (top, sum_lanes(sum))
+}
+
+/// One full iteration of some rows from the potentials `h` (with `ln b` added).
 #[inline(always)]
 fn log_body<T: Real, const FMA: bool>(
     rule: Rule<T>,
-    cost: &[T],
+    cost: Option<&[T]>,
     h: &[T],
     kernel: &mut [T],
     rows: &mut Rows<T>,
-) -> Report {
+) {
     let stride = h.len();
     let count = rows.weight.len();
     let minus = -rule.inverse;
@@ -203,26 +243,11 @@ fn log_body<T: Real, const FMA: bool>(
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);
         for i in start..end {
-            let c = rows_of(cost, stride, i);
-            let mut top = [T::NEG_INFINITY; LANES];
-            for (p, q) in c.iter().zip(h) {
-                for l in 0..LANES {
-                    top[l] = p[l].fma::<FMA>(minus, q[l]).max(top[l]);
-                }
-            }
-            let top = max_lanes(top);
-            let k = kernel[i * stride..(i + 1) * stride]
-                .as_chunks_mut::<LANES>()
-                .0;
-            let mut sum = [T::ZERO; LANES];
-            for ((e, p), q) in k.iter_mut().zip(c).zip(h) {
-                for l in 0..LANES {
-                    e[l] = (p[l].fma::<FMA>(minus, q[l]) - top).exp_small::<FMA>();
-                    sum[l] += e[l];
-                }
-            }
+            let c = cost.map(|cost| rows_of(cost, stride, i));
+            let k = &mut kernel[i * stride..(i + 1) * stride];
+            let (top, sum) = log_row::<T, FMA>(minus, c, h, k.as_chunks_mut().0);
             rows.base[i] = top;
-            rows.total[i] = sum_lanes(sum);
+            rows.total[i] = sum;
         }
         for i in start..end {
             // The row's log-sum-exp is top + ln sum.
@@ -238,10 +263,12 @@ fn log_body<T: Real, const FMA: bool>(
             rows.ratio[i] = T::ONE;
             rows.total[i] = scale;
         }
-        for i in start..end {
-            let scale = rows.total[i];
-            for v in &mut kernel[i * stride..(i + 1) * stride] {
-                *v *= scale;
+        if rule.keep {
+            for i in start..end {
+                let scale = rows.total[i];
+                for v in &mut kernel[i * stride..(i + 1) * stride] {
+                    *v *= scale;
+                }
             }
         }
         if rule.columns {
@@ -249,32 +276,31 @@ fn log_body<T: Real, const FMA: bool>(
                 &kernel[start * stride..end * stride],
                 stride,
                 &rows.weight[start..end],
-                &rows.ratio[start..end],
+                if rule.keep {
+                    &rows.ratio[start..end]
+                } else {
+                    &rows.total[start..end]
+                },
                 rows.column,
             );
         } else {
             rows.total[start..end].fill(T::ONE);
         }
     }
-    report::<T, FMA>(rule, rows)
 }
 
 simd_dispatch! {
-    /// One full iteration of a block from the potentials `h` (with `ln b` added): new row
-    /// potentials, the kernel `b_j exp(phi_i + h_j - c_ij / eps)`, and the column sums.
+    /// One full iteration of some rows from the potentials `h` (with `ln b` added): new row
+    /// potentials, column sums, and, where it is kept, the kernel
+    /// `b_j exp(phi_i + h_j - c_ij / eps)`. Without `cost` it stands in `kernel`.
     pub fn log[T: Real](
-        rule: Rule<T>, cost: &[T], h: &[T], kernel: &mut [T], rows: &mut Rows<'_, T>
-    ) -> Report = log_body;
+        rule: Rule<T>, cost: Option<&[T]>, h: &[T], kernel: &mut [T], rows: &mut Rows<'_, T>
+    ) = log_body;
 }
 
 /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
 #[inline(always)]
-fn scale_body<T: Real, const FMA: bool>(
-    rule: Rule<T>,
-    kernel: &[T],
-    v: &[T],
-    rows: &mut Rows<T>,
-) -> Report {
+fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<T>) {
     let stride = v.len();
     let count = rows.weight.len();
     let step = group::<T>(stride);
@@ -304,12 +330,11 @@ fn scale_body<T: Real, const FMA: bool>(
             rows.column,
         );
     }
-    report::<T, FMA>(rule, rows)
 }
 
 simd_dispatch! {
     /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
     pub fn scale[T: Real](
         rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<'_, T>
-    ) -> Report = scale_body;
+    ) = scale_body;
 }

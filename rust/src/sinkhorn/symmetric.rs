@@ -104,6 +104,7 @@ pub fn iterate<T: Real>(
         tau: T::ONE,
         rate: T::ZERO,
         columns: false,
+        keep: engine.resident(),
     };
     let usable = || engine.blocks.iter().all(|block| lock(block).report.usable);
     let half = T::from_f64(0.5);
@@ -128,7 +129,7 @@ pub fn iterate<T: Real>(
                     *h = absorbed[j] + a[j].ln();
                 }
             });
-            valid = usable();
+            valid = engine.resident() && usable();
             engine.gather(|block| &block.base, &mut base[..n]);
         }
         engine.gather(|block| &block.total, &mut total[..n]);
@@ -143,7 +144,8 @@ pub fn iterate<T: Real>(
         iterations += 1;
         let residual = residual.to_f64() / numbers.mass_a;
         let done = options.tol > 0.0 && residual <= options.tol;
-        if done || residual.is_nan() || iterations >= options.max_iter {
+        let ended = done || residual.is_nan() || iterations >= options.max_iter;
+        if ended || engine.interrupt.raised() {
             break (residual, mass.to_f64());
         }
         for (d, &s) in shift[..n].iter_mut().zip(step.iter()) {

@@ -4,13 +4,14 @@ use crate::cost::Cost;
 use crate::real::Real;
 use crate::simd::available;
 
-use super::{Costs, Options, Problem, Solution, solve, solve_all};
+use super::{Costs, Options, Problem, Solution, solve, solve_all, solve_until, solver};
 
 mod closed_forms;
 mod dense;
 mod hard_inputs;
 mod properties;
 mod reference;
+mod tiers;
 
 /// A deterministic sequence of numbers in (-1, 1).
 pub(crate) struct Stream(pub u64);
@@ -71,6 +72,7 @@ pub(crate) fn between<'a, T: Real>(
             y,
             x_label: None,
             y_label: None,
+            distance: None,
         },
         a,
         b,

@@ -15,6 +15,7 @@ use super::block::Round;
 use super::columns::{Update, largest, limit, log_relaxed_mass, logarithms, update};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
+use super::source::Keep;
 use super::sweep::Rule;
 
 /// Iterations without a smaller residual after which mixing pauses, for as many at first and
@@ -43,6 +44,8 @@ struct Columns<'e, 'f, 'a, T> {
     mass: f64,
     /// The kernel may be used for a scaling sweep.
     valid: bool,
+    /// The last sums come from a log sweep.
+    fresh: bool,
 }
 
 impl<T: Real> Columns<'_, '_, '_, T> {
@@ -67,6 +70,7 @@ impl<T: Real> Columns<'_, '_, '_, T> {
             usable &= report.usable;
             self.valid &= report.settled;
         }
+        self.fresh = false;
         usable && self.logarithms()
     }
 
@@ -93,11 +97,9 @@ impl<T: Real> Columns<'_, '_, '_, T> {
                 *h = p + l;
             }
         });
-        self.valid = self
-            .engine
-            .blocks
-            .iter()
-            .all(|block| lock(block).report.usable);
+        self.fresh = true;
+        let mut blocks = self.engine.blocks.iter();
+        self.valid = self.engine.resident() && blocks.all(|block| lock(block).report.usable);
         if !self.logarithms() {
             // Some column sums underflow in the kernel: they need their own log-sum-exp.
             self.valid = false;
@@ -110,8 +112,10 @@ impl<T: Real> Columns<'_, '_, '_, T> {
     }
 
     /// `ln sum_i a_i exp(phi_i - c_ij / eps)` for every column.
-    fn column_transform(&self) -> Vec<f64> {
+    fn column_transform(&mut self) -> Vec<f64> {
         self.engine.round(Round::Columns, |_| {});
+        // Only kept costs leave the kernel as it was.
+        self.valid &= self.engine.keep == Keep::Both;
         let blocks: Vec<_> = self.engine.blocks.iter().map(lock).collect();
         (0..self.b.len())
             .map(|j| {
@@ -241,6 +245,7 @@ pub fn iterate<T: Real>(
         translation: 0.0,
         mass: numbers.mass_b,
         valid: false,
+        fresh: false,
     };
     {
         let mut shared = engine
@@ -252,6 +257,7 @@ pub fn iterate<T: Real>(
             tau: T::from_f64(damping(epsilon, numbers.reach_x)),
             rate: T::from_f64(epsilon / numbers.reach_x),
             columns: true,
+            keep: engine.resident(),
         };
     }
     if let Some(g0) = problem.g0 {
@@ -284,7 +290,7 @@ pub fn iterate<T: Real>(
         let trial = mixer.as_ref().is_some_and(Anderson::on_trial);
         let mut done = options.tol > 0.0 && residual <= options.tol;
         let (mut residual, mut failed) = (residual, false);
-        if done && mixer.as_ref().is_some_and(Anderson::used) {
+        if done && !columns.fresh && mixer.as_ref().is_some_and(Anderson::used) {
             // Mixing may have left the range where the residual can be told from rounding: what
             // converged must also do so when the kernel is computed anew.
             columns.absorb();
@@ -303,7 +309,8 @@ pub fn iterate<T: Real>(
             mixer = Some(Anderson::new(options.level));
             (best, best_at) = (residual, iterations);
         }
-        if done || (residual.is_nan() && !trial) || iterations >= options.max_iter {
+        let ended = done || (residual.is_nan() && !trial) || iterations >= options.max_iter;
+        if ended || engine.interrupt.raised() {
             break residual;
         }
         let translation = T::from_f64(columns.translation);

@@ -52,15 +52,19 @@ impl Dense {
                 y,
                 x_label,
                 y_label,
+                distance,
             } => {
                 let (y, y_label) = match y {
                     Some(y) => (y, y_label),
                     None => (x, x_label),
                 };
                 let entry = |i: usize, j: usize| {
-                    let differ = x_label.zip(y_label).is_some_and(|(p, q)| p[i] != q[j]);
+                    let apart = x_label.zip(y_label).map_or(0.0, |(p, q)| match distance {
+                        Some(d) => d.values[p[i] as usize * d.width + q[j] as usize],
+                        None => f64::from(p[i] != q[j]),
+                    });
                     cost(kind, &x[i * dim..(i + 1) * dim], &y[j * dim..(j + 1) * dim])
-                        + if differ { problem.label_cost } else { 0.0 }
+                        + problem.label_cost * apart
                 };
                 (0..n)
                     .map(|i| (0..m).map(|j| entry(i, j)).collect())

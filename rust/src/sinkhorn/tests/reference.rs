@@ -1,6 +1,8 @@
 //! Comparisons with the dense reference.
 
-use super::dense::{Dense, cost};
+use crate::cost::ClassDistance;
+
+use super::dense::{Dense, Solved, cost};
 use super::*;
 
 struct Data {
@@ -10,7 +12,34 @@ struct Data {
     b: Vec<f64>,
     x_label: Vec<i64>,
     y_label: Vec<i64>,
+    /// Between three classes.
+    distance: Option<Vec<f64>>,
     dim: usize,
+}
+
+impl Data {
+    /// The same with a class distance, symmetric and with costs inside a class.
+    fn with_distance(mut self) -> Self {
+        let labels = self.x_label.iter_mut().chain(self.y_label.iter_mut());
+        labels.for_each(|l| *l += 1);
+        self.distance = Some(vec![0.1, 0.9, 0.4, 0.9, 0.0, 0.6, 0.4, 0.6, -0.3]);
+        self
+    }
+}
+
+/// Everything in memory; the kernel alone; nothing, in strips of an odd number of rows.
+fn tiers<T>(options: &Options, n: usize, m: usize) -> [Options; 3] {
+    let kernel = Options {
+        budget: n * crate::buffer::padded(m) * size_of::<T>(),
+        strip: 5,
+        ..*options
+    };
+    let nothing = Options {
+        budget: 0,
+        strip: 7,
+        ..*options
+    };
+    [*options, kernel, nothing]
 }
 
 fn data(seed: u64, n: usize, m: usize, dim: usize) -> Data {
@@ -28,6 +57,7 @@ fn data(seed: u64, n: usize, m: usize, dim: usize) -> Data {
         y_label: (0..m as i64).map(|j| j * j % 3 - 1).collect(),
         x,
         y,
+        distance: None,
         dim,
     }
 }
@@ -47,6 +77,9 @@ fn compare<T: Real>(
     options: &Options,
     tolerance: f64,
 ) {
+    fn distance<T>(values: Option<&[T]>) -> Option<ClassDistance<'_, T>> {
+        values.map(|values| ClassDistance { values, width: 3 })
+    }
     let problem = Problem {
         costs: Costs::Points {
             cost: kind,
@@ -55,6 +88,7 @@ fn compare<T: Real>(
             y: (!symmetric).then_some(&d.y),
             x_label: labels.then_some(&d.x_label),
             y_label: labels.then_some(&d.y_label),
+            distance: distance(d.distance.as_deref()),
         },
         a: &d.a,
         b: if symmetric { &d.a } else { &d.b },
@@ -73,27 +107,50 @@ fn compare<T: Real>(
         cast::<T>(&d.a),
         cast::<T>(problem.b),
     );
-    let s = solve(
-        &Problem {
-            costs: Costs::Points {
-                cost: kind,
-                dim: d.dim,
-                x: &x,
-                y: (!symmetric).then_some(&y),
-                x_label: labels.then_some(&d.x_label),
-                y_label: labels.then_some(&d.y_label),
-            },
-            a: &a,
-            b: &b,
-            f0: None,
-            g0: None,
-            epsilon: problem.epsilon,
-            reach_x: problem.reach_x,
-            reach_y: problem.reach_y,
-            label_cost: problem.label_cost,
+    let given = d.distance.as_deref().map(cast::<T>);
+    let solved = Problem {
+        costs: Costs::Points {
+            cost: kind,
+            dim: d.dim,
+            x: &x,
+            y: (!symmetric).then_some(&y),
+            x_label: labels.then_some(&d.x_label),
+            y_label: labels.then_some(&d.y_label),
+            distance: distance(given.as_deref()),
         },
-        options,
-    );
+        a: &a,
+        b: &b,
+        f0: None,
+        g0: None,
+        epsilon: problem.epsilon,
+        reach_x: problem.reach_x,
+        reach_y: problem.reach_y,
+        label_cost: problem.label_cost,
+    };
+    for options in tiers::<T>(options, a.len(), b.len()) {
+        let s = solve(&solved, &options);
+        check(d, &problem, (&dense, &want), &s, tolerance);
+    }
+}
+
+/// One solution against the dense one.
+fn check<T: Real>(
+    d: &Data,
+    problem: &Problem<f64>,
+    (dense, want): (&Dense, &Solved),
+    s: &Solution<T>,
+    tolerance: f64,
+) {
+    let reach = (problem.reach_x, problem.reach_y);
+    let symmetric = problem.symmetric();
+    let Costs::Points {
+        cost: kind,
+        x_label,
+        ..
+    } = problem.costs
+    else {
+        unreachable!("points")
+    };
     assert!(
         s.converged,
         "{kind:?} {reach:?}: {} sweeps, residual {:e}",
@@ -120,17 +177,29 @@ fn compare<T: Real>(
         let sum: f64 = want.plan.iter().map(|r| r[j]).sum();
         close(s.column[j].to_f64() * problem.b[j], sum, tolerance);
     }
-    if labels {
+    if let Some(x_label) = x_label {
         let other = if symmetric { &d.x_label } else { &d.y_label };
         let mut moved = 0.0;
+        let mut mass = [0.0; 9];
         for (i, row) in want.plan.iter().enumerate() {
             for (j, p) in row.iter().enumerate() {
-                moved += if d.x_label[i] == other[j] { 0.0 } else { *p };
+                let (k, l) = (x_label[i], other[j]);
+                moved += match &d.distance {
+                    None => f64::from(k != l) * p,
+                    Some(distance) => {
+                        let place = 3 * k as usize + l as usize;
+                        mass[place] += p;
+                        distance[place] * p
+                    }
+                };
             }
         }
         close(s.mismatch, moved, tolerance);
+        if d.distance.is_some() {
+            all_close(&s.class_mass, &mass, tolerance);
+        }
     }
-    check_gradients(d, kind, symmetric, &want.plan, &s, tolerance);
+    check_gradients(d, kind, symmetric, &want.plan, s, tolerance);
 }
 
 fn check_gradients<T: Real>(
@@ -202,6 +271,33 @@ fn agrees_in_every_mode() {
                 compare::<f64>(&d, kind, true, (reach, reach), labels, &tight(), 1e-9);
             }
         }
+    }
+}
+
+#[test]
+fn agrees_with_a_class_distance() {
+    let d = data(12, 21, 34, 4).with_distance();
+    for kind in Cost::ALL {
+        for reach in [(STRICT, STRICT), (0.7, STRICT)] {
+            compare::<f64>(&d, kind, false, reach, true, &tight(), 1e-9);
+        }
+        compare::<f64>(&d, kind, true, (STRICT, STRICT), true, &tight(), 1e-9);
+    }
+    for level in available() {
+        let options = Options {
+            tol: 2e-6,
+            level,
+            ..tight()
+        };
+        compare::<f32>(
+            &d,
+            Cost::Euclidean,
+            false,
+            (STRICT, STRICT),
+            true,
+            &options,
+            3e-5,
+        );
     }
 }
 

@@ -1,0 +1,186 @@
+//! Points made ready for a cost.
+
+use crate::buffer::{Aligned, padded};
+use crate::real::Real;
+use crate::simd::Level;
+use crate::vmath::squared_norms;
+
+use super::Cost;
+
+/// Points made ready for a cost: centred or normalised.
+#[derive(Debug)]
+pub struct Cloud<T> {
+    /// Number of points.
+    pub count: usize,
+    /// Dimension.
+    pub dim: usize,
+    /// Coordinates, row-major.
+    pub coords: Vec<T>,
+    /// Squared norms of `coords`, padded.
+    pub square: Aligned<T>,
+    /// Lengths before normalisation; empty if the cost does not normalise.
+    pub length: Vec<T>,
+    /// Coordinates column-major with padded columns, where the cost or the caller needs them;
+    /// else empty.
+    pub columns: Aligned<T>,
+}
+
+/// Points and masses of one side.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a, T> {
+    /// Coordinates, `count x dim`.
+    pub points: &'a [T],
+    /// Masses, one for each point.
+    pub weight: &'a [T],
+}
+
+/// Mean of the points, weighted; zero-weight points are left out.
+fn centre<T: Real>(side: Side<T>, dim: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; dim];
+    let mut mass = 0.0;
+    for (row, &w) in side.points.chunks_exact(dim.max(1)).zip(side.weight) {
+        let w = w.to_f64();
+        if w > 0.0 {
+            mass += w;
+            for (m, &v) in mean.iter_mut().zip(row) {
+                *m += w * v.to_f64();
+            }
+        }
+    }
+    mean.iter_mut().for_each(|m| *m /= mass);
+    mean
+}
+
+impl<T: Real> Cloud<T> {
+    fn new(level: Level, cost: Cost, side: Side<T>, dim: usize, shift: Option<&[T]>) -> Self {
+        let count = side.weight.len();
+        let mut coords = side.points.to_vec();
+        if let Some(shift) = shift {
+            for row in coords.chunks_exact_mut(dim.max(1)) {
+                for (v, &s) in row.iter_mut().zip(shift) {
+                    *v -= s;
+                }
+            }
+        }
+        let mut square = Aligned::zeros(padded(count));
+        squared_norms(level, &coords, dim, &mut square[..count]);
+        let mut length = Vec::new();
+        if cost.normalised() {
+            length = square[..count].iter().map(|s| s.sqrt()).collect();
+            for (row, &r) in coords.chunks_exact_mut(dim.max(1)).zip(&length) {
+                // A zero vector stays zero.
+                let inverse = if r == T::ZERO { T::ONE } else { T::ONE / r };
+                row.iter_mut().for_each(|v| *v *= inverse);
+            }
+            squared_norms(level, &coords, dim, &mut square[..count]);
+        }
+        let mut cloud = Self {
+            count,
+            dim,
+            coords,
+            square,
+            length,
+            columns: Aligned::zeros(0),
+        };
+        if cost == Cost::L1 {
+            cloud.transpose();
+        }
+        cloud
+    }
+
+    /// Fills `columns`: many matrix products with few rows each pack this layout far faster.
+    pub fn transpose(&mut self) {
+        /// Columns written together, so that each cache line is completed while it is near.
+        const TOGETHER: usize = 16;
+        if !self.columns.is_empty() || self.dim == 0 {
+            return;
+        }
+        let stride = padded(self.count);
+        self.columns = Aligned::zeros(stride * self.dim);
+        for first in (0..self.count).step_by(TOGETHER) {
+            let last = self.count.min(first + TOGETHER);
+            let rows = &self.coords[first * self.dim..last * self.dim];
+            for k in 0..self.dim {
+                let column = &mut self.columns[k * stride + first..k * stride + last];
+                for (v, row) in column.iter_mut().zip(rows.chunks_exact(self.dim)) {
+                    *v = row[k];
+                }
+            }
+        }
+    }
+
+    /// Centre, total mass, and weighted sum of squared distances from the centre.
+    fn moments(&self, weight: &[T]) -> (Vec<f64>, f64, f64) {
+        let points = &self.coords;
+        let mean = centre(Side { points, weight }, self.dim);
+        let mut spread = 0.0;
+        for (row, w) in points.chunks_exact(self.dim.max(1)).zip(weight) {
+            let w = w.to_f64();
+            if w != 0.0 {
+                let terms = row.iter().zip(&mean).map(|(v, m)| v.to_f64() - m);
+                spread += w * terms.map(|t| t * t).sum::<f64>();
+            }
+        }
+        (mean, weight.iter().map(|w| w.to_f64()).sum(), spread)
+    }
+
+    /// `sum_ij a_i b_j |x_i - y_j|^2` without the matrix. Also a test whether all coordinates
+    /// of positive mass are finite.
+    #[must_use]
+    pub fn total_square(&self, a: &[T], other: &Self, b: &[T]) -> f64 {
+        let (x, mass_a, spread_a) = self.moments(a);
+        let (y, mass_b, spread_b) = other.moments(b);
+        let apart: f64 = x.iter().zip(&y).map(|(p, q)| (p - q) * (p - q)).sum();
+        mass_b * spread_a + mass_a * spread_b + mass_a * mass_b * apart
+    }
+
+    /// The two clouds of a problem (one, if it is symmetric), moved together so that a common
+    /// shift of all points costs no accuracy.
+    #[must_use]
+    pub fn pair(
+        level: Level,
+        cost: Cost,
+        x: Side<T>,
+        y: Option<Side<T>>,
+        dim: usize,
+    ) -> (Self, Option<Self>) {
+        let shift = (!cost.normalised() && cost != Cost::L1).then(|| {
+            let mut mean = centre(x, dim);
+            if let Some(y) = y {
+                for (m, other) in mean.iter_mut().zip(centre(y, dim)) {
+                    *m = (*m + other) / 2.0;
+                }
+            }
+            mean.into_iter().map(T::from_f64).collect::<Vec<_>>()
+        });
+        let make = |side| Self::new(level, cost, side, dim, shift.as_deref());
+        (make(x), y.map(make))
+    }
+
+    /// Turns gradients with respect to `coords` into gradients with respect to the points, which
+    /// matters for normalised points only: `(I - u u') g / |x|`, and 0 at the zero vector.
+    pub fn chain(&self, first: usize, gradient: &mut [T]) {
+        if self.length.is_empty() {
+            return;
+        }
+        let dim = self.dim.max(1);
+        let rows = self.coords[first * self.dim..].chunks_exact(dim);
+        for ((g, u), &r) in gradient
+            .chunks_exact_mut(dim)
+            .zip(rows)
+            .zip(&self.length[first..])
+        {
+            if r == T::ZERO {
+                g.fill(T::ZERO);
+                continue;
+            }
+            let mut along = T::ZERO;
+            for (&gk, &uk) in g.iter().zip(u) {
+                along += gk * uk;
+            }
+            for (gk, &uk) in g.iter_mut().zip(u) {
+                *gk = (*gk - along * uk) / r;
+            }
+        }
+    }
+}
