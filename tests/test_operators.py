@@ -9,7 +9,6 @@ from torch import Tensor
 import ucmkd
 from ucmkd import losses, ops
 from ucmkd.ops._sinkhorn_op import Flag, sinkhorn_op
-from ucmkd.ops.mmd import median_bandwidth_op, mmd_op
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", "l1", "chordal"]
@@ -52,18 +51,6 @@ def test_opcheck_sinkhorn_cost(backend: str) -> None:
     torch.library.opcheck(
         sinkhorn_cost_op,
         (matrix, weight, None, None, parameters, 1e-4, 100, True, True, backend),
-    )
-
-
-def test_opcheck_mmd(backend: str) -> None:
-    weight = torch.full((2, 5), 0.2, dtype=torch.float64, requires_grad=True)
-    sigma = torch.full((2,), 1.3, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(
-        mmd_op,
-        (leaf(2, 5, 3), leaf(2, 4, 3), weight, None, sigma, [0.5, 1.0], True, True, True, backend),
-    )
-    torch.library.opcheck(
-        median_bandwidth_op, (torch.randn(2, 5, 3), torch.randn(2, 4, 3), None, None, backend)
     )
 
 
@@ -141,20 +128,6 @@ def test_gradcheck_cost_matrix(backend: str) -> None:
     assert torch.autograd.gradcheck(value, inputs)
 
 
-@pytest.mark.parametrize("estimator", ["v", "u"])
-@pytest.mark.parametrize("scales", [(1.0,), (0.25, 0.5, 1.0, 2.0, 4.0), (0.7, 1.0, 3.1)])
-def test_gradcheck_mmd(backend: str, estimator: str, scales: tuple[float, ...]) -> None:
-    def value(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor) -> Tensor:
-        return ops.mmd(
-            x, y, bandwidth=sigma, scales=scales, estimator=estimator, x_weight=a, y_weight=b,
-            backend=backend,
-        )  # fmt: skip
-
-    a, b = torch.rand(6, dtype=torch.float64) + 0.1, torch.rand(5, dtype=torch.float64) + 0.1
-    inputs = (leaf(6, 3), leaf(5, 3), a.requires_grad_(), b.requires_grad_(), number(1.3))
-    assert torch.autograd.gradcheck(value, inputs)
-
-
 @pytest.mark.parametrize("epsilon", [0.05, 0.3])
 def test_gradient_of_relative_epsilon(backend: str, epsilon: float) -> None:
     """The mean cost is detached: the gradient is that at the absolute ε, times the mean."""
@@ -176,7 +149,7 @@ def test_potentials_are_detached_and_value_is_not(backend: str) -> None:
     assert not any(t.requires_grad for t in out[1:])
 
 
-@pytest.mark.parametrize("loss", [losses.sinkhorn_align, losses.mmd_align])
+@pytest.mark.parametrize("loss", [losses.sinkhorn_align])
 def test_double_backward_is_refused_not_wrong(backend: str, loss: Callable[..., Tensor]) -> None:
     x = leaf(5, 2)
     (first,) = torch.autograd.grad(loss(x, leaf(4, 2), backend=backend), x, create_graph=True)
