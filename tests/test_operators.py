@@ -10,7 +10,6 @@ import ucmkd
 from ucmkd import losses, ops
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag
-from ucmkd.ops.mmd import median_bandwidth_op, mmd_op
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", "l1", "chordal"]
@@ -53,18 +52,6 @@ def test_opcheck_sinkhorn_cost(backend: str) -> None:
     torch.library.opcheck(
         sinkhorn_cost_op,
         (matrix, weight, None, None, parameters, 1e-4, 100, True, True, backend),
-    )
-
-
-def test_opcheck_mmd(backend: str) -> None:
-    weight = torch.full((2, 5), 0.2, dtype=torch.float64, requires_grad=True)
-    sigma = torch.full((2,), 1.3, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(
-        mmd_op,
-        (leaf(2, 5, 3), leaf(2, 4, 3), weight, None, sigma, [0.5, 1.0], True, True, True, backend),
-    )
-    torch.library.opcheck(
-        median_bandwidth_op, (torch.randn(2, 5, 3), torch.randn(2, 4, 3), None, None, backend)
     )
 
 
@@ -139,20 +126,6 @@ def test_gradcheck_cost_matrix(backend: str) -> None:
         return balanced.value + relaxed.value
 
     inputs = (leaf(6, 5), leaf(6), leaf(5), number(0.5), number(1.5))
-    assert torch.autograd.gradcheck(value, inputs)
-
-
-@pytest.mark.parametrize("estimator", ["v", "u"])
-@pytest.mark.parametrize("scales", [(1.0,), (0.25, 0.5, 1.0, 2.0, 4.0), (0.7, 1.0, 3.1)])
-def test_gradcheck_mmd(backend: str, estimator: str, scales: tuple[float, ...]) -> None:
-    def value(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor) -> Tensor:
-        return ops.mmd(
-            x, y, bandwidth=sigma, scales=scales, estimator=estimator, x_weight=a, y_weight=b,
-            backend=backend,
-        )  # fmt: skip
-
-    a, b = torch.rand(6, dtype=torch.float64) + 0.1, torch.rand(5, dtype=torch.float64) + 0.1
-    inputs = (leaf(6, 3), leaf(5, 3), a.requires_grad_(), b.requires_grad_(), number(1.3))
     assert torch.autograd.gradcheck(value, inputs)
 
 

@@ -2,8 +2,11 @@
 
 mod select;
 
+use std::sync::Mutex;
+
 use crate::gemm::gemm;
 use crate::mmd::{Pool, Problem};
+use crate::parallel::{self, lock};
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
@@ -80,35 +83,20 @@ fn upper_rows<T: Real>(level: Level, pool: &Pool<T>, start: usize, out: &mut [T]
 fn pairs<T: Real>(level: Level, pool: &Pool<T>, threads: usize) -> Vec<T> {
     let n = pool.len();
     let mut all = vec![T::ZERO; n * n.saturating_sub(1) / 2];
-    let threads = threads.min(n * n * (pool.width + 10) / 4_000_000).max(1);
-    // The rows grow shorter: dealt out in turn, the shares are nearly equal.
-    let mut shares: Vec<Vec<(usize, &mut [T])>> = (0..threads).map(|_| Vec::new()).collect();
+    let threads = threads.min(n * n * (pool.width + 10) / 2_000_000).max(1);
+    let mut strips: Vec<Mutex<&mut [T]>> = Vec::new();
     let mut rest = all.as_mut_slice();
-    for (turn, start) in (0..n).step_by(ROWS).enumerate() {
+    for start in (0..n).step_by(ROWS) {
         let end = (start + ROWS).min(n);
         let length = (start..end).map(|i| n - 1 - i).sum();
         let (head, tail) = rest.split_at_mut(length);
         rest = tail;
-        shares[turn % threads].push((start, head));
+        strips.push(Mutex::new(head));
     }
-    std::thread::scope(|scope| {
-        let mut own = None;
-        for share in shares {
-            let work = move || {
-                share
-                    .into_iter()
-                    .for_each(|(i, out)| upper_rows(level, pool, i, out))
-            };
-            if own.is_none() {
-                own = Some(work);
-            } else {
-                scope.spawn(work);
-            }
-        }
-        if let Some(work) = own {
-            work();
-        }
+    parallel::map(strips.len(), threads, |k| {
+        upper_rows(level, pool, k * ROWS, &mut lock(&strips[k]));
     });
+    drop(strips);
     all
 }
 
@@ -123,6 +111,7 @@ fn subsample<T: Real>(problem: &Problem<'_, T>, limit: usize) -> Vec<T> {
         };
         w.unwrap_or(T::ONE)
     };
+    debug_assert_eq!(problem.classes, 1);
     let kept: Vec<usize> = (0..n + m).filter(|&i| weight(i) != T::ZERO).collect();
     let count = kept.len().min(limit);
     let mut points = Vec::with_capacity(count * problem.width);
@@ -154,7 +143,8 @@ pub fn median_bandwidth<T: Real>(
 ) -> f64 {
     let points = subsample(problem, limit);
     let count = points.len().checked_div(problem.width).unwrap_or(0);
-    let pool = Pool::new(level, &points, &[], (count, 0), problem.width, None, None);
+    let (sizes, width) = ((count, 0), problem.width);
+    let pool = Pool::new(level, &points, &[], sizes, width, None, None, 1, true);
     if pool.norms.iter().any(|v| !v.is_finite()) {
         return f64::NAN;
     }
@@ -180,18 +170,9 @@ pub fn median_bandwidth_batch<T: Real>(
             .map(|p| median_bandwidth(level, p, limit, threads))
             .collect();
     }
-    let mut all = vec![0.0; problems.len()];
-    let share = problems.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (problems, out) in problems.chunks(share).zip(all.chunks_mut(share)) {
-            scope.spawn(move || {
-                for (problem, sigma) in problems.iter().zip(out) {
-                    *sigma = median_bandwidth(level, problem, limit, 1);
-                }
-            });
-        }
-    });
-    all
+    parallel::map(problems.len(), threads, |i| {
+        median_bandwidth(level, &problems[i], limit, 1)
+    })
 }
 
 #[cfg(test)]
@@ -214,6 +195,7 @@ mod tests {
             width,
             a: None,
             b: None,
+            classes: 1,
             bandwidth: 0.0,
         }
     }

@@ -1,28 +1,34 @@
-//! Squared maximum mean discrepancy with a Gaussian kernel, its value and gradient in one pass.
+//! Squared maximum mean discrepancy, its value and gradient in one pass.
 //!
-//! Gretton et al., "A kernel two-sample test", JMLR 13 (2012). With
-//! `k(x, y) = 1/S sum_s exp(-|x - y|^2 / (2 (s sigma)^2))` and masses `a`, `b`
+//! Gretton et al., "A kernel two-sample test", JMLR 13 (2012). With masses `a`, `b`
 //!
 //! * V: `MMD^2 = a^T K_xx a + b^T K_yy b - 2 a^T K_xy b`;
 //! * U: the two within sums leave out their diagonal and are multiplied by `m^2 / (m^2 - sum a^2)`,
 //!   `m = sum a`; a single point has the within term 0.
 //!
+//! A point may have several masses, one for each class: the result is then the sum of the
+//! discrepancies of the classes, for which each kernel value is computed once.
+//!
 //! The kernel matrix is never stored: the pooled points are cut into tiles, the scalar products of
 //! a tile come from a matrix product, the sums and the gradient are taken while it is in cache,
 //! and the pairs of one set are visited once for both of their points.
 
+mod finish;
+mod kernel;
 mod pool;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;
 
+pub use kernel::Kernel;
 pub use pool::Pool;
-pub use tile::{Scales, Tile, tile};
 
+use crate::parallel;
 use crate::real::Real;
 use crate::simd::Level;
-use sweep::{Plan, Sums};
+use kernel::Shape;
+use sweep::Plan;
 
 /// One pair of weighted point sets.
 #[derive(Clone, Copy)]
@@ -35,10 +41,12 @@ pub struct Problem<'a, T> {
     pub sizes: (usize, usize),
     /// Coordinates of a point.
     pub width: usize,
-    /// Masses of the first set, `1/n` if `None`.
+    /// Masses of the first set `(n, classes)`, `1/n` if `None`.
     pub a: Option<&'a [T]>,
-    /// Masses of the second set, `1/m` if `None`.
+    /// Masses of the second set `(m, classes)`, `1/m` if `None`.
     pub b: Option<&'a [T]>,
+    /// Masses of a point.
+    pub classes: usize,
     /// Bandwidth `sigma`.
     pub bandwidth: f64,
 }
@@ -46,7 +54,9 @@ pub struct Problem<'a, T> {
 /// What to compute, the same for a whole batch.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Multiples of the bandwidth whose kernels are averaged.
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Multiples of the bandwidth whose kernels are averaged (exponents if rational quadratic).
     pub scales: &'a [f64],
     /// U instead of V.
     pub unbiased: bool,
@@ -54,18 +64,29 @@ pub struct Options<'a> {
     pub want_x: bool,
     /// Gradient with respect to the second set.
     pub want_y: bool,
+    /// Gradient with respect to the masses.
+    pub want_masses: bool,
+    /// Derivative with respect to the bandwidth.
+    pub want_bandwidth: bool,
     /// Instruction set.
     pub level: Level,
 }
 
-/// Value and gradients of one problem.
+impl Options<'_> {
+    /// Something is wanted that needs the derivative of the kernel.
+    fn slopes(&self) -> bool {
+        self.want_x || self.want_y || self.want_bandwidth
+    }
+}
+
+/// Value and gradients of one problem; empty or 0 what is not wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Output<T> {
     /// `MMD^2`.
     pub value: f64,
-    /// `(n, width)`, empty if not wanted.
+    /// `(n, width)`.
     pub grad_x: Vec<T>,
-    /// `(m, width)`, empty if not wanted.
+    /// `(m, width)`.
     pub grad_y: Vec<T>,
     /// Gradient with respect to the masses `a`.
     pub grad_a: Vec<T>,
@@ -76,6 +97,7 @@ pub struct Output<T> {
 }
 
 /// Multiplier of a within sum, and its derivative with respect to the masses.
+#[derive(Clone, Copy)]
 struct Within {
     factor: f64,
     mass: f64,
@@ -84,22 +106,32 @@ struct Within {
 }
 
 impl Within {
-    fn new<T: Real>(weights: &[T], unbiased: bool) -> Self {
-        let mass = weights.iter().map(|w| w.to_f64().abs()).sum::<f64>();
-        let squares = weights.iter().map(|w| w.to_f64() * w.to_f64()).sum::<f64>();
-        let rest = mass * mass - squares;
-        let factor = match unbiased {
-            false => 1.0,
-            // One point, up to the rounding of the two sums.
-            true if rest <= 1e-14 * mass * mass => 0.0,
-            true => mass * mass / rest,
-        };
-        Within {
-            factor,
-            mass,
-            squares,
-            unbiased,
+    /// For each of the `classes` masses of some points.
+    fn of<T: Real>(weights: &[T], classes: usize, unbiased: bool) -> Vec<Self> {
+        let mut sums = vec![(0.0, 0.0); classes];
+        for point in weights.chunks_exact(classes) {
+            for (sum, w) in sums.iter_mut().zip(point) {
+                let w = w.to_f64();
+                sum.0 += w.abs();
+                sum.1 += w * w;
+            }
         }
+        let within = |(mass, squares): (f64, f64)| {
+            let rest = mass * mass - squares;
+            let factor = match unbiased {
+                false => 1.0,
+                // One point, up to the rounding of the two sums.
+                true if rest <= 1e-14 * mass * mass => 0.0,
+                true => mass * mass / rest,
+            };
+            Within {
+                factor,
+                mass,
+                squares,
+                unbiased,
+            }
+        };
+        sums.into_iter().map(within).collect()
     }
 
     /// Derivative of the factor with respect to a mass `w`.
@@ -112,40 +144,65 @@ impl Within {
     }
 }
 
+/// The smallest bandwidth: the inverse of its square, times a scale or two, is still finite.
+fn floor<T: Real>() -> f64 {
+    if T::EPSILON.to_f64() > 1e-10 {
+        1e-15
+    } else {
+        1e-140
+    }
+}
+
 /// Solves one problem on up to `threads` threads.
 ///
 /// The result depends on the number of threads only by rounding, and not from run to run.
 #[must_use]
 pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: usize) -> Output<T> {
-    let (n, m) = problem.sizes;
-    let width = problem.width;
-    let Problem { x, y, a, b, .. } = *problem;
-    let pool = Pool::new(options.level, x, y, (n, m), width, a, b);
-    if T::EPSILON.to_f64() > f64::EPSILON && loses_digits(&pool, options.scales, problem.bandwidth)
-    {
+    let (n, _) = problem.sizes;
+    let Problem {
+        x,
+        y,
+        a,
+        b,
+        width,
+        classes,
+        ..
+    } = *problem;
+    let invariant = !matches!(options.kernel, Kernel::Polynomial { .. });
+    let level = options.level;
+    let pool = Pool::new(level, x, y, problem.sizes, width, a, b, classes, invariant);
+    let bandwidth = problem.bandwidth.max(floor::<T>());
+    let finite = pool.norms.iter().all(|v| v.is_finite());
+    let single = T::EPSILON.to_f64() > f64::EPSILON;
+    if single && (!finite || loses_digits(&pool, options, bandwidth)) {
         return in_double(problem, options, threads);
     }
+    if !finite || problem.bandwidth.is_nan() {
+        return finish::undefined(problem, options);
+    }
+    let split = n * classes;
     let sides = [
-        Within::new(&pool.weights[..n], options.unbiased),
-        Within::new(&pool.weights[n..], options.unbiased),
+        Within::of(&pool.weights[..split], classes, options.unbiased),
+        Within::of(&pool.weights[split..], classes, options.unbiased),
     ];
-    let gradient = options.want_x || options.want_y;
-    let mut weighted = Vec::new();
-    if gradient && width > 0 {
-        weighted.reserve_exact(pool.points.len());
-        for (point, &w) in pool.points.chunks_exact(width).zip(&pool.weights) {
-            weighted.extend(point.iter().map(|&v| v * w));
+    let mut scaled = Vec::new();
+    if classes > 1 && options.slopes() {
+        scaled.reserve_exact(pool.weights.len());
+        for (i, point) in pool.weights.chunks_exact(classes).enumerate() {
+            let side = &sides[usize::from(i >= n)];
+            let factors = side.iter().map(|s| T::from_f64(s.factor));
+            scaled.extend(point.iter().zip(factors).map(|(&w, f)| w * f));
         }
     }
     let plan = Plan {
         pool: &pool,
-        weighted,
-        scales: Scales::new(options.scales, problem.bandwidth),
-        factors: [sides[0].factor, sides[1].factor],
+        shape: Shape::new(options.kernel, options.scales, bandwidth),
+        sides,
+        scaled,
         options: *options,
     };
-    let sums = plan.run(threads);
-    finish(&plan, &sums, &sides, problem.bandwidth)
+    let parts = plan.run(threads);
+    finish::finish(&plan, parts, bandwidth, threads)
 }
 
 /// Largest error of an exponent that single precision may make.
@@ -153,13 +210,20 @@ const EXPONENT_ERROR: f64 = 2e-3;
 
 /// Distances come from norms and products: a cloud that is wide against the narrowest kernel (an
 /// outlier, two clouds far apart) leaves too few digits of its small distances.
-fn loses_digits<T: Real>(pool: &Pool<T>, scales: &[f64], bandwidth: f64) -> bool {
-    let massive = pool.norms.iter().zip(&pool.weights);
-    let widest = massive
-        .filter(|(_, w)| **w != T::ZERO)
-        .map(|(norm, _)| norm.to_f64())
+fn loses_digits<T: Real>(pool: &Pool<T>, options: &Options<'_>, bandwidth: f64) -> bool {
+    let narrowest = match options.kernel {
+        Kernel::Gaussian => {
+            options.scales.iter().copied().fold(f64::INFINITY, f64::min) * bandwidth
+        }
+        Kernel::RationalQuadratic => bandwidth,
+        // These take the small distances again, from differences.
+        Kernel::Laplace | Kernel::Energy | Kernel::Polynomial { .. } => return false,
+    };
+    let norms = pool.norms.iter().enumerate();
+    let widest = norms
+        .filter(|(i, _)| pool.massive(*i))
+        .map(|(_, norm)| norm.to_f64())
         .fold(0.0, f64::max);
-    let narrowest = scales.iter().copied().fold(f64::INFINITY, f64::min) * bandwidth;
     widest * T::EPSILON.to_f64() > EXPONENT_ERROR * narrowest * narrowest
 }
 
@@ -180,7 +244,8 @@ fn in_double<T: Real>(
         width: problem.width,
         a: a.as_deref(),
         b: b.as_deref(),
-        bandwidth: problem.bandwidth,
+        classes: problem.classes,
+        bandwidth: problem.bandwidth.max(floor::<T>()),
     };
     let output = mmd::<f64>(&wide, options, threads);
     Output {
@@ -190,54 +255,6 @@ fn in_double<T: Real>(
         grad_a: narrow(output.grad_a),
         grad_b: narrow(output.grad_b),
         grad_bandwidth: output.grad_bandwidth,
-    }
-}
-
-/// Value and gradients from the sums.
-fn finish<T: Real>(
-    plan: &Plan<'_, T>,
-    sums: &Sums<T>,
-    sides: &[Within; 2],
-    sigma: f64,
-) -> Output<T> {
-    let pool = plan.pool;
-    let (n, total, width) = (pool.split, pool.len(), pool.width);
-    let weight = |i: usize| pool.weights[i].to_f64();
-    let quadratic =
-        |range: std::ops::Range<usize>| -> f64 { range.map(|i| weight(i) * sums.within[i]).sum() };
-    let own = [quadratic(0..n), quadratic(n..total)];
-    let cross: f64 = (0..n).map(|i| weight(i) * sums.cross[i]).sum();
-    let value = sides[0].factor * own[0] + sides[1].factor * own[1] + 2.0 * cross;
-
-    let masses = |range: std::ops::Range<usize>, side: usize, sign: f64| -> Vec<T> {
-        range
-            .map(|i| {
-                let linear = sides[side].factor * sums.within[i] + sums.cross[i];
-                T::from_f64(2.0 * sign * linear + own[side] * sides[side].slope(sign * weight(i)))
-            })
-            .collect()
-    };
-    let positions = |range: std::ops::Range<usize>, wanted: bool| -> Vec<T> {
-        if !wanted || width == 0 {
-            return Vec::new();
-        }
-        let mut out = Vec::with_capacity(range.len() * width);
-        for i in range {
-            let scale = T::from_f64(-2.0 * weight(i));
-            let coefficient = T::from_f64(sums.coefficient[i]);
-            let line = i * width..(i + 1) * width;
-            let terms = pool.points[line.clone()].iter().zip(&sums.moved[line]);
-            out.extend(terms.map(|(&z, &moved)| scale * (coefficient * z - moved)));
-        }
-        out
-    };
-    Output {
-        value,
-        grad_x: positions(0..n, plan.options.want_x),
-        grad_y: positions(n..total, plan.options.want_y),
-        grad_a: masses(0..n, 0, 1.0),
-        grad_b: masses(n..total, 1, -1.0),
-        grad_bandwidth: sums.moment / sigma,
     }
 }
 
@@ -251,16 +268,11 @@ pub fn mmd_batch<T: Real>(
     if threads <= 1 || problems.len() < threads {
         return problems.iter().map(|p| mmd(p, options, threads)).collect();
     }
-    let mut outputs: Vec<Output<T>> = vec![Output::default(); problems.len()];
+    // A share each, so that a thread is asked for once.
     let share = problems.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (problems, outputs) in problems.chunks(share).zip(outputs.chunks_mut(share)) {
-            scope.spawn(move || {
-                for (problem, output) in problems.iter().zip(outputs) {
-                    *output = mmd(problem, options, 1);
-                }
-            });
-        }
-    });
-    outputs
+    let shares: Vec<_> = problems.chunks(share).collect();
+    let solve =
+        |k: usize| -> Vec<Output<T>> { shares[k].iter().map(|p| mmd(p, options, 1)).collect() };
+    let parts = parallel::map(shares.len(), threads, solve);
+    parts.into_iter().flatten().collect()
 }

@@ -88,9 +88,12 @@ def energy_align(
         return reduce(value, reduction)
     value = mmd(
         student, teacher, kernel="energy", bandwidth=1.0, scales=(1.0,), estimator="v",
-        x_weight=_normalised(student_weight, student, "student_weight"),
-        y_weight=_normalised(teacher_weight, teacher, "teacher_weight"),
-        backend=backend, names=names,
+        weights=(
+            _normalised(student_weight, student, "student_weight"),
+            _normalised(teacher_weight, teacher, "teacher_weight"),
+        ),
+        classes=(None, None), num_classes=None, degree=3, gamma=None, coef=1.0, backend=backend,
+        names=names, label="label",
     )  # fmt: skip
     return reduce(value, reduction)
 

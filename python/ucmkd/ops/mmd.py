@@ -1,173 +1,25 @@
-r"""Squared maximum mean discrepancy: ``ucmkd.ops.mmd`` and the operator ``ucmkd::mmd``.
-
-One fused pass gives the value and, when asked, the gradient to the points; no kernel matrix is
-stored (:func:`ucmkd.reference.mmd` has the formula). With
-:math:`w_{ij} = \frac1S\sum_s k_s(x_i,x_j)/(s\sigma)^2` the gradient is
-
-.. math:: \partial_{x_i} = -2a_i\Big[\sum_j a_j w_{ij}(x_i-x_j) - \sum_j b_j w_{ij}(x_i-y_j)\Big].
-"""
+"""Squared maximum mean discrepancy: the checks, and what users call."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from ucmkd import _backend, reference
+from ucmkd import _backend
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
-from ucmkd.ops._once import once
-from ucmkd.ops._scale import scale
-from ucmkd.ops._solve import as_numpy
+from ucmkd.ops._classes import class_masses, memberships
+from ucmkd.ops._mmd_op import Spec, apply
+from ucmkd.ops._plain import plain
+from ucmkd.ops.bandwidth import RULES, bandwidth_of
+from ucmkd.reference import KERNELS, Kernel, kernel_value
 
-KERNELS = ("gaussian",)
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-#: Pooled points above which the median bandwidth is taken on a subsample.
-MEDIAN_LIMIT = 1024
-
-
-@torch.library.custom_op("ucmkd::mmd", mutates_args=())
-def mmd_op(
-    x: Tensor,
-    y: Tensor,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
-    bandwidth: Tensor,
-    scales: list[float],
-    unbiased: bool,
-    want_x: bool,
-    want_y: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """value ``(B,)``, then the gradients to x, y, the two weights and the bandwidth."""
-    if backend == "rust":
-        out = _backend.rust().mmd(
-            as_numpy(x),
-            as_numpy(y),
-            as_numpy(x_weight),
-            as_numpy(y_weight),
-            as_numpy(bandwidth),
-            scales,
-            unbiased,
-            want_x,
-            want_y,
-            torch.get_num_threads(),
-        )
-        value, gx, gy, ga, gb, gs = (torch.from_numpy(array) for array in out)
-        return value.to(x.dtype), gx, gy, ga, gb, gs
-    batch, n, _ = x.shape
-    m = y.shape[1]
-    # Differences are what counts: a far-away cloud must not lose digits.
-    centre = y.mean(1, keepdim=True)
-    arguments = (
-        x - centre,
-        y - centre,
-        x.new_full((batch, n), 1 / n) if x_weight is None else x_weight,
-        x.new_full((batch, m), 1 / m) if y_weight is None else y_weight,
-    )
-    keywords: dict[str, Any] = dict(
-        bandwidth=bandwidth.to(x.dtype), scales=tuple(scales), unbiased=unbiased
-    )
-    with torch.no_grad():
-        value = reference.mmd(*arguments, **keywords)
-        grads = reference.mmd_gradient(*arguments, **keywords)
-    empty = x.new_empty(0)
-    return (
-        value,
-        grads.x if want_x else empty,
-        grads.y if want_y else empty.clone(),
-        grads.a,
-        grads.b,
-        grads.bandwidth.to(bandwidth.dtype),
-    )
-
-
-@mmd_op.register_fake
-def _(  # type: ignore[no-untyped-def]
-    x, y, x_weight, y_weight, bandwidth, scales, unbiased, want_x, want_y, backend
-):
-    contiguous = torch.contiguous_format
-    return (
-        x.new_empty((x.shape[0],)),
-        torch.empty_like(x, memory_format=contiguous) if want_x else x.new_empty(0),
-        torch.empty_like(y, memory_format=contiguous) if want_y else x.new_empty(0),
-        x.new_empty(x.shape[:2]),
-        x.new_empty(y.shape[:2]),
-        bandwidth.new_empty(bandwidth.shape),
-    )
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[1:])
-
-
-def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    none: list[Tensor | None] = [None] * 10
-    if grad_value is None:
-        return tuple(none)
-    for i, saved in enumerate(ctx.saved_tensors):
-        if not ctx.needs_input_grad[i]:
-            continue
-        if saved.numel() == 0:
-            raise RuntimeError("ucmkd::mmd was run without the gradient that is now needed")
-        none[i] = once(scale(saved, grad_value))
-    return tuple(none)
-
-
-mmd_op.register_autograd(_backward, setup_context=_setup)
-
-
-@torch.library.custom_op("ucmkd::median_bandwidth", mutates_args=())
-def median_bandwidth_op(
-    x: Tensor, y: Tensor, x_weight: Tensor | None, y_weight: Tensor | None, backend: str
-) -> Tensor:
-    """The median heuristic ``(B,)`` in float64; not differentiable."""
-    if backend == "rust":
-        out = _backend.rust().median_bandwidth(
-            as_numpy(x),
-            as_numpy(y),
-            as_numpy(x_weight),
-            as_numpy(y_weight),
-            MEDIAN_LIMIT,
-            torch.get_num_threads(),
-        )
-        return torch.from_numpy(out)
-    a = x.new_ones(x.shape[:2]) if x_weight is None else x_weight
-    b = y.new_ones(y.shape[:2]) if y_weight is None else y_weight
-    return reference.median_bandwidth(x, y, a, b, MEDIAN_LIMIT).double()
-
-
-@median_bandwidth_op.register_fake
-def _(x, y, x_weight, y_weight, backend):  # type: ignore[no-untyped-def]
-    return x.new_empty((x.shape[0],), dtype=torch.float64)
-
-
-for _device in ("cpu", "cuda"):
-    mmd_op.register_autocast(_device, torch.float32)
-    median_bandwidth_op.register_autocast(_device, torch.float32)
-
-
-def pooled_median(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, backend: str) -> Tensor:
-    """The median bandwidth ``(1,)`` of one problem ``(n, d)``, detached."""
-    dtype = _check.compute_dtype(x, y)
-    chosen = _backend.choose(backend, x.device, dtype, supported=("rust", "torch"))
-    rows = [None if w is None else w.detach().to(dtype).reshape(1, -1) for w in (a, b)]
-    points = (t.detach().to(dtype).unsqueeze(0) for t in (x, y))
-    return median_bandwidth_op(*points, *rows, chosen)
-
-
-def _scales(scales: Sequence[float]) -> list[float]:
-    try:
-        values = [float(s) for s in scales]
-    except (TypeError, ValueError):
-        values = []
-    if not values or not all(0 < s < float("inf") for s in values):
-        raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
-    return values
+ESTIMATORS = ("v", "u", "linear")
 
 
 def mmd(
@@ -180,27 +32,71 @@ def mmd(
     estimator: str = "v",
     x_weight: Tensor | None = None,
     y_weight: Tensor | None = None,
+    x_class: Tensor | None = None,
+    y_class: Tensor | None = None,
+    num_classes: int | None = None,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef: float = 1.0,
     backend: str = "auto",
 ) -> Tensor:
     r"""Squared maximum mean discrepancy between two point clouds.
 
     .. math::
-        \mathrm{MMD}^2 = a^\top K_{xx}a + b^\top K_{yy}b - 2a^\top K_{xy}b,\qquad
-        k(x,y) = \frac1S\sum_{s} \exp\!\Big(-\frac{|x-y|^2}{2(s\sigma)^2}\Big).
+        \mathrm{MMD}^2 = a^\top K_{xx}a + b^\top K_{yy}b - 2a^\top K_{xy}b
 
-    Differentiable (once) to the points, the weights and a ``bandwidth`` tensor.
+    with one of the kernels, :math:`d=|x-y|_2`,
+
+    ======================  ======================================================================
+    ``gaussian``            :math:`\frac1S\sum_s\exp(-d^2/2(s\sigma)^2)`
+    ``laplace``             :math:`\frac1S\sum_s\exp(-d/(s\sigma))`
+    ``rational_quadratic``  :math:`\frac1S\sum_s(1+d^2/2s\sigma^2)^{-s}`: the scales are exponents
+    ``energy``              :math:`-d`, no bandwidth: MMD² is the energy distance
+                            :math:`2E|x-y|-E|x-x'|-E|y-y'|`
+    ``polynomial``          :math:`(\gamma\langle x,y\rangle+c)^p`, no bandwidth; the defaults are
+                            those of the kernel inception distance
+    ======================  ======================================================================
+
+    With classes it is the mean over the classes :math:`c` with a mass on both sides of
+    :math:`\mathrm{MMD}^2(\alpha_c,\beta_c)`, each :math:`\alpha_c` (the weights times the
+    memberships in :math:`c`) normalised to mass 1, and 0 without a common class. Every kernel
+    value is computed once whatever the number of classes.
+
+    Differentiable to the points, the weights, soft memberships and a ``bandwidth`` tensor. Memory
+    is ``O((n + m)(d + K))`` with the Rust backend. Second derivatives (``create_graph=True``)
+    come from the dense formula and take ``O(n m d)``. Where points coincide the energy and Laplace
+    kernels have the gradient 0.
+
+    Precision: float16 and bfloat16 points are taken as they are and computed in float32; the value
+    comes in float32, the gradient is rounded once, to the input's type (at most its ``eps`` of the
+    largest entry). In float32 the value is within 1e-5 of the largest of its three terms.
 
     Args:
         x: Points ``(n, d)`` or ``(B, n, d)``.
         y: Points ``(m, d)`` or ``(B, m, d)``.
-        kernel: ``"gaussian"``.
-        bandwidth: σ > 0 in units of the features, a number or a 0-d tensor; or ``"median"``:
-            the root of the median of the pooled off-diagonal squared distances, detached. Above
-            1024 pooled points the median is that of an evenly spaced subsample of 1024.
-        scales: The factors of σ whose kernels are averaged.
-        estimator: ``"v"`` (≥ 0 up to rounding) or ``"u"`` (unbiased, may be negative).
+        kernel: One of the names above.
+        bandwidth: σ > 0 in units of the features: a number, or a tensor, 0-d or ``(B,)``, which
+            receives a gradient. ``"median"``: the root of the median of the pooled off-diagonal
+            squared distances, above 1024 pooled points of an evenly spaced subsample of 1024;
+            ``"mean"``: the root of their mean, at no cost. Both are detached, count every point of
+            positive weight alike, and are at least 1e-6, so that collapsed points give a finite
+            gradient. Ignored by ``energy`` and ``polynomial``.
+        scales: The factors of σ (for ``rational_quadratic`` the exponents) whose kernels are
+            averaged.
+        estimator: ``"v"`` (≥ 0 up to rounding), ``"u"`` (unbiased, may be negative), or
+            ``"linear"``: the mean of :math:`k(x_1,x_2)+k(y_1,y_2)-k(x_1,y_2)-k(x_2,y_1)` over
+            disjoint pairs of consecutive points, unbiased, in ``O(nd)``; it needs ``n = m ≥ 2`` and
+            neither weights nor classes, and leaves out the last of an odd number of points.
         x_weight: Masses ``(n,)`` or ``(B, n)``, default ``1/n``; a zero weight masks the point.
         y_weight: Masses of ``y``.
+        x_class: Integer labels ``(n,)`` or ``(B, n)``, or soft memberships ``(n, K)`` or
+            ``(B, n, K)``, floating and non-negative. Given for both clouds or for none.
+        y_class: Labels or memberships of ``y``.
+        num_classes: K, for integer labels in ``[0, K)``. Without it any integers are accepted and
+            the distinct ones counted, which ``torch.compile`` cannot and a GPU waits for.
+        degree: Of the polynomial kernel, an integer ≥ 1.
+        gamma: Its factor :math:`\gamma` > 0, ``None`` for ``1/d``.
+        coef: Its constant :math:`c` ≥ 0.
         backend: ``"auto"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -208,14 +104,43 @@ def mmd(
 
     Raises:
         TypeError: A tensor of the wrong kind.
-        ValueError: Shapes, weights, bandwidth, scales or names that are not accepted.
+        ValueError: Shapes, weights, labels, numbers or names that are not accepted.
 
-    Source: Gretton et al. 2012, eq. 3 and 5; several scales after Long et al. 2015.
+    Source: Gretton et al. 2012, eq. 3, 5 and 14; several scales after Long et al. 2015; energy
+    distance as MMD after Sejdinovic et al. 2013; polynomial after Binkowski et al. 2018.
     """
     return run(
         x, y, kernel=kernel, bandwidth=bandwidth, scales=scales, estimator=estimator,
-        x_weight=x_weight, y_weight=y_weight, backend=backend, names=("x", "y"),
+        weights=(x_weight, y_weight), classes=(x_class, y_class), num_classes=num_classes,
+        degree=degree, gamma=gamma, coef=coef, backend=backend, names=("x", "y"), label="class",
     )  # fmt: skip
+
+
+def kernel_of(
+    name: str,
+    scales: Sequence[float],
+    width: int,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef: float = 1.0,
+) -> Kernel:
+    """A checked kernel for points of ``width`` coordinates."""
+    _check.one_of(name, KERNELS, "kernel")
+    try:
+        values = tuple(float(s) for s in scales)
+    except (TypeError, ValueError):
+        values = ()
+    if not values or not all(0 < s < math.inf for s in values):
+        raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
+    if isinstance(degree, bool) or not isinstance(degree, Integral) or degree < 1:
+        raise ValueError(f"degree must be an integer >= 1; got {degree!r}")
+    if gamma is None:
+        gamma = 1 / width
+    elif isinstance(gamma, bool) or not isinstance(gamma, Real) or not 0 < gamma < math.inf:
+        raise ValueError(f"gamma must be None or a finite number > 0; got {gamma!r}")
+    if isinstance(coef, bool) or not isinstance(coef, Real) or not 0 <= coef < math.inf:
+        raise ValueError(f"coef must be a finite number >= 0; got {coef!r}")
+    return Kernel(name, values, int(degree), float(gamma), float(coef))
 
 
 def run(
@@ -226,37 +151,80 @@ def run(
     bandwidth: str | Number,
     scales: Sequence[float],
     estimator: str,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
+    weights: tuple[Tensor | None, Tensor | None],
+    classes: tuple[Tensor | None, Tensor | None],
+    num_classes: int | None,
+    degree: int,
+    gamma: float | None,
+    coef: float,
     backend: str,
     names: tuple[str, str],
+    label: str,
 ) -> Tensor:
     """:func:`mmd` for a caller whose arguments have other ``names``."""
     _check.pair(x, y, *names)
-    _check.one_of(kernel, KERNELS, "kernel")
-    _check.one_of(estimator, ("v", "u"), "estimator")
-    factors = _scales(scales)
-    single = x.dim() == 2
-    if single:
-        x, y = x.unsqueeze(0), y.unsqueeze(0)
-    batch, n, _ = x.shape
+    _check.one_of(estimator, ESTIMATORS, "estimator")
+    shape = kernel_of(kernel, scales, x.shape[-1], degree, gamma, coef)
+    batch = x.shape[0] if x.dim() == 3 else 1
     dtype = _check.compute_dtype(x, y)
-    a = _check.weight(x_weight, (batch, n), f"{names[0]}_weight", x)
-    b = _check.weight(y_weight, (batch, y.shape[1]), f"{names[1]}_weight", x)
-    x, y = x.to(dtype), y.to(dtype)
-    a = None if a is None else a.to(dtype)
-    b = None if b is None else b.to(dtype)
+    sizes = (batch, x.shape[-2]), (batch, y.shape[-2])
+    class_names = f"{names[0]}_{label}", f"{names[1]}_{label}"
+    first, second = classes
+    if (first is None) != (second is None):
+        missing = class_names[0 if first is None else 1]
+        raise ValueError(f"{missing} must be given too: the class-conditional MMD needs both")
+    a = _check.weight(weights[0], sizes[0], f"{names[0]}_weight", x)
+    b = _check.weight(weights[1], sizes[1], f"{names[1]}_weight", x)
     chosen = _backend.choose(backend, x.device, dtype, supported=("rust", "torch"))
+    direct = plain(x, y, a, b, bandwidth, first, second)
     if isinstance(bandwidth, str):
-        _check.one_of(bandwidth, ("median",), "bandwidth")
-        detached = [None if t is None else t.detach() for t in (a, b)]
-        sigma = median_bandwidth_op(x.detach(), y.detach(), *detached, chosen)
-    else:
-        given = _check.number(bandwidth, "bandwidth", x, batch, minimum=0.0, strict=True)
-        sigma = _check.pack([given], x, batch).squeeze(0)
-    grad = torch.is_grad_enabled()
-    value = mmd_op(
-        x, y, a, b, sigma, factors, estimator == "u", grad and x.requires_grad,
-        grad and y.requires_grad, chosen,
-    )[0]  # fmt: skip
-    return value.squeeze(0) if single else value
+        _check.one_of(bandwidth, RULES, "bandwidth")
+    rule: str | Number = bandwidth if shape.has_bandwidth else 1.0
+    if estimator == "linear":
+        _check_linear(sizes, a, b, first, names, class_names)
+        sigma = torch.as_tensor(bandwidth_of(rule, x, y, a, b, chosen, dtype, direct))
+        return _linear(x.to(dtype), y.to(dtype), shape, sigma.to(x.device, dtype))
+    sigma = bandwidth_of(rule, x, y, a, b, chosen, dtype, direct)
+    if first is not None and second is not None:
+        pair = memberships(first, second, num_classes, sizes, class_names, x, dtype)
+        a, b = class_masses(*pair, *(None if w is None else w.to(dtype) for w in (a, b)))
+    return apply(x, y, a, b, sigma, Spec(shape, estimator == "u", chosen), dtype, direct)
+
+
+def _check_linear(
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    a: Tensor | None,
+    b: Tensor | None,
+    first: Tensor | None,
+    names: tuple[str, str],
+    class_names: tuple[str, str],
+) -> None:
+    n, m = sizes[0][1], sizes[1][1]
+    if n != m or n < 2:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same number of points, 2 or more, with "
+            f"estimator='linear'; got {n} and {m}"
+        )
+    for weight, name in ((a, names[0]), (b, names[1])):
+        if weight is not None:
+            raise ValueError(f"{name}_weight must be None with estimator='linear'")
+    if first is not None:
+        raise ValueError(
+            f"{class_names[0]} and {class_names[1]} must be None with estimator='linear'"
+        )
+
+
+def _linear(x: Tensor, y: Tensor, kernel: Kernel, sigma: Tensor) -> Tensor:
+    """Gretton et al. 2012, eq. 14, in plain PyTorch."""
+    count = x.shape[-2] // 2 * 2
+    (x1, x2), (y1, y2) = ((p[..., 0:count:2, :], p[..., 1:count:2, :]) for p in (x, y))
+    if x.dim() == 2:
+        sigma = sigma.reshape(())
+    elif sigma.dim():
+        sigma = sigma.unsqueeze(-1)
+
+    def value(p: Tensor, q: Tensor) -> Tensor:
+        terms = (p - q).square() if kernel.invariant else p * q
+        return kernel_value(kernel, terms.sum(-1), sigma)
+
+    return (value(x1, x2) + value(y1, y2) - value(x1, y2) - value(x2, y1)).mean(-1)

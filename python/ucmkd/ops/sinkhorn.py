@@ -12,9 +12,10 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops._eager import Sum, plain, total
+from ucmkd.ops._plain import plain
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, as_tensors
+from ucmkd.ops._sum import Sum, total
 
 
 class SinkhornOutput(NamedTuple):

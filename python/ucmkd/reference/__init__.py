@@ -20,7 +20,9 @@ solved through its dual (Sejourne et al. 2019; Peyre and Cuturi 2019, ch. 4 and 
     \varphi(f) = \rho\,(1-e^{-f/\rho})\ \text{or}\ f\ \text{for}\ \rho=\infty.
 """
 
+from .bandwidth import mean_bandwidth, median_bandwidth
 from .cost import COSTS, cost_gradient, cost_matrix, label_matrix, normalise
+from .kernels import KERNELS, Kernel, kernel_slope, kernel_value
 from .loop import (
     Iterates,
     Softmin,
@@ -30,12 +32,14 @@ from .loop import (
     sinkhorn_loop,
     symmetric_loop,
 )
-from .mmd import MMDGradient, gaussian_kernel, median_bandwidth, mmd, mmd_gradient
+from .mmd import MMDGradient, mmd, mmd_gradient
 from .sinkhorn import Solution, dense_softmin, sinkhorn, solve_dense
 
 __all__ = [
     "COSTS",
+    "KERNELS",
     "Iterates",
+    "Kernel",
     "MMDGradient",
     "Softmin",
     "Solution",
@@ -44,8 +48,10 @@ __all__ = [
     "damping",
     "dense_softmin",
     "dual_term",
-    "gaussian_kernel",
+    "kernel_slope",
+    "kernel_value",
     "label_matrix",
+    "mean_bandwidth",
     "median_bandwidth",
     "mmd",
     "mmd_gradient",

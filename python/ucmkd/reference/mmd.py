@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy, its derivatives, and the median bandwidth."""
+"""Maximum mean discrepancy and its derivatives."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cost import cost_matrix
+from .kernels import Kernel, argument, kernel_slope, kernel_value
+
+GAUSSIAN = Kernel()
 
 
-def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: Tensor, scales: tuple[float, ...]) -> Tensor:
-    """:math:`\\frac1S\\sum_s \\exp(-|x-y|^2 / 2(s\\sigma)^2)`, ``(B, n, m)``."""
-    square = cost_matrix(x, y, "sqeuclidean")
-    total = torch.zeros_like(square)
-    for scale in scales:
-        total = total + torch.exp(-square / (2 * (scale * bandwidth[:, None, None]) ** 2))
-    return total / len(scales)
+def _columns(weight: Tensor) -> Tensor:
+    """Masses ``(B, n, K)``, one class if there is no last dimension."""
+    return weight.unsqueeze(-1) if weight.dim() == 2 else weight
+
+
+def _pairs(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mass, sum of squares and multiplier of the U-statistic, each ``(B, K)`` in float64."""
+    wide = weight.double()
+    mass, square = wide.sum(1), (wide * wide).sum(1)
+    rest = mass**2 - square
+    some = rest > 1e-14 * mass**2
+    return mass, square, torch.where(some, mass**2 / torch.where(some, rest, 1.0), 0.0)
 
 
 def mmd(
@@ -26,44 +33,42 @@ def mmd(
     b: Tensor,
     *,
     bandwidth: Tensor,
-    scales: tuple[float, ...] = (1.0,),
+    kernel: Kernel = GAUSSIAN,
     unbiased: bool = False,
 ) -> Tensor:
-    r"""Squared maximum mean discrepancy (Gretton et al. 2012, eq. 3 and 5), differentiable.
+    r"""Squared maximum mean discrepancy (Gretton et al. 2012, eq. 3 and 5).
 
     .. math:: \mathrm{MMD}^2 = a^\top K_{xx} a + b^\top K_{yy} b - 2 a^\top K_{xy} b.
 
     ``unbiased`` leaves the diagonal out of the first two and rescales each by
     :math:`m^2/(m^2-\sum a_i^2)`, which is the U-statistic for uniform weights; a single point has
-    no pairs, and its term is 0.
+    no pairs, and its term is 0. With several masses for each point the result is the sum over
+    these classes. Differentiable any number of times, with memory ``O(B n m d)``.
 
     Args:
         x: ``(B, n, d)``.
         y: ``(B, m, d)``.
-        a: Masses ``(B, n)``.
-        b: Masses ``(B, m)``.
+        a: Masses ``(B, n)`` or ``(B, n, K)``.
+        b: Masses ``(B, m)`` or ``(B, m, K)``.
         bandwidth: :math:`\sigma`, ``(B,)``.
-        scales: Factors of :math:`\sigma`; the kernels are averaged.
+        kernel: The kernel.
         unbiased: U- instead of V-statistic.
 
     Returns:
         ``(B,)``.
     """
+    a, b = _columns(a), _columns(b)
+    sigma = bandwidth[:, None, None]
 
     def within(points: Tensor, weight: Tensor) -> Tensor:
-        kernel = gaussian_kernel(points, points, bandwidth, scales)
-        full = torch.einsum("bn,bnm,bm->b", weight, kernel, weight)
-        if not unbiased:
-            return full
-        square = (weight * weight).sum(-1)
-        mass = weight.sum(-1) ** 2
-        pairs = mass - square
-        some = pairs > 0
-        factor = torch.where(some, mass / torch.where(some, pairs, 1.0), 0.0)
-        return factor * (full - square)  # the kernel is 1 on the diagonal
+        values = kernel_value(kernel, argument(kernel, points, points), sigma)
+        if unbiased:
+            values = values * (1 - torch.eye(points.shape[1], dtype=x.dtype, device=x.device))
+        full = (weight * (values @ weight)).sum(1)
+        return full * _pairs(weight)[2].to(x.dtype) if unbiased else full
 
-    cross = torch.einsum("bn,bnm,bm->b", a, gaussian_kernel(x, y, bandwidth, scales), b)
-    return within(x, a) + within(y, b) - 2 * cross
+    cross = (a * (kernel_value(kernel, argument(kernel, x, y), sigma) @ b)).sum(1)
+    return (within(x, a) + within(y, b) - 2 * cross).sum(-1)
 
 
 class MMDGradient(NamedTuple):
@@ -83,80 +88,54 @@ def mmd_gradient(
     b: Tensor,
     *,
     bandwidth: Tensor,
-    scales: tuple[float, ...] = (1.0,),
+    kernel: Kernel = GAUSSIAN,
     unbiased: bool = False,
 ) -> MMDGradient:
-    """The derivatives of :func:`mmd`, written out.
-
-    With :math:`w=\\frac1S\\sum_s k_s/(s\\sigma)^2` a kernel entry has
-    :math:`\\partial_x k = -w\\,(x-y)` and :math:`\\partial_\\sigma k = w\\,|x-y|^2/\\sigma`.
-    """
+    """The derivatives of :func:`mmd`, written out with those of :mod:`.kernels`."""
+    shapes = a.shape, b.shape
+    a, b = _columns(a), _columns(b)
     sigma = bandwidth[:, None, None]
 
-    def parts(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        square = cost_matrix(p, q, "sqeuclidean")
-        kernel, weight = torch.zeros_like(square), torch.zeros_like(square)
-        for scale in scales:
-            width = (scale * sigma) ** 2
-            term = torch.exp(-square / (2 * width)) / len(scales)
-            kernel, weight = kernel + term, weight + term / width
-        return kernel, weight, weight * square / sigma
+    def parts(p: Tensor, q: Tensor, diagonal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The kernel, its coefficient, and this times the squared distance."""
+        square = argument(kernel, p, q)
+        values = kernel_value(kernel, square, sigma)
+        slope = kernel_slope(kernel, square, sigma)
+        if diagonal and unbiased:
+            hollow = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+            values, slope = values * hollow, slope * hollow
+        return values, slope, slope * square if kernel.has_bandwidth else torch.zeros_like(square)
 
-    def pull(p: Tensor, q: Tensor, masses: Tensor) -> Tensor:
-        return masses.sum(-1, keepdim=True) * p - masses @ q
+    def pull(p: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        own = weights.sum(-1, keepdim=True) * p if kernel.invariant else 0.0
+        return own - weights @ q
 
     def within(p: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kernel, weight, slope = parts(p, p)
-        outer = w.unsqueeze(-1) * w.unsqueeze(-2)
-        value = (outer * kernel).sum((-1, -2))
-        factor, to_weight = torch.ones_like(value), 2 * torch.einsum("bnm,bm->bn", kernel, w)
+        values, slope, moment = parts(p, p, True)
+        inner = values @ w
+        to_weight, factor = 2 * inner, torch.ones_like(w[:, 0])
         if unbiased:
-            mass, square = w.sum(-1), (w * w).sum(-1)
-            pairs = mass**2 - square
-            some = pairs > 0
-            safe = torch.where(some, pairs, 1.0)
-            factor = torch.where(some, mass**2 / safe, 0.0)
-            own = (value - square).unsqueeze(-1)
-            inner = (to_weight - 2 * w) * factor.unsqueeze(-1)
+            mass, square, exact = _pairs(w)
+            factor = exact.to(w.dtype)
+            rest = torch.where(exact > 0, mass**2 - square, 1.0)
             # d(m²/(m²-q)) = (2m(m²-q) - m²(2m-2w)) / (m²-q)²
-            m_ = mass.unsqueeze(-1)
-            quotient = 2 * m_ * (m_ * w - square.unsqueeze(-1)) / (safe**2).unsqueeze(-1)
-            to_weight = torch.where(some.unsqueeze(-1), inner + own * quotient, 0.0)
-        to_points = -2 * factor[:, None, None] * pull(p, p, outer * weight)
-        return to_points, to_weight, factor * (outer * slope).sum((-1, -2))
+            quotient = 2 * mass[:, None] * (mass[:, None] * w - square[:, None])
+            quotient = torch.where(exact[:, None] > 0, quotient / rest[:, None] ** 2, 0.0)
+            own = (w * inner).sum(1, keepdim=True)
+            to_weight = to_weight * factor[:, None] + own * quotient.to(w.dtype)
+        weights = (w * factor[:, None]) @ w.transpose(-1, -2)
+        return -2 * pull(p, p, weights * slope), to_weight, (weights * moment).sum((-1, -2))
 
-    grad_x, grad_a, slope_x = within(x, a)
-    grad_y, grad_b, slope_y = within(y, b)
-    kernel, weight, slope = parts(x, y)
-    outer = a.unsqueeze(-1) * b.unsqueeze(-2)
-    cross = outer * weight
+    grad_x, grad_a, moment_x = within(x, a)
+    grad_y, grad_b, moment_y = within(y, b)
+    values, slope, moment = parts(x, y, False)
+    weights = a @ b.transpose(-1, -2)
+    cross = weights * slope
+    total = moment_x + moment_y - 2 * (weights * moment).sum((-1, -2))
     return MMDGradient(
         grad_x + 2 * pull(x, y, cross),
         grad_y + 2 * pull(y, x, cross.transpose(-1, -2)),
-        grad_a - 2 * torch.einsum("bnm,bm->bn", kernel, b),
-        grad_b - 2 * torch.einsum("bnm,bn->bm", kernel, a),
-        slope_x + slope_y - 2 * (outer * slope).sum((-1, -2)),
+        (grad_a - 2 * values @ b).reshape(shapes[0]),
+        (grad_b - 2 * values.transpose(-1, -2) @ a).reshape(shapes[1]),
+        total / bandwidth if kernel.has_bandwidth else total,
     )
-
-
-def median_bandwidth(x: Tensor, y: Tensor, a: Tensor, b: Tensor, limit: int = 1024) -> Tensor:
-    """Root of the median of the pooled off-diagonal squared distances, ``(B,)``.
-
-    Points of zero weight are left out. Above ``limit`` pooled points an evenly spaced subsample
-    of that many is used. If that median is 0 the mean is taken instead, and all-coincident points
-    get the smallest bandwidth for which the squares stay in range.
-    """
-    result = []
-    for points, weight in zip(torch.cat([x, y], 1), torch.cat([a, b], 1), strict=True):
-        kept = points[weight != 0]
-        if len(kept) > limit:
-            index = torch.arange(limit, device=kept.device) * len(kept) // limit
-            kept = kept[index]
-        square = torch.pdist((kept - kept.mean(0)).double()) ** 2
-        if len(square) == 0:
-            square = square.new_zeros(1)
-        middle = torch.sort(square).values
-        median = (middle[(len(square) - 1) // 2] + middle[len(square) // 2]) / 2
-        median = torch.where(median > 0, median, square.mean())
-        result.append(median.clamp(min=1e-12).sqrt())
-    return torch.stack(result)

@@ -2,9 +2,9 @@
 
 use crate::real::Real;
 use crate::simd::Level;
-use crate::vmath::squared_norms;
+use crate::vmath::{axpy, squared_norms};
 
-/// Points of both sets, one after the other, moved so that their weighted mean is the origin.
+/// Points of both sets, one after the other, moved so that their mean is near the origin.
 ///
 /// Squared distances come from norms and scalar products, which lose digits when the points lie
 /// far from the origin; a common shift changes no distance.
@@ -13,18 +13,25 @@ pub struct Pool<T> {
     pub points: Vec<T>,
     /// Squared norms of the moved points.
     pub norms: Vec<T>,
-    /// Masses of the points, negative for the second set.
+    /// Masses of the points `(n + m, classes)`, negative for the second set.
     pub weights: Vec<T>,
     /// Number of points of the first set.
     pub split: usize,
     /// Coordinates of a point.
     pub width: usize,
+    /// Masses of a point.
+    pub classes: usize,
 }
 
+/// Points whose sum is taken in the type of the points.
+const BLOCK: usize = 128;
+
 impl<T: Real> Pool<T> {
-    /// Pools `x` and `y`; weights of `None` are `1/n`.
+    /// Pools `x` and `y`; weights of `None` are `1/n`. `centred` moves the points.
     ///
-    /// The mean is weighted, so that a point of weight zero moves nothing.
+    /// Points without mass do not count for the mean, so that they move nothing; if they are not
+    /// finite they are put at the origin.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         level: Level,
         x: &[T],
@@ -33,53 +40,88 @@ impl<T: Real> Pool<T> {
         width: usize,
         a: Option<&[T]>,
         b: Option<&[T]>,
+        classes: usize,
+        centred: bool,
     ) -> Self {
         let (n, m) = sizes;
-        assert!(x.len() == n * width && y.len() == m * width);
-        assert!(a.is_none_or(|a| a.len() == n) && b.is_none_or(|b| b.len() == m));
-        let mut weights = Vec::with_capacity(n + m);
+        assert!(x.len() == n * width && y.len() == m * width && classes > 0);
+        assert!(a.is_none_or(|a| a.len() == n * classes));
+        assert!(b.is_none_or(|b| b.len() == m * classes));
+        let mut weights = Vec::with_capacity((n + m) * classes);
         let uniform = |n| T::from_f64(1.0 / n as f64);
         match a {
             Some(a) => weights.extend_from_slice(a),
-            None => weights.extend(std::iter::repeat_n(uniform(n), n)),
+            None => weights.extend(std::iter::repeat_n(uniform(n), n * classes)),
         }
         match b {
             Some(b) => weights.extend(b.iter().map(|&w| -w)),
-            None => weights.extend(std::iter::repeat_n(-uniform(m), m)),
+            None => weights.extend(std::iter::repeat_n(-uniform(m), m * classes)),
         }
         let mut points = Vec::with_capacity((n + m) * width);
         points.extend_from_slice(x);
         points.extend_from_slice(y);
-
-        let mut mean = vec![0.0; width];
-        let mut mass = 0.0;
-        if width > 0 {
-            for (point, w) in points.chunks_exact(width).zip(&weights) {
-                let w = w.to_f64().abs();
-                if w > 0.0 {
-                    mass += w;
-                    for (sum, v) in mean.iter_mut().zip(point) {
-                        *sum += w * v.to_f64();
-                    }
-                }
-            }
-            if mass > 0.0 {
-                let mean: Vec<T> = mean.iter().map(|v| T::from_f64(v / mass)).collect();
-                for point in points.chunks_exact_mut(width) {
-                    for (v, &c) in point.iter_mut().zip(&mean) {
-                        *v -= c;
-                    }
-                }
-            }
-        }
-        let mut norms = vec![T::ZERO; n + m];
-        squared_norms(level, &points, width, &mut norms);
-        Pool {
+        let mut pool = Pool {
+            norms: vec![T::ZERO; n + m],
             points,
-            norms,
             weights,
             split: n,
             width,
+            classes,
+        };
+        if (a.is_some() || b.is_some()) && width > 0 {
+            pool.hide_masked(level);
+        }
+        if centred && width > 0 {
+            pool.centre(level);
+        }
+        squared_norms(level, &pool.points, width, &mut pool.norms);
+        pool
+    }
+
+    /// The point has a mass.
+    pub fn massive(&self, i: usize) -> bool {
+        let masses = &self.weights[i * self.classes..(i + 1) * self.classes];
+        masses.iter().any(|&w| w != T::ZERO)
+    }
+
+    /// Puts points without mass that are not finite at the origin.
+    fn hide_masked(&mut self, level: Level) {
+        for i in 0..self.norms.len() {
+            if !self.massive(i) {
+                let point = &mut self.points[i * self.width..(i + 1) * self.width];
+                let mut norm = [T::ZERO];
+                squared_norms(level, point, self.width, &mut norm);
+                if !norm[0].is_finite() {
+                    point.fill(T::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Any centre will do, as long as the points lie about it.
+    fn centre(&mut self, level: Level) {
+        let width = self.width;
+        let mut mean = vec![0.0; width];
+        let mut partial = vec![T::ZERO; width];
+        let mut count = 0usize;
+        for (block, points) in self.points.chunks(BLOCK * width).enumerate() {
+            partial.fill(T::ZERO);
+            for (i, point) in points.chunks_exact(width).enumerate() {
+                if self.massive(block * BLOCK + i) {
+                    axpy(level, T::ONE, point, &mut partial);
+                    count += 1;
+                }
+            }
+            for (sum, &v) in mean.iter_mut().zip(&partial) {
+                *sum += v.to_f64();
+            }
+        }
+        let count = count.max(1) as f64;
+        for (out, sum) in partial.iter_mut().zip(&mean) {
+            *out = T::from_f64(sum / count);
+        }
+        for point in self.points.chunks_exact_mut(width) {
+            axpy(level, -T::ONE, &partial, point);
         }
     }
 

@@ -1,14 +1,17 @@
 //! The pass over the tiles of a problem, on one or several threads.
 
-use super::{Options, Pool, Scales, Tile, tile};
+use super::kernel::Shape;
+use super::tile::{Points, Tile, combine, kernels, tile};
+use super::{Options, Pool, Within};
 use crate::gemm::gemm;
+use crate::parallel;
 use crate::real::{LANES, Real};
 
 /// Side of a tile: two of them fit the second-level cache, and the matrix products repay packing.
 const EDGE: usize = 256;
 
 /// Below this many multiply-adds a thread costs more than it saves.
-const WORK_PER_THREAD: f64 = 2e6;
+const WORK_PER_THREAD: f64 = 1e6;
 
 /// A range of pooled points of one set.
 #[derive(Clone, Copy)]
@@ -16,6 +19,17 @@ struct Block {
     start: usize,
     end: usize,
     second: bool,
+}
+
+impl Block {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The block's part of an array with `width` entries per point.
+    fn of<'a, T>(&self, all: &'a [T], width: usize) -> &'a [T] {
+        &all[self.start * width..self.end * width]
+    }
 }
 
 /// Two blocks; the same one twice on the diagonal.
@@ -27,26 +41,37 @@ struct Pair {
 
 /// Sums over the pairs of points, with weights that are negative in the second set.
 pub(super) struct Sums<T> {
-    /// `sum_j k_ij w_j` over the own set.
+    /// `sum_j k_ij s_jc` over the own set, for each class `c`.
     pub(super) within: Vec<f64>,
-    /// `sum_j k_ij w_j` over the other set.
+    /// `sum_j k_ij s_jc` over the other set.
     pub(super) cross: Vec<f64>,
-    /// `sum_j c_ij w_j`, within sums times their factor.
+    /// `sum_j g_ij`, the factors of the within sums included.
     pub(super) coefficient: Vec<f64>,
-    /// `sum_j c_ij w_j z_j`, likewise; only the wanted points.
+    /// `2 sum_j g_ij z_j`, likewise; only the points of `Plan::span`.
     pub(super) moved: Vec<T>,
-    /// `sum_ij w_i w_j c_ij d_ij^2`, likewise.
+    /// `sum_ij g_ij d_ij^2`, likewise.
     pub(super) moment: f64,
 }
 
 /// Everything that the tiles read.
 pub(super) struct Plan<'a, T> {
     pub(super) pool: &'a Pool<T>,
-    /// Points times weights.
-    pub(super) weighted: Vec<T>,
-    pub(super) scales: Scales<T>,
-    pub(super) factors: [f64; 2],
+    pub(super) shape: Shape<T>,
+    /// Multipliers of the within sums, for each set and class.
+    pub(super) sides: [Vec<Within>; 2],
+    /// With several classes: the masses times these multipliers.
+    pub(super) scaled: Vec<T>,
     pub(super) options: Options<'a>,
+}
+
+/// Buffers of one thread.
+struct Workspace<T> {
+    entries: Vec<T>,
+    /// With several classes: distances, kernels and pair weights of a tile.
+    tiles: [Vec<T>; 3],
+    vectors: Vec<T>,
+    /// Kernel times masses of a tile.
+    products: Vec<T>,
 }
 
 impl<T: Real> Plan<'_, T> {
@@ -58,156 +83,297 @@ impl<T: Real> Plan<'_, T> {
         }
     }
 
+    /// The points whose gradient is wanted.
+    pub(super) fn span(&self) -> std::ops::Range<usize> {
+        let (n, total) = (self.pool.split, self.pool.len());
+        match (self.options.want_x, self.options.want_y) {
+            (false, false) => 0..0,
+            (x, y) => (if x { 0 } else { n })..(if y { total } else { n }),
+        }
+    }
+
     /// Multiply-adds of a tile, roughly.
     fn work(&self, pair: Pair) -> f64 {
         let products = 1
             + usize::from(self.wanted(pair.row))
             + usize::from(self.wanted(pair.column) && pair.row.start != pair.column.start);
-        let pairs = (pair.row.end - pair.row.start) * (pair.column.end - pair.column.start);
-        (pairs * (products * self.pool.width + 40)) as f64
+        let classes = match self.pool.classes {
+            1 => 0,
+            classes => 3 * classes,
+        };
+        let pairs = pair.row.len() * pair.column.len();
+        (pairs * (products * self.pool.width + classes + 40)) as f64
+    }
+
+    fn workspace(&self, pairs: &[Pair]) -> Workspace<T> {
+        let side = pairs
+            .iter()
+            .map(|p| p.row.len().max(p.column.len()))
+            .max()
+            .unwrap_or(0)
+            .next_multiple_of(LANES);
+        let several = self.pool.classes > 1;
+        let tile = || vec![T::ZERO; if several { side * side } else { 0 }];
+        Workspace {
+            entries: vec![T::ZERO; side * side],
+            tiles: [tile(), tile(), tile()],
+            vectors: vec![T::ZERO; 8 * side],
+            products: vec![T::ZERO; if several { side * self.pool.classes } else { 0 }],
+        }
     }
 
     fn accumulate(&self, pairs: &[Pair]) -> Sums<T> {
-        let (pool, width) = (self.pool, self.pool.width);
-        let n = pool.len();
-        let gradient = self.options.want_x || self.options.want_y;
+        let (pool, n) = (self.pool, self.pool.len());
         let mut sums = Sums {
-            within: vec![0.0; n],
-            cross: vec![0.0; n],
+            within: vec![0.0; n * pool.classes],
+            cross: vec![0.0; n * pool.classes],
             coefficient: vec![0.0; n],
-            moved: vec![T::ZERO; if gradient { n * width } else { 0 }],
+            moved: vec![T::ZERO; self.span().len() * pool.width],
             moment: 0.0,
         };
-        let side = pairs
-            .iter()
-            .map(|p| (p.row.end - p.row.start).max(p.column.end - p.column.start));
-        let side = side.max().unwrap_or(0).next_multiple_of(LANES);
-        let mut entries = vec![T::ZERO; side * side];
-        let mut buffers = vec![T::ZERO; 8 * side];
-        for &Pair { row, column } in pairs {
-            let (rows, columns) = (row.end - row.start, column.end - column.start);
-            let stride = columns.next_multiple_of(LANES);
-            let diagonal = row.start == column.start;
-            let inner = row.second == column.second;
-            let entries = &mut entries[..rows * stride];
-            let points = |block: Block| &pool.points[block.start * width..block.end * width];
-            for line in entries.chunks_exact_mut(stride) {
-                line[columns..].fill(T::ZERO);
-            }
-            gemm(
-                rows,
-                width,
-                columns,
-                T::ONE,
-                points(row),
-                (width, 1),
-                points(column),
-                (1, width),
-                T::ZERO,
-                entries,
-                (stride, 1),
-            );
-            if diagonal {
-                for i in 0..rows {
-                    // A distance of exactly zero, or, left out, a distance without a kernel.
-                    let far = -T::MAX / T::from_f64(8.0);
-                    entries[i * stride + i] = if self.options.unbiased {
-                        far
-                    } else {
-                        pool.norms[row.start + i]
-                    };
-                }
-            }
-            let (scratch, buffers) = buffers.split_at_mut(2 * side);
-            let mut parts = buffers.chunks_exact_mut(side);
-            let mut part = |len: usize| &mut parts.next().expect("six buffers")[..len];
-            let (column_norm, column_weight) = (part(stride), part(stride));
-            column_norm.fill(T::ZERO);
-            column_weight.fill(T::ZERO);
-            column_norm[..columns].copy_from_slice(&pool.norms[column.start..column.end]);
-            column_weight[..columns].copy_from_slice(&pool.weights[column.start..column.end]);
-            let mut view = Tile {
-                entries,
-                stride,
-                row_norm: &pool.norms[row.start..row.end],
-                row_weight: &pool.weights[row.start..row.end],
-                column_norm,
-                column_weight,
-                row_kernel: part(rows),
-                row_coefficient: part(rows),
-                column_kernel: part(stride),
-                column_coefficient: part(stride),
-                scratch,
-            };
-            let level = self.options.level;
-            let moment = if diagonal {
-                tile::<T, false>(level, &mut view, &self.scales)
+        let mut workspace = self.workspace(pairs);
+        for &pair in pairs {
+            self.products(pair, &mut workspace.entries);
+            if pool.classes == 1 {
+                self.one_mass(pair, &mut workspace, &mut sums);
             } else {
-                2.0 * tile::<T, true>(level, &mut view, &self.scales)
-            };
-            let factor = if inner {
-                self.factors[usize::from(row.second)]
-            } else {
-                1.0
-            };
-            sums.moment += factor * moment;
-
-            let kernel_sums = if inner {
-                &mut sums.within
-            } else {
-                &mut sums.cross
-            };
-            let add = |to: &mut [f64], from: &[T], factor: f64| {
-                for (t, f) in to.iter_mut().zip(from) {
-                    *t += factor * f.to_f64();
-                }
-            };
-            let (r, c) = (row.start..row.end, column.start..column.end);
-            add(
-                &mut kernel_sums[r.clone()],
-                view.row_kernel,
-                self.scales.mean,
-            );
-            add(&mut sums.coefficient[r], view.row_coefficient, factor);
-            if !diagonal {
-                add(
-                    &mut kernel_sums[c.clone()],
-                    view.column_kernel,
-                    self.scales.mean,
-                );
-                add(&mut sums.coefficient[c], view.column_coefficient, factor);
+                self.many_masses(pair, &mut workspace, &mut sums);
             }
-            // Both sides of the gradient: C (w z) and C^T (w z).
-            let mut product = |to: Block, from: Block, strides: (usize, usize)| {
-                gemm(
-                    to.end - to.start,
-                    from.end - from.start,
-                    width,
-                    T::from_f64(factor),
-                    view.entries,
-                    strides,
-                    &self.weighted[from.start * width..from.end * width],
-                    (width, 1),
-                    T::ONE,
-                    &mut sums.moved[to.start * width..to.end * width],
-                    (width, 1),
-                );
-            };
-            if self.wanted(row) {
-                product(row, column, (stride, 1));
-            }
-            if self.wanted(column) && !diagonal {
-                product(column, row, (1, stride));
-            }
+            self.gradient(pair, &workspace.entries, &mut sums);
         }
         sums
+    }
+
+    /// Scalar products of the points of a tile.
+    fn products(&self, Pair { row, column }: Pair, entries: &mut [T]) {
+        let (pool, width) = (self.pool, self.pool.width);
+        let stride = column.len().next_multiple_of(LANES);
+        let entries = &mut entries[..row.len() * stride];
+        if stride > column.len() {
+            for line in entries.chunks_exact_mut(stride) {
+                line[column.len()..].fill(T::ZERO);
+            }
+        }
+        gemm(
+            row.len(),
+            width,
+            column.len(),
+            T::ONE,
+            row.of(&pool.points, width),
+            (width, 1),
+            column.of(&pool.points, width),
+            (1, width),
+            T::ZERO,
+            entries,
+            (stride, 1),
+        );
+        if row.start == column.start && self.shape.invariant() {
+            for (i, &norm) in row.of(&pool.norms, 1).iter().enumerate() {
+                entries[i * stride + i] = norm; // a distance of exactly zero
+            }
+        }
+    }
+
+    fn view<'a>(&'a self, Pair { row, column }: Pair, column_norm: &'a mut [T]) -> Points<'a, T> {
+        let (pool, width) = (self.pool, self.pool.width);
+        let (head, tail) = column_norm.split_at_mut(column.len());
+        head.copy_from_slice(column.of(&pool.norms, 1));
+        tail.fill(T::ZERO);
+        Points {
+            width,
+            row: row.of(&pool.points, width),
+            column: column.of(&pool.points, width),
+            row_norm: row.of(&pool.norms, 1),
+            stride: column_norm.len(),
+            column_norm,
+            skip: row.start == column.start && self.options.unbiased,
+        }
+    }
+
+    fn one_mass(&self, pair: Pair, workspace: &mut Workspace<T>, sums: &mut Sums<T>) {
+        let Pair { row, column } = pair;
+        let (pool, level) = (self.pool, self.options.level);
+        let (rows, stride) = (row.len(), column.len().next_multiple_of(LANES));
+        let (diagonal, inner) = (row.start == column.start, row.second == column.second);
+        let side = workspace.vectors.len() / 8;
+        let (scratch, vectors) = workspace.vectors.split_at_mut(2 * side);
+        let mut parts = vectors.chunks_exact_mut(side);
+        let mut part = |len: usize| &mut parts.next().expect("six vectors")[..len];
+        let column_weight = part(stride);
+        column_weight[..column.len()].copy_from_slice(column.of(&pool.weights, 1));
+        column_weight[column.len()..].fill(T::ZERO);
+        let points = self.view(pair, part(stride));
+        let mut view = Tile {
+            row_weight: row.of(&pool.weights, 1),
+            column_weight,
+            entries: &mut workspace.entries[..rows * stride],
+            row_kernel: part(rows),
+            row_coefficient: part(rows),
+            column_kernel: part(stride),
+            column_coefficient: part(stride),
+            scratch,
+        };
+        let moment = if diagonal {
+            tile::<T, false>(level, &points, &mut view, &self.shape)
+        } else {
+            2.0 * tile::<T, true>(level, &points, &mut view, &self.shape)
+        };
+        let factor = self.factor(pair);
+        sums.moment += factor * moment;
+        let kernel = if inner {
+            &mut sums.within
+        } else {
+            &mut sums.cross
+        };
+        let mean = self.shape.mean;
+        add(&mut kernel[row.start..row.end], view.row_kernel, mean);
+        add(
+            &mut sums.coefficient[row.start..row.end],
+            view.row_coefficient,
+            factor,
+        );
+        if !diagonal {
+            add(
+                &mut kernel[column.start..column.end],
+                view.column_kernel,
+                mean,
+            );
+            add(
+                &mut sums.coefficient[column.start..column.end],
+                view.column_coefficient,
+                factor,
+            );
+        }
+    }
+
+    /// As [`Self::one_mass`], with the pair weights `sum_c f_c s_ic s_jc`, a product of rank `K`.
+    fn many_masses(&self, pair: Pair, workspace: &mut Workspace<T>, sums: &mut Sums<T>) {
+        let Pair { row, column } = pair;
+        let (pool, level, classes) = (self.pool, self.options.level, self.pool.classes);
+        let (rows, columns) = (row.len(), column.len());
+        let stride = columns.next_multiple_of(LANES);
+        let (diagonal, inner) = (row.start == column.start, row.second == column.second);
+        let side = workspace.vectors.len() / 8;
+        let mut parts = workspace.vectors.chunks_exact_mut(side);
+        let mut part = |len: usize| &mut parts.next().expect("eight vectors")[..len];
+        let points = self.view(pair, part(stride));
+        let entries = &mut workspace.entries[..rows * stride];
+        let [d2, k, weights] = workspace
+            .tiles
+            .each_mut()
+            .map(|tile| &mut tile[..rows * stride]);
+        kernels(level, &points, &self.shape, entries, d2, k);
+
+        let masses = if inner {
+            &mut sums.within
+        } else {
+            &mut sums.cross
+        };
+        let mut sum = |to: Block, from: Block, strides: (usize, usize)| {
+            let products = &mut workspace.products[..to.len() * classes];
+            gemm(
+                to.len(),
+                from.len(),
+                classes,
+                T::ONE,
+                k,
+                strides,
+                from.of(&pool.weights, classes),
+                (classes, 1),
+                T::ZERO,
+                products,
+                (classes, 1),
+            );
+            let masses = &mut masses[to.start * classes..to.end * classes];
+            add(masses, products, self.shape.mean);
+        };
+        sum(row, column, (stride, 1));
+        if !diagonal {
+            sum(column, row, (1, stride));
+        }
+        if !self.options.slopes() {
+            return;
+        }
+        let scaled = if inner { &self.scaled } else { &pool.weights };
+        if stride > columns {
+            weights.fill(T::ZERO);
+        }
+        gemm(
+            rows,
+            classes,
+            columns,
+            T::ONE,
+            row.of(scaled, classes),
+            (classes, 1),
+            column.of(&pool.weights, classes),
+            (1, classes),
+            T::ZERO,
+            weights,
+            (stride, 1),
+        );
+        let (row_sum, column_sum) = (part(rows), part(stride));
+        let moment = combine(level, weights, d2, entries, row_sum, column_sum);
+        sums.moment += if diagonal { moment } else { 2.0 * moment };
+        add(&mut sums.coefficient[row.start..row.end], row_sum, 1.0);
+        if !diagonal {
+            let coefficient = &mut sums.coefficient[column.start..column.end];
+            add(coefficient, column_sum, 1.0);
+        }
+    }
+
+    /// What the entries of a tile have still to be multiplied by.
+    fn factor(&self, Pair { row, column }: Pair) -> f64 {
+        if self.pool.classes == 1 && row.second == column.second {
+            self.sides[usize::from(row.second)][0].factor
+        } else {
+            1.0
+        }
+    }
+
+    /// Both sides of the gradient: `G z` and `G^T z`.
+    fn gradient(&self, pair: Pair, entries: &[T], sums: &mut Sums<T>) {
+        let Pair { row, column } = pair;
+        let width = self.pool.width;
+        let stride = column.len().next_multiple_of(LANES);
+        let span = self.span();
+        let mut product = |to: Block, from: Block, strides: (usize, usize)| {
+            gemm(
+                to.len(),
+                from.len(),
+                width,
+                T::from_f64(2.0 * self.factor(pair)),
+                entries,
+                strides,
+                from.of(&self.pool.points, width),
+                (width, 1),
+                T::ONE,
+                &mut sums.moved[(to.start - span.start) * width..(to.end - span.start) * width],
+                (width, 1),
+            );
+        };
+        if self.wanted(column) {
+            product(column, row, (1, stride)); // a tile on the diagonal is symmetric
+        }
+        if self.wanted(row) && row.start != column.start {
+            product(row, column, (stride, 1));
+        }
+    }
+}
+
+fn add<T: Real>(to: &mut [f64], from: &[T], factor: f64) {
+    for (t, f) in to.iter_mut().zip(from) {
+        *t += factor * f.to_f64();
     }
 }
 
 /// Cuts a range into blocks of nearly equal length.
 fn blocks(start: usize, end: usize, edge: usize, second: bool) -> impl Iterator<Item = Block> {
     let count = (end - start).div_ceil(edge);
-    let cut = move |i: usize| start + (end - start) * i / count.max(1);
+    // Whole lane arrays, where that is possible.
+    let cut = move |i: usize| match (end - start) * i / count.max(1) {
+        at if i < count => start + at / LANES * LANES,
+        at => start + at,
+    };
     (0..count).map(move |i| Block {
         start: cut(i),
         end: cut(i + 1),
@@ -216,24 +382,21 @@ fn blocks(start: usize, end: usize, edge: usize, second: bool) -> impl Iterator<
 }
 
 impl<T: Real> Plan<'_, T> {
-    /// Shares the tiles between threads and adds their sums in a fixed order.
-    pub(super) fn run(&self, threads: usize) -> Sums<T> {
+    /// Shares the tiles between threads; the sums of each, in a fixed order.
+    pub(super) fn run(&self, threads: usize) -> Vec<Sums<T>> {
         let (n, total) = (self.pool.split, self.pool.len());
+        let whole = Block {
+            start: 0,
+            end: total,
+            second: false,
+        };
+        let work = self.work(Pair {
+            row: whole,
+            column: whole,
+        });
+        let threads = threads.min((work / WORK_PER_THREAD) as usize).max(1);
         // Smaller tiles for a few points: less of the tiles on the diagonal is done twice, and the
         // threads get equal shares.
-        let whole = self.work(Pair {
-            row: Block {
-                start: 0,
-                end: total,
-                second: false,
-            },
-            column: Block {
-                start: 0,
-                end: total,
-                second: false,
-            },
-        });
-        let threads = threads.min((whole / WORK_PER_THREAD) as usize).max(1);
         let edge = if total < 4 * EDGE * threads {
             EDGE / 2
         } else {
@@ -244,10 +407,21 @@ impl<T: Real> Plan<'_, T> {
             .collect();
         let mut pairs: Vec<Pair> = Vec::with_capacity(all.len() * (all.len() + 1) / 2);
         for (i, &row) in all.iter().enumerate() {
-            pairs.extend(all[i..].iter().map(|&column| Pair { row, column }));
+            // The product with a transposed tile is the faster one: the points whose gradient is
+            // wanted stand in the columns.
+            pairs.extend(all[i..].iter().map(|&column| {
+                if self.wanted(row) && !self.wanted(column) {
+                    Pair {
+                        row: column,
+                        column: row,
+                    }
+                } else {
+                    Pair { row, column }
+                }
+            }));
         }
         if threads == 1 {
-            return self.accumulate(&pairs);
+            return vec![self.accumulate(&pairs)];
         }
         // Largest first, each to the thread with the least work so far.
         pairs.sort_by(|p, q| self.work(*q).total_cmp(&self.work(*p)));
@@ -258,30 +432,6 @@ impl<T: Real> Plan<'_, T> {
             share.0 += self.work(pair);
             share.1.push(pair);
         }
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = shares[1..]
-                .iter()
-                .map(|(_, pairs)| scope.spawn(move || self.accumulate(pairs)))
-                .collect();
-            let mut sums = self.accumulate(&shares[0].1);
-            for worker in workers {
-                let part = match worker.join() {
-                    Ok(part) => part,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-                let add = |to: &mut [f64], from: &[f64]| {
-                    to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
-                };
-                add(&mut sums.within, &part.within);
-                add(&mut sums.cross, &part.cross);
-                add(&mut sums.coefficient, &part.coefficient);
-                sums.moved
-                    .iter_mut()
-                    .zip(&part.moved)
-                    .for_each(|(t, &f)| *t += f);
-                sums.moment += part.moment;
-            }
-            sums
-        })
+        parallel::map(threads, threads, |k| self.accumulate(&shares[k].1))
     }
 }

@@ -79,6 +79,7 @@ impl Case {
             width: self.width,
             a: Some(&a),
             b: Some(&b),
+            classes: 1,
             bandwidth: self.sigma,
         };
         mmd(&problem, options, threads)
@@ -87,10 +88,13 @@ impl Case {
 
 fn options(scales: &[f64], unbiased: bool, level: Level) -> Options<'_> {
     Options {
+        kernel: Kernel::Gaussian,
         scales,
         unbiased,
         want_x: true,
         want_y: true,
+        want_masses: true,
+        want_bandwidth: true,
         level,
     }
 }
@@ -227,6 +231,7 @@ fn known_values() {
         width: 2,
         a: None,
         b: None,
+        classes: 1,
         bandwidth: 1.0,
     };
     for level in available() {
@@ -289,6 +294,7 @@ fn degenerate_sets_are_finite() {
                 width: 3,
                 a: None,
                 b: None,
+                classes: 1,
                 bandwidth: 1e-6,
             };
             let out = mmd(&problem, &options, 2);
@@ -327,6 +333,7 @@ fn only_what_is_wanted_and_any_thread_count() {
         width: 4,
         a: Some(&case.a),
         b: None,
+        classes: 1,
         bandwidth: 1.0,
     };
     let alone = mmd(&problem, &options, 1);

@@ -1,172 +1,136 @@
-//! Kernel values of one tile of point pairs, from their scalar products.
+//! One tile of point pairs: from scalar products to kernel values and the sums over them.
 
+use super::kernel::Shape;
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
 use crate::vmath::sum_lanes;
 
-/// Longest run of scales that share an exponential.
-const LONGEST: usize = 5;
-
-/// Scales that each are half of the one before: one exponential, then fourth powers.
-#[derive(Clone, Debug, PartialEq)]
-struct Run<T> {
-    /// `-1/(2 (s sigma)^2)` of the widest scale.
-    exponent: T,
-    /// `1/((s sigma)^2 S)`, the weight of each scale in the coefficient `c`.
-    coefficients: Vec<T>,
-}
-
-/// The scales of a kernel `k(d) = 1/S sum_s exp(-d^2 / (2 (s sigma)^2))`, widest first.
+/// The points of a tile, its rows and columns.
 ///
-/// The kernel of half the width is the fourth power. That makes the relative error four times as
-/// large, so a run of scales ends where it would pass 16 units in the last place in `f32` (256 in
-/// `f64`).
-#[derive(Clone, Debug)]
-pub struct Scales<T> {
-    runs: Vec<Run<T>>,
-    /// `1/S`.
-    pub mean: f64,
-}
-
-impl<T: Real> Scales<T> {
-    /// Plan for the given scales, in any order, times the bandwidth `sigma`.
-    #[must_use]
-    pub fn new(scales: &[f64], sigma: f64) -> Self {
-        let longest = if T::EPSILON.to_f64() > 1e-10 {
-            3
-        } else {
-            LONGEST
-        };
-        let mut sorted = scales.to_vec();
-        sorted.sort_by(|p, q| q.total_cmp(p));
-        let mean = 1.0 / sorted.len() as f64;
-        let mut runs: Vec<Run<T>> = Vec::new();
-        for (i, &s) in sorted.iter().enumerate() {
-            let inverse = 1.0 / ((s * sigma) * (s * sigma));
-            let coefficient = T::from_f64(inverse * mean);
-            let halved = i > 0 && sorted[i - 1] == 2.0 * s;
-            match runs.last_mut() {
-                Some(run) if halved && run.coefficients.len() < longest => {
-                    run.coefficients.push(coefficient);
-                }
-                _ => runs.push(Run {
-                    exponent: T::from_f64(-0.5 * inverse),
-                    coefficients: vec![coefficient],
-                }),
-            }
-        }
-        Scales { runs, mean }
-    }
-}
-
-/// One tile of `rows x columns` pairs and the sums over it.
-///
-/// The columns are padded to `stride`, a multiple of [`LANES`], with zero weights.
-pub struct Tile<'a, T> {
-    /// In: scalar products of the points. Out: `c = sum_s k_s / ((s sigma)^2 S)`.
-    pub entries: &'a mut [T],
-    /// Length of a padded row.
-    pub stride: usize,
+/// The columns are padded to `stride`, a multiple of [`LANES`], with norms and weights of zero.
+pub struct Points<'a, T> {
+    /// Coordinates of a point.
+    pub width: usize,
+    /// Points of the rows.
+    pub row: &'a [T],
+    /// Points of the columns.
+    pub column: &'a [T],
     /// Squared norms of the row points.
     pub row_norm: &'a [T],
-    /// Weights of the row points.
-    pub row_weight: &'a [T],
     /// Squared norms of the column points, padded.
     pub column_norm: &'a [T],
+    /// Length of a padded row.
+    pub stride: usize,
+    /// The tile lies on the diagonal, where a point meets itself, and leaves that out.
+    pub skip: bool,
+}
+
+/// What a tile with one mass per point reads and fills.
+pub struct Tile<'a, T> {
+    /// Weights of the row points.
+    pub row_weight: &'a [T],
     /// Weights of the column points, padded.
     pub column_weight: &'a [T],
+    /// In: scalar products of the points. Out: `g_ij = w_i w_j c_ij`.
+    pub entries: &'a mut [T],
     /// Out: `sum_j S k_ij w_j`.
     pub row_kernel: &'a mut [T],
-    /// Out: `sum_j c_ij w_j`.
+    /// Out: `sum_j g_ij`.
     pub row_coefficient: &'a mut [T],
     /// Out, with `COLUMNS`: `sum_i S k_ij w_i`.
     pub column_kernel: &'a mut [T],
-    /// Out, with `COLUMNS`: `sum_i c_ij w_i`.
+    /// Out, with `COLUMNS`: `sum_i g_ij`.
     pub column_coefficient: &'a mut [T],
     /// Two padded rows.
     pub scratch: &'a mut [T],
 }
 
-/// Adds `S k` and `c` of one run of `N` scales for a row of squared distances.
+/// Squared distances below this share of the squared norms, times `EPSILON`, have lost digits.
+const DOUBT: f64 = 1e5;
+
+/// Squared distances of row `i` from its scalar products (or these, for a kernel of them).
 #[inline(always)]
-fn add_run<T: Real, const FMA: bool, const N: usize>(
-    d2: &[T],
-    run: &Run<T>,
-    k: &mut [T],
-    c: &mut [T],
+fn arguments<T: Real, const FMA: bool>(
+    points: &Points<'_, T>,
+    shape: &Shape<T>,
+    i: usize,
+    products: &[T],
+    out: &mut [T],
 ) {
-    // A fourth power of less than this would not be a normal number, which is slow on many
-    // machines. It is also nothing beside the wider scales.
-    let small = T::from_f64(if T::EPSILON.to_f64() > 1e-10 {
-        4.7e-10
-    } else {
-        1e-76
-    });
-    let exponent = run.exponent;
-    let mut coefficients = [T::ZERO; N];
-    coefficients.copy_from_slice(&run.coefficients);
-    for ((k, c), &d2) in k.iter_mut().zip(c).zip(d2) {
-        let mut power = (d2 * exponent).exp_small::<FMA>();
-        let mut sum_k = *k + power;
-        let mut sum_c = power.fma::<FMA>(coefficients[0], *c);
-        for &coefficient in &coefficients[1..] {
-            let square = power * power;
-            power = if power < small {
-                T::ZERO
-            } else {
-                square * square
-            };
-            sum_k += power;
-            sum_c = power.fma::<FMA>(coefficient, sum_c);
+    let norm = points.row_norm[i];
+    let minus_two = -(T::ONE + T::ONE);
+    if !shape.invariant() {
+        out.copy_from_slice(products);
+    } else if !shape.rooted() {
+        for ((d2, &product), &other) in out.iter_mut().zip(products).zip(points.column_norm) {
+            *d2 = minus_two.fma::<FMA>(product, norm + other).max(T::ZERO);
         }
-        *k = sum_k;
-        *c = sum_c;
+    } else {
+        let doubt = T::from_f64(DOUBT) * T::EPSILON;
+        let mut least = T::MAX;
+        for ((d2, &product), &other) in out.iter_mut().zip(products).zip(points.column_norm) {
+            let sum = norm + other;
+            let value = minus_two.fma::<FMA>(product, sum);
+            least = (value - doubt * sum).min(least);
+            *d2 = value.max(T::ZERO);
+        }
+        if least <= T::ZERO {
+            directly::<T>(points, i, doubt, out);
+        }
     }
 }
 
-/// `S k` and `c` of a row of squared distances.
-#[inline(always)]
-fn kernel<T: Real, const FMA: bool>(d2: &[T], scales: &Scales<T>, k: &mut [T], c: &mut [T]) {
-    k.fill(T::ZERO);
-    c.fill(T::ZERO);
-    for run in &scales.runs {
-        match run.coefficients.len() {
-            1 => add_run::<T, FMA, 1>(d2, run, k, c),
-            2 => add_run::<T, FMA, 2>(d2, run, k, c),
-            3 => add_run::<T, FMA, 3>(d2, run, k, c),
-            4 => add_run::<T, FMA, 4>(d2, run, k, c),
-            _ => add_run::<T, FMA, LONGEST>(d2, run, k, c),
+/// Takes the distances that lost digits from the differences of the coordinates.
+#[inline(never)]
+fn directly<T: Real>(points: &Points<'_, T>, i: usize, doubt: T, out: &mut [T]) {
+    let (norm, width) = (points.row_norm[i], points.width);
+    let mine = &points.row[i * width..(i + 1) * width];
+    let columns = points.column.chunks_exact(width).zip(points.column_norm);
+    for (d2, (other, &other_norm)) in out.iter_mut().zip(columns) {
+        if *d2 <= doubt * (norm + other_norm) {
+            let mut sum = T::ZERO;
+            for (&p, &q) in mine.iter().zip(other) {
+                sum += (p - q) * (p - q);
+            }
+            *d2 = sum;
         }
     }
 }
 
 #[inline(always)]
 fn tile_body<T: Real, const FMA: bool, const COLUMNS: bool>(
+    points: &Points<'_, T>,
     tile: &mut Tile<'_, T>,
-    scales: &Scales<T>,
+    shape: &Shape<T>,
 ) -> f64 {
-    let stride = tile.stride;
-    let norms = &tile.column_norm[..stride];
-    let (weights, _) = tile.column_weight.as_chunks::<LANES>();
+    let stride = points.stride;
+    let weights = &tile.column_weight[..stride];
+    let (weight_lanes, _) = weights.as_chunks::<LANES>();
     let (d2, k) = tile.scratch[..2 * stride].split_at_mut(stride);
     if COLUMNS {
         tile.column_kernel[..stride].fill(T::ZERO);
         tile.column_coefficient[..stride].fill(T::ZERO);
     }
-    let minus_two = -(T::ONE + T::ONE);
     let mut moment = 0.0;
     for (i, row) in tile.entries.chunks_exact_mut(stride).enumerate() {
-        let (norm, weight) = (tile.row_norm[i], tile.row_weight[i]);
-        for ((d2, &product), &other) in d2.iter_mut().zip(&*row).zip(norms) {
-            *d2 = minus_two.fma::<FMA>(product, norm + other).max(T::ZERO);
+        let weight = tile.row_weight[i];
+        arguments::<T, FMA>(points, shape, i, row, d2);
+        shape.evaluate::<FMA>(d2, k, row);
+        if points.skip {
+            (k[i], row[i]) = (T::ZERO, T::ZERO);
         }
-        kernel::<T, FMA>(d2, scales, k, row);
         if COLUMNS {
             for (sum, &k) in tile.column_kernel[..stride].iter_mut().zip(&*k) {
                 *sum = k.fma::<FMA>(weight, *sum);
             }
-            for (sum, &c) in tile.column_coefficient[..stride].iter_mut().zip(&*row) {
-                *sum = c.fma::<FMA>(weight, *sum);
+            let column = &mut tile.column_coefficient[..stride];
+            for ((sum, c), &w) in column.iter_mut().zip(&mut *row).zip(weights) {
+                *c *= weight * w;
+                *sum += *c;
+            }
+        } else {
+            for (c, &w) in row.iter_mut().zip(weights) {
+                *c *= weight * w;
             }
         }
         let mut sum_k = [T::ZERO; LANES];
@@ -175,45 +139,101 @@ fn tile_body<T: Real, const FMA: bool, const COLUMNS: bool>(
         let (k, _) = k.as_chunks::<LANES>();
         let (c, _) = row.as_chunks::<LANES>();
         let (d2, _) = d2.as_chunks::<LANES>();
-        for (((w, k), c), d2) in weights.iter().zip(k).zip(c).zip(d2) {
+        for (((w, k), c), d2) in weight_lanes.iter().zip(k).zip(c).zip(d2) {
             for l in 0..LANES {
                 sum_k[l] = k[l].fma::<FMA>(w[l], sum_k[l]);
             }
             for l in 0..LANES {
-                sum_c[l] = c[l].fma::<FMA>(w[l], sum_c[l]);
+                sum_c[l] += c[l];
             }
             for l in 0..LANES {
-                sum_m[l] = (c[l] * w[l]).fma::<FMA>(d2[l], sum_m[l]);
+                sum_m[l] = c[l].fma::<FMA>(d2[l], sum_m[l]);
             }
         }
         tile.row_kernel[i] = sum_lanes(sum_k);
         tile.row_coefficient[i] = sum_lanes(sum_c);
-        moment += weight.to_f64() * sum_lanes(sum_m).to_f64();
+        moment += sum_lanes(sum_m).to_f64();
     }
     moment
 }
 
 simd_dispatch! {
     /// Fills the outputs of `tile` (the sums over columns only with `COLUMNS`) and returns
-    /// `sum_ij w_i w_j c_ij d_ij^2`.
-    pub fn tile[T: Real, const COLUMNS: bool](tile: &mut Tile<'_, T>, scales: &Scales<T>) -> f64
-        = tile_body;
+    /// `sum_ij g_ij d_ij^2`.
+    pub fn tile[T: Real, const COLUMNS: bool](
+        points: &Points<'_, T>, tile: &mut Tile<'_, T>, shape: &Shape<T>
+    ) -> f64 = tile_body;
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn halved_scales_share_an_exponential() {
-        fn lengths<T: Real>(scales: &[f64]) -> Vec<usize> {
-            let runs = Scales::<T>::new(scales, 3.0).runs;
-            runs.iter().map(|r| r.coefficients.len()).collect()
+#[inline(always)]
+fn kernels_body<T: Real, const FMA: bool>(
+    points: &Points<'_, T>,
+    shape: &Shape<T>,
+    products: &mut [T],
+    d2: &mut [T],
+    k: &mut [T],
+) {
+    let stride = points.stride;
+    let rows = products.chunks_exact_mut(stride);
+    let outputs = d2.chunks_exact_mut(stride).zip(k.chunks_exact_mut(stride));
+    for (i, (row, (d2, k))) in rows.zip(outputs).enumerate() {
+        arguments::<T, FMA>(points, shape, i, row, d2);
+        shape.evaluate::<FMA>(d2, k, row);
+        if points.skip {
+            (k[i], row[i]) = (T::ZERO, T::ZERO);
         }
-        let five = [0.25, 4.0, 1.0, 2.0, 0.5];
-        assert_eq!(lengths::<f64>(&five), [5]);
-        assert_eq!(lengths::<f32>(&five), [3, 2]);
-        assert_eq!(lengths::<f64>(&[1.0, 1.5, 1.0, 3.0]), [2, 1, 1]);
-        assert_eq!(Scales::<f64>::new(&five, 3.0).mean, 0.2);
     }
+}
+
+simd_dispatch! {
+    /// `d^2` and `S k` of a tile; `c` takes the place of the scalar products.
+    pub fn kernels[T: Real](
+        points: &Points<'_, T>, shape: &Shape<T>, products: &mut [T], d2: &mut [T], k: &mut [T]
+    ) = kernels_body;
+}
+
+#[inline(always)]
+fn combine_body<T: Real, const FMA: bool>(
+    weights: &[T],
+    d2: &[T],
+    c: &mut [T],
+    row_sum: &mut [T],
+    column_sum: &mut [T],
+) -> f64 {
+    let stride = column_sum.len();
+    column_sum.fill(T::ZERO);
+    let mut moment = 0.0;
+    let inputs = weights.chunks_exact(stride).zip(d2.chunks_exact(stride));
+    for ((c, (w, d2)), total) in c.chunks_exact_mut(stride).zip(inputs).zip(row_sum) {
+        for ((c, &w), sum) in c.iter_mut().zip(w).zip(&mut *column_sum) {
+            *c *= w;
+            *sum += *c;
+        }
+        let mut sum_c = [T::ZERO; LANES];
+        let mut sum_m = [T::ZERO; LANES];
+        for (c, d2) in c
+            .as_chunks::<LANES>()
+            .0
+            .iter()
+            .zip(d2.as_chunks::<LANES>().0)
+        {
+            for l in 0..LANES {
+                sum_c[l] += c[l];
+            }
+            for l in 0..LANES {
+                sum_m[l] = c[l].fma::<FMA>(d2[l], sum_m[l]);
+            }
+        }
+        *total = sum_lanes(sum_c);
+        moment += sum_lanes(sum_m).to_f64();
+    }
+    moment
+}
+
+simd_dispatch! {
+    /// Multiplies `c` by `weights`, entry by entry; the sums of the rows and columns of the
+    /// product `g`, and the value `sum_ij g_ij d_ij^2`.
+    pub fn combine[T: Real](
+        weights: &[T], d2: &[T], c: &mut [T], row_sum: &mut [T], column_sum: &mut [T]
+    ) -> f64 = combine_body;
 }

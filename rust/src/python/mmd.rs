@@ -1,12 +1,12 @@
 //! Maximum mean discrepancy and the median bandwidth, on NumPy arrays.
 
-use numpy::ndarray::{Array1, Array2, Array3};
-use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyArray3, PyReadonlyArray1};
-use numpy::{PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods};
+use numpy::ndarray::{Array1, Array3};
+use numpy::{Element, IntoPyArray, PyArray1, PyArray3, PyReadonlyArray1};
+use numpy::{PyArrayMethods, PyReadonlyArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::mmd::{Options, Problem, mmd_batch};
+use crate::mmd::{Kernel, Options, Problem, mmd_batch};
 use crate::real::Real;
 use crate::simd;
 
@@ -14,27 +14,32 @@ use crate::simd;
 struct Sets<'py, T: Element> {
     x: PyReadonlyArray3<'py, T>,
     y: PyReadonlyArray3<'py, T>,
-    a: Option<PyReadonlyArray2<'py, T>>,
-    b: Option<PyReadonlyArray2<'py, T>>,
+    a: Option<PyReadonlyArray3<'py, T>>,
+    b: Option<PyReadonlyArray3<'py, T>>,
+    classes: usize,
 }
 
-fn weights<'py, T: Element>(
+/// Masses `(B, n, classes)`; how many classes there are is read off the first array given.
+fn masses<'py, T: Element>(
     name: &str,
     array: Option<&Bound<'py, PyAny>>,
-    shape: [usize; 2],
-) -> PyResult<Option<PyReadonlyArray2<'py, T>>> {
+    (batch, count): (usize, usize),
+    classes: &mut Option<usize>,
+) -> PyResult<Option<PyReadonlyArray3<'py, T>>> {
     let Some(array) = array else { return Ok(None) };
-    let array = array.cast::<PyArray2<T>>().map_err(|_| {
+    let array = array.cast::<PyArray3<T>>().map_err(|_| {
         PyValueError::new_err(format!(
-            "{name} must be a 2-d array of the dtype of x, or None"
+            "{name} must be a 3-d array of the dtype of x, or None"
         ))
     })?;
-    if array.shape() != shape || !array.is_c_contiguous() {
+    let given = array.shape();
+    let shape = [batch, count, classes.unwrap_or(given[2])];
+    if given != shape || given[2] == 0 || !array.is_c_contiguous() {
         return Err(PyValueError::new_err(format!(
-            "{name} has shape {:?}, expected C-contiguous {shape:?}",
-            array.shape()
+            "{name} has shape {given:?}, expected C-contiguous {shape:?}, not empty"
         )));
     }
+    *classes = Some(given[2]);
     Ok(Some(array.readonly()))
 }
 
@@ -61,9 +66,19 @@ impl<'py, T: Element> Sets<'py, T> {
         if !(x.is_c_contiguous() && y.is_c_contiguous()) {
             return Err(PyValueError::new_err("x and y must be C-contiguous"));
         }
+        let mut classes = None;
+        let a = masses("a", a, (batch, n), &mut classes)?;
+        let b = masses("b", b, (batch, m), &mut classes)?;
+        let classes = classes.unwrap_or(1);
+        if classes > 1 && (a.is_none() || b.is_none()) {
+            return Err(PyValueError::new_err(
+                "a and b must both be given if there are several classes",
+            ));
+        }
         Ok(Sets {
-            a: weights("a", a, [batch, n])?,
-            b: weights("b", b, [batch, m])?,
+            a,
+            b,
+            classes,
             x: x.readonly(),
             y: y.readonly(),
         })
@@ -80,13 +95,15 @@ impl<'py, T: Element> Sets<'py, T> {
         let (x, y) = (self.x.as_slice()?, self.y.as_slice()?);
         let a = self.a.as_ref().map(|a| a.as_slice()).transpose()?;
         let b = self.b.as_ref().map(|b| b.as_slice()).transpose()?;
+        let classes = self.classes;
         let problem = |i: usize| Problem {
             x: &x[i * n * width..(i + 1) * n * width],
             y: &y[i * m * width..(i + 1) * m * width],
             sizes: (n, m),
             width,
-            a: a.map(|a| &a[i * n..(i + 1) * n]),
-            b: b.map(|b| &b[i * m..(i + 1) * m]),
+            a: a.map(|a| &a[i * n * classes..(i + 1) * n * classes]),
+            b: b.map(|b| &b[i * m * classes..(i + 1) * m * classes]),
+            classes,
             bandwidth: bandwidth(i),
         };
         Ok((0..batch).map(problem).collect())
@@ -102,25 +119,19 @@ fn joined<T: Copy>(mut parts: impl ExactSizeIterator<Item = Vec<T>>) -> Vec<T> {
     }
 }
 
-fn array2<T>(shape: (usize, usize), values: Vec<T>) -> PyResult<Array2<T>> {
-    Array2::from_shape_vec(shape, values).map_err(|e| PyValueError::new_err(e.to_string()))
-}
-
-/// `(B, n, d)`, or an empty vector for a gradient that nobody wants.
-fn points<'py, T: Real + Element>(
+/// An array, or `None` for a gradient that nobody wants.
+fn array<'py, T: Real + Element>(
     py: Python<'py>,
     shape: (usize, usize, usize),
     wanted: bool,
     values: Vec<T>,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Option<Bound<'py, PyArray3<T>>>> {
     if !wanted {
-        return Ok(PyArray1::<T>::zeros(py, [0], false).into_any());
+        return Ok(None);
     }
     let array = Array3::from_shape_vec(shape, values);
-    Ok(array
-        .map_err(|e| PyValueError::new_err(e.to_string()))?
-        .into_pyarray(py)
-        .into_any())
+    let array = array.map_err(|e| PyValueError::new_err(e.to_string()))?;
+    Ok(Some(array.into_pyarray(py)))
 }
 
 fn solve<'py, T: Real + Element>(
@@ -139,8 +150,10 @@ fn solve<'py, T: Real + Element>(
     }
     let problems = sets.problems(|i| bandwidth[i])?;
     let outputs = py.detach(|| mmd_batch(&problems, options, threads));
-    let value: Array1<f64> = outputs.iter().map(|o| o.value).collect();
-    let slope: Array1<f64> = outputs.iter().map(|o| o.grad_bandwidth).collect();
+    let value: Array1<T> = outputs.iter().map(|o| T::from_f64(o.value)).collect();
+    let slope: Option<Array1<f64>> = options
+        .want_bandwidth
+        .then(|| outputs.iter().map(|o| o.grad_bandwidth).collect());
     let (mut gx, mut gy, mut ga, mut gb) = (vec![], vec![], vec![], vec![]);
     for output in outputs {
         gx.push(output.grad_x);
@@ -148,33 +161,65 @@ fn solve<'py, T: Real + Element>(
         ga.push(output.grad_a);
         gb.push(output.grad_b);
     }
+    let classes = sets.classes;
     let result = (
         value.into_pyarray(py),
-        points(
+        array(
             py,
             (batch, n, width),
             options.want_x,
             joined(gx.into_iter()),
         )?,
-        points(
+        array(
             py,
             (batch, m, width),
             options.want_y,
             joined(gy.into_iter()),
         )?,
-        array2((batch, n), joined(ga.into_iter()))?.into_pyarray(py),
-        array2((batch, m), joined(gb.into_iter()))?.into_pyarray(py),
-        slope.into_pyarray(py),
+        array(
+            py,
+            (batch, n, classes),
+            options.want_masses,
+            joined(ga.into_iter()),
+        )?,
+        array(
+            py,
+            (batch, m, classes),
+            options.want_masses,
+            joined(gb.into_iter()),
+        )?,
+        slope.map(|slope| slope.into_pyarray(py)),
     );
     Ok(result.into_pyobject(py)?.into_any())
 }
 
+/// The kernel of a name; `polynomial` is its degree, factor and offset.
+fn kernel_of(name: &str, (degree, gamma, offset): (u32, f64, f64)) -> PyResult<Kernel> {
+    match name {
+        "gaussian" => Ok(Kernel::Gaussian),
+        "laplace" => Ok(Kernel::Laplace),
+        "energy" => Ok(Kernel::Energy),
+        "rational_quadratic" => Ok(Kernel::RationalQuadratic),
+        "polynomial" if degree > 0 && gamma.is_finite() && offset.is_finite() => {
+            Ok(Kernel::Polynomial {
+                degree,
+                gamma,
+                offset,
+            })
+        }
+        _ => Err(PyValueError::new_err(format!(
+            "kernel is {name:?} with degree {degree}, gamma {gamma}, offset {offset}"
+        ))),
+    }
+}
+
 /// Squared maximum mean discrepancy of each pair of point sets, with its gradients.
 ///
-/// Returns the values, the gradients with respect to x, y (empty unless wanted), a and b, and the
-/// derivatives with respect to the bandwidths.
+/// Returns the values, then the gradients with respect to x, y, a, b and the bandwidths, `None`
+/// where the bits 2, 4, 8 (both masses) and 16 of `flags` do not ask for one. Bit 1 is the
+/// U-statistic. `a` and `b` are `(B, n, classes)`.
 #[pyfunction]
-#[pyo3(signature = (x, y, a, b, bandwidth, scales, unbiased, want_x, want_y, threads))]
+#[pyo3(signature = (x, y, a, b, bandwidth, kernel, scales, polynomial, flags, threads))]
 #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)]
 pub fn mmd<'py>(
     py: Python<'py>,
@@ -183,10 +228,10 @@ pub fn mmd<'py>(
     a: Option<&Bound<'py, PyAny>>,
     b: Option<&Bound<'py, PyAny>>,
     bandwidth: PyReadonlyArray1<'py, f64>,
+    kernel: &str,
     scales: Vec<f64>,
-    unbiased: bool,
-    want_x: bool,
-    want_y: bool,
+    polynomial: (u32, f64, f64),
+    flags: u32,
     threads: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let positive = |v: &f64| *v > 0.0 && v.is_finite();
@@ -197,10 +242,13 @@ pub fn mmd<'py>(
     }
     let bandwidth = bandwidth.as_slice()?;
     let options = Options {
+        kernel: kernel_of(kernel, polynomial)?,
         scales: &scales,
-        unbiased,
-        want_x,
-        want_y,
+        unbiased: flags & 1 != 0,
+        want_x: flags & 2 != 0,
+        want_y: flags & 4 != 0,
+        want_masses: flags & 8 != 0,
+        want_bandwidth: flags & 16 != 0,
         level: simd::level(),
     };
     if let Ok(x) = x.cast::<PyArray3<f32>>() {
@@ -220,6 +268,11 @@ fn bandwidths<'py, T: Real + Element>(
     limit: usize,
     threads: usize,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    if sets.classes != 1 {
+        return Err(PyValueError::new_err(
+            "a and b must have one mass per point",
+        ));
+    }
     let problems = sets.problems(|_| 0.0)?;
     let all = py
         .detach(|| crate::median::median_bandwidth_batch(simd::level(), &problems, limit, threads));

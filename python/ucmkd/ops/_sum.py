@@ -11,24 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ucmkd.ops import _envelope
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
 from ucmkd.ops._solve import Flag, as_tensor, as_tensors, solve
 from ucmkd.reference import Solution
-
-_PLAIN = (Tensor, nn.Parameter)
-
-
-def plain(*tensors: Tensor | None) -> bool:
-    """Whether nobody but autograd looks at them: no compiler, no transform, no subclass."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
-        return False
-    return all(t is None or type(t) in _PLAIN for t in tensors)
 
 
 class Term(NamedTuple):

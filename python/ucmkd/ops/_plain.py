@@ -1,0 +1,32 @@
+"""Whether a call may go straight to the implementation, past PyTorch's dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+_mode: Callable[[], object] | None
+_transform: Callable[[], object] | None
+try:
+    from torch._C._functorch import peek_interpreter_stack as _transform
+    from torch.utils._python_dispatch import _get_current_dispatch_mode as _mode
+except ImportError:  # another release of PyTorch: the registered operator always works
+    _mode = _transform = None
+
+
+def plain(*tensors: object) -> bool:
+    """Plain tensors, outside ``torch.compile``, ``torch.func`` and dispatch modes.
+
+    A registered operator costs several times what a call of an ``autograd.Function`` costs; only
+    tracing and the transforms need it.
+    """
+    if torch.compiler.is_compiling() or _mode is None or _transform is None:
+        return False
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and type(tensor) not in _PLAIN:
+            return False
+    return _mode() is None and _transform() is None
