@@ -85,16 +85,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     "environment variable UCMKD_BENCH_SAVE=1 does the same")  # fmt: skip
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    threads, rounds = config.getoption("--threads"), config.getoption("--rounds")
-    if rounds < 1:
-        raise pytest.UsageError(f"--rounds must be at least 1; got {rounds}")
+def pin(threads: int) -> None:
+    """So many cores, and as many threads for every library; before any of them is imported."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         if not 1 <= threads <= len(cores):
-            raise pytest.UsageError(f"--threads must be 1 to {len(cores)} here; got {threads}")
+            raise ValueError(f"--threads must be 1 to {len(cores)} here; got {threads}")
         os.sched_setaffinity(0, cores[:threads])
-    # Before any of the libraries is imported; XLA reads NPROC.
+    # XLA reads NPROC.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"):
         os.environ[name] = str(threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -107,6 +105,16 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    threads, rounds = config.getoption("--threads"), config.getoption("--rounds")
+    if rounds < 1:
+        raise pytest.UsageError(f"--rounds must be at least 1; got {rounds}")
+    try:
+        pin(threads)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     load = os.getloadavg() if hasattr(os, "getloadavg") else ()
     only = tuple("ucmkd" if part == "ours" else part for part in config.getoption("--only"))
     cap = config.getoption("--budget")

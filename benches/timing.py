@@ -258,11 +258,15 @@ def interleaved(
     return samples
 
 
-def typical(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of calls that need no check, in interleaved rounds; all run once first."""
+def typical(
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    pick: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Seconds of calls that need no check, in interleaved rounds; all run once first."""
     plan = {}
     for name, call in calls.items():
         call()
         once = _seconds(call, 1)
         plan[name] = Plan(rounds, max(1, round(SAMPLE / once)), once < QUICK)
-    return {name: statistics.median(times) for name, times in interleaved(calls, plan).items()}
+    return {name: pick(times) for name, times in interleaved(calls, plan).items()}

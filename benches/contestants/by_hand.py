@@ -52,7 +52,7 @@ def _parts(compiled: bool) -> tuple[Callable[..., Any], ...]:
     return tuple(torch.compile(part, dynamic=False, fullgraph=True) for part in parts)
 
 
-def _solver(
+def solver(
     problem: Any, compiled: bool, most: int, stop: bool
 ) -> Callable[[], tuple[Tensor, Tensor, int]]:
     x, y = points(problem)
@@ -83,7 +83,7 @@ def transport(compiled: bool) -> Callable[[Case], Ready]:
 
     def build(case: Case) -> Ready:
         most = ITERATIONS if case.plain else LONGEST
-        run = _solver(case.problem, compiled, most, stop=not case.plain)
+        run = solver(case.problem, compiled, most, stop=not case.plain)
         return Ready(run, read, case.reference("x"))
 
     return build
@@ -93,7 +93,7 @@ def batch(compiled: bool) -> Callable[[Batch], Ready]:
     """A batch, until its slowest problem is at the residual."""
 
     def build(problem: Batch) -> Ready:
-        return Ready(_solver(problem, compiled, LONGEST, stop=True), read, problem.converged)
+        return Ready(solver(problem, compiled, LONGEST, stop=True), read, problem.converged)
 
     return build
 

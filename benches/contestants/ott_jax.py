@@ -72,7 +72,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any
     return jax.jit(function).lower(*arguments).compile()
 
 
-def _run(
+def runner(
     problem: Any, made: Any, *, batched: bool = False, tile: int | None = None
 ) -> Callable[[], tuple[Any, Any, Any]]:
     import jax
@@ -120,11 +120,11 @@ def fastest(
 
 
 @functools.lru_cache(maxsize=16)
-def _calibrate(n: int, log_domain: bool) -> Choice:
+def calibrate(n: int, log_domain: bool) -> Choice:
     problem = transport(n)
 
     def build(choice: Choice) -> Ready:
-        return Ready(_run(problem, solver(choice, log_domain)), read, problem.converged)
+        return Ready(runner(problem, solver(choice, log_domain)), read, problem.converged)
 
     return fastest(build)[0]
 
@@ -134,10 +134,10 @@ def one(log_domain: bool) -> Callable[[Case], Ready]:
 
     def build(case: Case) -> Ready:
         if case.plain:
-            run = _run(case.problem, solver(PLAIN, log_domain, ITERATIONS))
+            run = runner(case.problem, solver(PLAIN, log_domain, ITERATIONS))
             return Ready(run, read, case.reference("y"))
-        choice = _calibrate(min(case.problem.n, CALIBRATION), log_domain)
-        run = _run(case.problem, solver(choice, log_domain))
+        choice = calibrate(min(case.problem.n, CALIBRATION), log_domain)
+        run = runner(case.problem, solver(choice, log_domain))
         return Ready(run, read, case.problem.converged, choice.name)
 
     return build
@@ -148,7 +148,7 @@ def batch(log_domain: bool) -> Callable[[Batch], Ready]:
 
     def build(problem: Batch) -> Ready:
         def attempt(choice: Choice) -> Ready:
-            run = _run(problem, solver(choice, log_domain), batched=True)
+            run = runner(problem, solver(choice, log_domain), batched=True)
             return Ready(run, read, problem.converged, choice.name)
 
         return fastest(attempt)[1]
@@ -167,13 +167,13 @@ def streaming(problem: Streaming) -> Ready:
     made = solver(PLAIN, True, FEW)
     seconds = {}
     for tile in TILES:
-        run = _run(Smaller, made, tile=tile)
+        run = runner(Smaller, made, tile=tile)
         run()
         start = time.perf_counter()
         run()
         seconds[tile] = time.perf_counter() - start
     tile = min(seconds, key=lambda key: seconds[key])
-    run = _run(problem, made, tile=tile)
+    run = runner(problem, made, tile=tile)
     return Ready(run, read, problem.after("y"), f"batch_size={tile}")
 
 

@@ -19,7 +19,7 @@ NAME = "ucmkd"
 PLAIN = "ucmkd, no acceleration"
 
 
-def _solver(problem: Any, **rule: Any) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+def solver(problem: Any, **rule: Any) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
     from ucmkd import ops
 
     x, y = points(problem)
@@ -41,28 +41,26 @@ def transport(accelerate: bool) -> Callable[[Case], Ready]:
             if case.plain
             else {"tol": RESIDUAL, "max_iter": LONGEST}
         )
-        return Ready(
-            _solver(case.problem, accelerate=accelerate, **rule), read, case.reference("x")
-        )
+        return Ready(solver(case.problem, accelerate=accelerate, **rule), read, case.reference("x"))
 
     return build
 
 
 def batch(problem: Batch) -> Ready:
     """A batch, to the residual."""
-    run = _solver(problem, tol=RESIDUAL, max_iter=LONGEST)
+    run = solver(problem, tol=RESIDUAL, max_iter=LONGEST)
     return Ready(run, read, problem.converged)
 
 
 def streaming(problem: Streaming) -> Ready:
     """Few plain iterations of a large problem."""
-    run = _solver(problem, tol=0.0, max_iter=FEW, accelerate=False)
+    run = solver(problem, tol=0.0, max_iter=FEW, accelerate=False)
     return Ready(run, read, problem.after("x"))
 
 
 def streaming_residual(problem: Streaming) -> Ready:
     """A large problem, to the residual."""
-    run = _solver(problem, tol=RESIDUAL, max_iter=LONGEST)
+    run = solver(problem, tol=RESIDUAL, max_iter=LONGEST)
     return Ready(run, read, problem.converged, "to the L1 residual 1e-3")
 
 
