@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benches.problems import Solution
@@ -192,9 +193,11 @@ def race(
             if timed and once <= cap:
                 once = _seconds(made.run, 1)
         except TooLong:
+            torch.set_grad_enabled(True)  # GeomLoss switches gradients off while it iterates
             row.status = f"stopped after {STOP * cap:g} s"
             continue
         except Exception as error:  # a peer's failure is a result, not the end of the run
+            torch.set_grad_enabled(True)
             row.status = f"error: {type(error).__name__}: {_short(error)}"
             continue
         ready[row.name] = made
