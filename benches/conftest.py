@@ -148,6 +148,7 @@ def compete(benchmark: BenchmarkFixture, session: Session) -> Callable[..., None
         measure: str,
         bounds: tuple[float, float],
         target: float | None = None,
+        stop: float = timing.STOP,
     ) -> None:
         benchmark.group = f"{operator}, {setting}"
         chosen = [c for c in contestants if session.wanted(c.name)]
@@ -155,7 +156,7 @@ def compete(benchmark: BenchmarkFixture, session: Session) -> Callable[..., None
             pytest.skip(f"no contestant is called {', '.join(session.only)}")
         rows, ready = timing.race(
             chosen, case, rounds=session.rounds, bounds=bounds, timed=benchmark.enabled,
-            cap=session.cap,
+            cap=session.cap, stop=stop,
         )  # fmt: skip
         session.tables.append(
             report.Table(title, operator, n, setting, measure, bounds, rows, target)

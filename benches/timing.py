@@ -160,6 +160,7 @@ def race(
     bounds: tuple[float, float],
     timed: bool = True,
     cap: float = CAP,
+    stop: float = STOP,
 ) -> tuple[list[Row], dict[str, Ready]]:
     """Checks and times all contestants of a case.
 
@@ -169,8 +170,8 @@ def race(
         rounds: Most rounds; slow contestants get fewer, at least :data:`FEWEST`.
         bounds: Largest relative errors of value and gradient that count as accurate.
         timed: False: one call each, for its accuracy only.
-        cap: A call that takes longer, in seconds, is the only one; one that takes :data:`STOP`
-            times as long is stopped.
+        cap: A call that takes longer, in seconds, is the only one.
+        stop: One that takes this many times as long is stopped.
 
     Returns:
         A row per contestant, in their order, and those who could be set up, by name.
@@ -185,7 +186,7 @@ def race(
         try:
             made = contestant.build(case)
             start = time.perf_counter()
-            with limit(STOP * cap):
+            with limit(stop * cap):
                 result = made.run()  # warms up
             once = time.perf_counter() - start
             answer = made.read(result)
@@ -194,7 +195,7 @@ def race(
                 once = _seconds(made.run, 1)
         except TooLong:
             torch.set_grad_enabled(True)  # GeomLoss switches gradients off while it iterates
-            row.status = f"stopped after {STOP * cap:g} s"
+            row.status = f"stopped after {stop * cap:g} s"
             continue
         except Exception as error:  # a peer's failure is a result, not the end of the run
             torch.set_grad_enabled(True)
