@@ -164,7 +164,7 @@ def draw(data: dict[str, Any], where: Path) -> None:
     for row, operator in zip(panels, operators, strict=True):
         for panel, axis in zip(row, ("n", "d"), strict=True):
             for curve in data["curves"]:
-                if (curve["operator"], curve["axis"]) != (operator, axis):
+                if (curve["operator"], curve["axis"]) != (operator, axis) or not curve["sizes"]:
                     continue
                 colour, marker = styles[curve["name"]]
                 milliseconds = [1e3 * t for t in curve["seconds"]]
@@ -179,7 +179,7 @@ def draw(data: dict[str, Any], where: Path) -> None:
         row[0].set_ylabel("forward + backward, ms")
         row[0].legend(frameon=False, fontsize=8)
     processor = data["hardware"]["processor"]
-    figure.suptitle(f"{processor}, {data['threads']} threads, float32", fontsize=9)
+    figure.suptitle(f"{processor}, threads: {data['threads']}, float32", fontsize=9)
     figure.tight_layout()
     figure.savefig(where, dpi=130)
     plt.close(figure)

@@ -11,6 +11,6 @@ from benches.conftest import Session
 def test_overhead(session: Session) -> None:
     if not session.wanted("ucmkd"):
         pytest.skip("only peers were asked for")
-    section = overhead.measure(session.rounds)
+    section = overhead.measure()
     session.sections.append(section)
     assert all(float(line[1]) > 0 for line in section.lines)
