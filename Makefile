@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint format bench growth wheel clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ format: $(VENV)/.built-test  ## Format Python and Rust
 
 bench: $(VENV)/.built-bench  ## Time against the peers (installs them)
 	@$(BIN)/python -m pytest benches $(ARGS)
+
+growth: $(VENV)/.built-bench  ## Plot how the time grows with n and d (about 7 minutes)
+	@$(BIN)/python -m benches.growth $(ARGS)
 
 wheel: $(VENV)/.environment  ## Build sdist and wheel into dist/
 	@$(BIN)/maturin build --release --sdist --out dist

@@ -18,29 +18,30 @@ EPSILON = 0.05
 ITERATIONS = 50
 #: L1 violation of the marginals of the setting of equal residuals.
 RESIDUAL = 1e-3
-SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: Factor of the over-relaxed steps on the way to the float64 solution.
+OVER = 1.7
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A value and its gradient to x ``(n, d)``, in float64."""
+    """A value and its gradient to x, in float64; or those of several problems, stacked."""
 
-    value: float
+    value: float | Array
     gradient: Array
 
 
-def features(n: int, seed: int = 0) -> tuple[Array, Array]:
-    """Two clouds of unit vectors ``(n, 128)`` in float32: ten classes, student beside teacher.
+def features(n: int, seed: int = 0, width: int = WIDTH) -> tuple[Array, Array]:
+    """Two clouds of unit vectors ``(n, width)`` in float32: ten classes, student beside teacher.
 
     The student's classes lie near the teacher's, as after some training; the points of a class
     scatter around it.
     """
     rng = np.random.default_rng([seed, n])
-    centres = rng.standard_normal((CLASSES, WIDTH))
-    moved = centres + 0.5 * rng.standard_normal((CLASSES, WIDTH))
+    centres = rng.standard_normal((CLASSES, width))
+    moved = centres + 0.5 * rng.standard_normal((CLASSES, width))
 
     def cloud(of: Array) -> Array:
-        points = of[rng.integers(CLASSES, size=n)] + 0.7 * rng.standard_normal((n, WIDTH))
+        points = of[rng.integers(CLASSES, size=n)] + 0.7 * rng.standard_normal((n, width))
         return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
     return cloud(moved), cloud(centres)
@@ -131,10 +132,14 @@ class Transport:
 
     @functools.cached_property
     def converged(self) -> Solution:
-        """The solution, to an L1 residual of 1e-8."""
+        """The solution, to an L1 residual of 1e-8; over-relaxed steps shorten the way there."""
         u, v = self._start()
         for step in range(20_000):
-            u, v = self._step(u, v, "x")
+            if step < 20 or step % 10 == 9:
+                u, v = self._step(u, v, "x")
+            else:
+                u = u * (self.n / (self._kernel @ v) / u) ** OVER
+                v = v * (self.n / (u @ self._kernel) / v) ** OVER
             if step % 10 == 9:
                 row = u * (self._kernel @ v) / self.n**2
                 if np.abs(row - 1 / self.n).sum() < 1e-8:
@@ -166,38 +171,7 @@ class Transport:
         return float(sum(sides) / 2)
 
 
-class Discrepancy:
-    """Squared MMD (V-statistic) of the same clouds with Gaussian kernels, in float64.
-
-    Attributes:
-        x: Student ``(n, d)``, float32.
-        y: Teacher ``(n, d)``, float32.
-        sigma: Root of the mean pooled squared distance: the same number for everybody.
-        scales: Factors of sigma whose kernels are averaged.
-    """
-
-    def __init__(self, n: int, scales: tuple[float, ...]) -> None:
-        self.n, self.scales = n, scales
-        self.x, self.y = features(n)
-        x, y = self.x.astype(np.float64), self.y.astype(np.float64)
-        self.sigma = float(np.sqrt(square_distances(x, y).mean()))
-        within, slope_within = self._kernel(x, x)
-        across, slope_across = self._kernel(x, y)
-        value = within.mean() + self._kernel(y, y)[0].mean() - 2 * across.mean()
-
-        def pull(slope: Array, towards: Array) -> Array:
-            return slope.sum(1, keepdims=True) * x - slope @ towards
-
-        gradient = -2 / n**2 * (pull(slope_within, x) - pull(slope_across, y))
-        self.solution = Solution(float(value), gradient)
-
-    def _kernel(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """The averaged kernel and the weights ``w`` of :math:`w_{ij}(x_i-y_j)`."""
-        square = square_distances(x, y)
-        total, slope = np.zeros_like(square), np.zeros_like(square)
-        for scale in self.scales:
-            width = (scale * self.sigma) ** 2
-            part = np.exp(-square / (2 * width)) / len(self.scales)
-            total += part
-            slope += part / width
-        return total, slope
+@functools.lru_cache(maxsize=2)
+def transport(n: int) -> Transport:
+    """The problem with ``n`` points, kept while it is in use: its reference takes long."""
+    return Transport(n)

@@ -9,13 +9,15 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benches.timing import Row
 
-PACKAGES = ("ucmkd", "torch", "numpy", "geomloss", "POT", "ott-jax", "jax")
+PACKAGES = ("ucmkd", "torch", "numpy", "geomloss", "pykeops", "POT", "ott-jax", "jax", "jaxlib")
+#: Rows whose names begin so are ours.
+OURS = "ucmkd"
 
 
 @dataclass
@@ -24,12 +26,13 @@ class Table:
 
     Attributes:
         title: For people.
-        operator: ``"sinkhorn"`` or ``"mmd"``.
+        operator: ``"sinkhorn"``, ``"batch"``, ``"sequence"``, ``"streaming"`` or ``"mmd"``.
         n: Points on each side.
         setting: The setting within the operator.
         measure: Name of the row that the ratios are to.
         bounds: Largest relative errors of value and gradient of a row with a ratio.
         rows: One for each contestant.
+        target: How many times our time the fastest accurate peer should take.
     """
 
     title: str
@@ -39,6 +42,7 @@ class Table:
     measure: str
     bounds: tuple[float, float]
     rows: list[Row]
+    target: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON data, with the ratio of each row that deserves one."""
@@ -55,8 +59,19 @@ class Table:
             "setting": self.setting,
             "measure": self.measure,
             "bounds": list(self.bounds),
+            "target": self.target,
             "rows": rows,
         }
+
+
+@dataclass
+class Section:
+    """A table of other measurements: lines of text cells under a head, then remarks."""
+
+    title: str
+    head: list[str]
+    lines: list[list[str]]
+    remarks: list[str]
 
 
 def _processor() -> str:
@@ -80,7 +95,10 @@ def _versions() -> dict[str, str]:
 
 
 def document(
-    tables: Sequence[Table], threads: int, start_load: Sequence[float] = ()
+    tables: Sequence[Table],
+    threads: int,
+    start_load: Sequence[float] = (),
+    sections: Sequence[Section] = (),
 ) -> dict[str, Any]:
     """Everything that a reader of the numbers needs, as JSON data.
 
@@ -89,6 +107,7 @@ def document(
         threads: Threads of every contestant, and cores of the process.
         start_load: The load averages of the machine when the run began: an idle machine shows
             values near 0.
+        sections: Other measurements.
     """
     from ucmkd import backends
 
@@ -106,6 +125,7 @@ def document(
         "dtype": "float32",
         "load_at_start": list(start_load),
         "cases": [table.as_dict() for table in tables],
+        "sections": [asdict(section) for section in sections],
     }
 
 
@@ -140,22 +160,44 @@ def _row(row: dict[str, Any]) -> list[str]:
 _HEAD = ["", "median ms", "min - max", "rounds", "value err", "grad err", "its", "ratio", ""]
 
 
-def _lines(case: dict[str, Any]) -> list[str]:
-    cells = [_HEAD, *(_row(row) for row in case["rows"])]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(_HEAD))]
-    aligned = [
+def _aligned(cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
+    return [
         "  ".join(
-            cell.ljust(width) if k in (0, len(_HEAD) - 1) else cell.rjust(width)
+            cell.ljust(width) if k in left else cell.rjust(width)
             for k, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells
     ]
+
+
+def _lines(case: dict[str, Any]) -> list[str]:
+    cells = [_HEAD, *(_row(row) for row in case["rows"])]
     value, gradient = case["bounds"]
     explained = (
         f"(ratio to '{case['measure']}'; only with a value error <= {value:g} and a gradient "
         f"error <= {gradient:g})"
     )
-    return [case["title"], explained, *aligned, ""]
+    return [case["title"], explained, *_aligned(cells, (0, len(_HEAD) - 1)), ""]
+
+
+def _summary(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """Our time beside that of the fastest accurate peer, case by case."""
+    cells = [["case", "ours ms", "fastest peer ms", "ratio", "target", "who"]]
+    for case in cases:
+        ours = next((r["median"] for r in case["rows"] if r["name"] == case["measure"]), None)
+        peers = [r for r in case["rows"] if r["ratio"] and not r["name"].startswith(OURS)]
+        best = min(peers, key=lambda row: row["ratio"], default=None)
+        target = case.get("target")
+        cells.append([
+            case["title"],
+            _milliseconds(ours),
+            _milliseconds(best["median"] if best else None),
+            f"{best['ratio']:.2f}" if best else "-",
+            f">= {target:g}" if target else "-",
+            best["name"] if best else "no accurate peer",
+        ])  # fmt: skip
+    return ["Against the fastest accurate peer", *_aligned(cells, (0, 5)), ""]
 
 
 def text(data: dict[str, Any]) -> str:
@@ -170,6 +212,11 @@ def text(data: dict[str, Any]) -> str:
     ]
     for case in data["cases"]:
         lines += _lines(case)
+    if data["cases"]:
+        lines += _summary(data["cases"])
+    for section in data.get("sections", ()):
+        body = _aligned([section["head"], *section["lines"]], (0,))
+        lines += [section["title"], *body, *section["remarks"], ""]
     return "\n".join(lines)
 
 

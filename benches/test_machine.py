@@ -1,0 +1,26 @@
+"""Distance to the machine; :mod:`benches.machine` says how it is measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from benches import machine
+from benches.conftest import Session
+
+
+@pytest.mark.parametrize("what", ["iterations", "arithmetic", "scaling"])
+def test_machine(session: Session, pytestconfig: pytest.Config, what: str) -> None:
+    if not session.wanted("ucmkd"):
+        pytest.skip("only peers were asked for")
+    sizes = pytestconfig.getoption("--sizes") or machine.SIZES
+    rounds = min(session.rounds, 11)
+    if what == "iterations":
+        section = machine.iterations(sizes, rounds)
+    elif what == "arithmetic":
+        section = machine.arithmetic(sizes, rounds, session.threads)
+    elif session.threads == 1:
+        pytest.skip("one thread has nothing to be compared with")
+    else:
+        section = machine.scaling(sizes, rounds, session.threads)
+    session.sections.append(section)
+    assert len(section.lines) == len(sizes)
