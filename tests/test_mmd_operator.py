@@ -190,7 +190,7 @@ def test_the_registered_operator_equals_the_direct_path(
     for direct in (True, False):
         if not direct:
             module = importlib.import_module("ucmkd.ops.mmd")  # hidden by the function
-            monkeypatch.setattr(module, "eager", lambda *_: False)
+            monkeypatch.setattr(module, "plain", lambda *_: False)
         for rule in ("median", "mean", torch.tensor(1.1, requires_grad=True)):
             left, mass = x.clone().requires_grad_(), weight.clone().requires_grad_()
             value = ops.mmd(left, y, x_weight=mass, bandwidth=rule, backend=backend)
