@@ -127,7 +127,7 @@ def sinkhorn_align(
             start, _ = scheduled_start(p, ratio=epsilon_schedule, **options)
             p = p._replace(start=start)
         value = divergence(p, debias=debias, sharp=sharp, **options)
-    return reduce(value.squeeze(0) if p.single else value, reduction)
+    return reduce(value, reduction)
 
 
 def feature_align(

@@ -189,13 +189,16 @@ def label_cost(
     names: tuple[str, str],
 ) -> tuple[Number, Tensor | None]:
     """λ and the class distances: a number with None, or 1 with a matrix ``(K, L)``."""
+    matrix = isinstance(value, Tensor) and value.dim() == 2
+    if not matrix:
+        value = number(value, "label_cost", like, batch, minimum=0.0, strict=False)
     if x_label is None and not (isinstance(value, (int, float)) and value == 0):
         shown = f"matrix {tuple(value.shape)}" if isinstance(value, Tensor) else value
         raise ValueError(
             f"label_cost={shown} needs {names[0]}_label and {names[1]}_label; got neither"
         )
-    if not isinstance(value, Tensor) or value.dim() != 2:
-        return number(value, "label_cost", like, batch, minimum=0.0, strict=False), None
+    if not isinstance(value, Tensor) or not matrix:
+        return value, None
     if not value.is_floating_point():
         raise TypeError(f"label_cost must be a number or a floating tensor; got {value.dtype}")
     same_device(like, value, "the points", "label_cost")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,7 @@ class Sum:
         accelerate: bool,
         debias: bool,
         even: bool,
+        single: bool,
         known: Callable[[Tensor, Tensor], Tensor] | None,
         backend: str,
     ) -> None:
@@ -57,6 +59,8 @@ class Sum:
         self.accelerate = accelerate
         self.debias = debias
         self.even = even
+        #: The points come without the batch dimension, and so does the value.
+        self.single = single
         self.backend = backend
         #: The self-term of y from elsewhere, without gradients: its value at these parameters.
         self.known = known
@@ -72,7 +76,10 @@ class Sum:
         distance: Tensor | None,
         wanted: Sequence[bool],
     ) -> Tensor:
-        """All solves; returns the sum ``(B,)``. ``wanted``: gradients to x, to y, to distance."""
+        """All solves; returns the sum. ``wanted``: gradients to x, to y, to distance."""
+        dtype = points[0].dtype
+        if self.single:
+            points = (points[0].unsqueeze(0), points[1].unsqueeze(0))
         common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2]
 
         def one(first: int, second: int, parameters: Tensor, start: Tensor | None) -> Solution:
@@ -105,7 +112,11 @@ class Sum:
             self.grad_x = self._added(0)
         if wanted[1]:
             self.grad_y = self._added(1)
-        return as_tensor(value).to(points[0].dtype)
+        if isinstance(value, np.ndarray):  # one small tensor in place of three
+            value = value.astype(np.float32 if dtype == torch.float32 else np.float64)
+            return torch.from_numpy(value.reshape(()) if self.single else value)
+        value = value.to(dtype)
+        return value[0] if self.single else value
 
     def _y_parameters(self, parameters: Tensor) -> Tensor:
         """A self-term reads ρ of its own side in the place of ρ_x."""
@@ -123,20 +134,20 @@ class Sum:
                 total = part
             else:
                 total += term.coefficient * part
-        return as_tensor(total)
+        return as_tensor(total[0] if self.single else total)
 
     def backward(
-        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
+        self, saved: Callable[[], Sequence[Tensor | None]], need: Sequence[bool], factor: Tensor
     ) -> list[Tensor | None]:
         """Gradients to x, y, a, b, parameters, distance."""
         out: list[Tensor | None] = [None] * 6
-        if need[0] and self.grad_x is not None:
-            out[0] = scale_by(self.grad_x, factor)
-        if need[1] and self.grad_y is not None:
-            out[1] = scale_by(self.grad_y, factor)
+        for i, gradient in ((0, self.grad_x), (1, self.grad_y)):
+            if need[i] and gradient is not None:
+                out[i] = scale_by(gradient, factor)
         if any(need[2:]):
+            inputs = saved()
             for term in self.terms:
-                self._add_rest(out, term, inputs, need, factor)
+                self._add_rest(out, term, inputs, need, factor.reshape(-1))
         return out
 
     def _add_rest(
@@ -171,11 +182,14 @@ class Sum:
             _accumulate(out, 5, class_gradient(s, term.parameters, weight), inputs)
 
     def twice(
-        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
+        self, saved: Callable[[], Sequence[Tensor | None]], need: Sequence[bool], factor: Tensor
     ) -> list[Tensor | None]:
         """:meth:`backward` as a differentiable function."""
-        x, y, a, b, parameters, distance = inputs
-        assert parameters is not None
+        inputs = x, y, a, b, parameters, distance = saved()
+        assert x is not None and y is not None and parameters is not None
+        factor = factor.reshape(-1)
+        if self.single:
+            x, y = x.unsqueeze(0), y.unsqueeze(0)
         points, weights = (x, y), (a, b)
         out: list[Tensor | None] = [None] * 6
         unit = as_tensor(self.terms[0].solution.scale)
@@ -211,6 +225,8 @@ class Sum:
                 (5, found[5]),
             ):  # fmt: skip
                 if gradient is not None:
+                    if self.single and place < 2:
+                        gradient = gradient.squeeze(0)
                     _accumulate(out, place, gradient, inputs)
         return out
 
@@ -248,7 +264,7 @@ class _Sum(torch.autograd.Function):
         if grad_value is None:
             return (None,) * 7
         work = ctx.job.twice if torch.is_grad_enabled() else ctx.job.backward
-        return (None, *work(ctx.saved_tensors, ctx.needs_input_grad[1:], grad_value))
+        return (None, *work(lambda: ctx.saved_tensors, ctx.needs_input_grad[1:], grad_value))
 
 
 def total(
@@ -260,5 +276,5 @@ def total(
     parameters: Tensor,
     distance: Tensor | None,
 ) -> Tensor:
-    """The sum ``(B,)``; ``job.terms`` holds the solutions afterwards."""
+    """The sum ``(B,)``, 0-d for a single problem; ``job.terms`` holds the solutions after it."""
     return _Sum.apply(job, x, y, a, b, parameters, distance)

@@ -25,12 +25,13 @@ def divergence(
     max_iter: int,
     backend: str,
 ) -> Tensor:
-    """The value ``(B,)`` from checked inputs; arguments as in ``losses.sinkhorn_align``."""
+    """The value ``(B,)``, 0-d for a single problem; arguments as in ``losses.sinkhorn_align``."""
     chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     if sharp or not is_plain(p):
         value, epsilon = _composed(p, relative=relative, debias=debias, sharp=sharp, **common)
         value = value.to(p.x.dtype)
+        value = value[0] if p.single else value
     else:
         value, job = eager(p, relative=relative, debias=debias, **common)
         epsilon = p.parameters[0]
@@ -38,7 +39,8 @@ def divergence(
             epsilon = epsilon * as_tensor(job.terms[0].solution.scale)
     if debias and not sharp and not p.balanced:
         gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        value = value + epsilon.to(value.dtype) / 2 * gap**2
+        extra = epsilon.to(value.dtype) / 2 * gap**2
+        value = value + (extra[0] if p.single else extra)
     return value
 
 

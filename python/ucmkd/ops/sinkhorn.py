@@ -39,6 +39,7 @@ class Prepared(NamedTuple):
 
     x: Tensor
     y: Tensor
+    given: tuple[Tensor, Tensor]  # x and y without the batch dimension of a single problem
     x_weight: Tensor | None
     y_weight: Tensor | None
     x_label: Tensor | None
@@ -75,10 +76,7 @@ def prepare(
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     single = x.dim() == 2
-    if single:
-        x, y = x.unsqueeze(0), y.unsqueeze(0)
-    batch, n, _ = x.shape
-    m = y.shape[1]
+    batch, n, m = 1 if single else x.shape[0], x.shape[-2], y.shape[-2]
     dtype = _check.compute_dtype(x, y)
     a = _check.weight(x_weight, (batch, n), f"{x_name}_weight", x)
     b = _check.weight(y_weight, (batch, m), f"{y_name}_weight", x)
@@ -93,9 +91,11 @@ def prepare(
     _check.equal_mass(reach, a, b, f"{x_name}_weight", f"{y_name}_weight")
     _check.potential(x_potential, (batch, n), "x_potential", x, dtype)
     start = _check.potential(y_potential, (batch, m), "y_potential", x, dtype)
+    given = (x.to(dtype), y.to(dtype))
     return Prepared(
-        x.to(dtype),
-        y.to(dtype),
+        given[0].unsqueeze(0) if single else given[0],
+        given[1].unsqueeze(0) if single else given[1],
+        given,
         None if a is None else a.to(dtype),
         None if b is None else b.to(dtype),
         k,
@@ -187,16 +187,16 @@ def eager(
     own_start: Tensor | None = None,
     known: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Sum]:
-    """The value ``(B,)`` of plain inputs, and the solutions behind it.
+    """The value of plain inputs, 0-d for a single problem, and the solutions behind it.
 
     ``own_start`` is the start of the self-term of x, ``known`` the value of that of y.
     """
     job = Sum(
         (p.x_label, p.y_label), (p.start, own_start, None), cost=cost, relative=relative,
         tol=float(tol), max_iter=int(max_iter), accelerate=accelerate, debias=debias,
-        even=p.even, known=known, backend=backend,
+        even=p.even, single=p.single, known=known, backend=backend,
     )  # fmt: skip
-    return total(job, p.x, p.y, p.x_weight, p.y_weight, p.parameters, p.distance), job
+    return total(job, *p.given, p.x_weight, p.y_weight, p.parameters, p.distance), job
 
 
 def sinkhorn(
@@ -292,7 +292,9 @@ def sinkhorn(
     else:
         solution = run(p, **options)
         value = solution.value.to(p.x.dtype)
-    output = SinkhornOutput(value, *solution[1:6])._replace(
-        residual=solution.residual.to(p.x.dtype), iterations=solution.iterations + staged
-    )
-    return SinkhornOutput(*(t[0] for t in output)) if p.single else output
+        value = value[0] if p.single else value
+    rest = (
+        solution.x_potential, solution.y_potential, solution.iterations + staged,
+        solution.residual.to(p.x.dtype), solution.converged,
+    )  # fmt: skip
+    return SinkhornOutput(value, *(t[0] for t in rest) if p.single else rest)

@@ -184,12 +184,14 @@ def warm_divergence(
     arguments = (p, state, own_start, relative, debias, common)
     if sharp or not is_plain(p):
         value, cross, own = _composed(*arguments, sharp)
+        value = value[0] if p.single else value
     else:
         value, cross, own = _eager(*arguments)
     parameters = p.parameters * cross.scale if relative else p.parameters
     if debias and not sharp and not p.balanced:
         gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        value = value + parameters[0].to(value.dtype) / 2 * gap**2
+        extra_mass = parameters[0].to(value.dtype) / 2 * gap**2
+        value = value + (extra_mass[0] if p.single else extra_mass)
     state.iterations = Iterations(
         cross.iterations + extra, 0 if own is None else own.iterations,
         state._term.iterations if debias else 0,
