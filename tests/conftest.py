@@ -27,3 +27,14 @@ def data_root() -> Path:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    try:
+        from property_testing import PROFILE, RAN
+    except ImportError:  # without hypothesis there are no properties
+        return
+    if RAN:
+        terminalreporter.write_line(
+            f"{sum(RAN.values())} examples of {len(RAN)} properties (profile {PROFILE})"
+        )
