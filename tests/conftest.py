@@ -1,6 +1,7 @@
 """Fixtures: every test of an operator runs on every backend that this machine has."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def data_root() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("UCMKD_DATA does not point to a folder with the evaluation data")
     return Path(root)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests of many small problems, which two threads only slow down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

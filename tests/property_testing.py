@@ -53,6 +53,8 @@ def holds(*, examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[..
                 test(backend, **drawn)
 
             each.__name__ = f"{test.__name__}_on_{backend}"  # part of the seed
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # the problems are small
             settings(
                 max_examples=wanted,
                 deadline=None,
@@ -62,6 +64,7 @@ def holds(*, examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[..
                 phases=[Phase.explicit, Phase.generate, Phase.shrink],
                 suppress_health_check=list(HealthCheck),
             )(given(**strategies)(each))()
+            torch.set_num_threads(threads)
             assert count >= wanted, f"{name} ran {count} examples of {wanted}"
 
         run.__name__, run.__doc__ = test.__name__, test.__doc__
@@ -73,7 +76,7 @@ def holds(*, examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[..
 
 #: Largest max C/ε drawn: Sinkhorn's rate is at most tanh(max C/2ε)², so that plain iterations,
 #: without acceleration, converge to rounding within the 20,000 that a solve may take.
-STEEPEST = 8.0
+STEEPEST = 5.0
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.sampled_from([1, 2, 3, 5, 8, 17, 33])

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ucmkd import losses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORLD = 2
 
 

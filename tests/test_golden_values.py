@@ -7,6 +7,7 @@ import torch
 
 from ucmkd import losses, ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TWO = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
 ZERO, ONE = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
 exactly = dict(tol=1e-13, max_iter=20_000)

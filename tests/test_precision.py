@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ucmkd import losses, ops, reference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LOSSES = [losses.sinkhorn_align, losses.feature_align, losses.mmd_align]
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from property_testing import STEEPEST, Problem, holds, near, problems, relaxed, rng, seeds
 from torch import Tensor
 
+from property_testing import STEEPEST, Problem, holds, near, problems, relaxed, rng, seeds
 from ucmkd import losses
 
 strict = st.just((None, None))

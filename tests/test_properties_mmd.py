@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from hypothesis import strategies as st
-from property_testing import cloud, holds, kinds, masses, near, rng, seeds, sizes, weights, widths
 from torch import Tensor
 
+from property_testing import cloud, holds, kinds, masses, near, rng, seeds, sizes, weights, widths
 from ucmkd import ops
 
 all_scales = st.sampled_from([(1.0,), (0.25, 0.5, 1.0, 2.0, 4.0), (0.3, 1.0, 2.7)])

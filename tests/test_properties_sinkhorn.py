@@ -2,9 +2,9 @@
 
 import torch
 from hypothesis import strategies as st
-from property_testing import Problem, costs, holds, near, problems, relaxed, rng, seeds
 from torch import Tensor
 
+from property_testing import Problem, costs, holds, near, problems, relaxed, rng, seeds
 from ucmkd import ops
 
 COST_DEGREE = {"sqeuclidean": 2, "euclidean": 1, "l1": 1, "cosine": 0, "chordal": 0}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from simd_cases import DTYPES, names, solve
 from torch import Tensor
 
+from simd_cases import DTYPES, names, solve
 from ucmkd import _rust
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LEVELS = _rust.simd_levels()
 #: Of the largest entry: value, then potentials and gradients.
 BOUNDS = {torch.float32: (1e-5, 2e-4), torch.float64: (1e-10, 1e-7)}

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from ucmkd import ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Reach = tuple[float | None, float | None]
 
 
