@@ -98,12 +98,12 @@ def test_fork_after_use(backend: str, threads: int) -> None:
 @pytest.mark.parametrize("cost", ["sqeuclidean", "l1"])
 def test_number_of_threads(backend: str, cost: str) -> None:
     """The same to rounding for any number, the same to the bit for one number."""
-    x, y = clouds(5, 301, 257)
+    x, y = clouds(5, 301, 257, 5)
     results = {}
     for threads in (1, 2, 1, 2):
         torch.set_num_threads(threads)
         left = x.clone().requires_grad_()
-        out = ops.sinkhorn(left, y, epsilon=8.0, cost=cost, tol=1e-5, backend=backend)
+        out = ops.sinkhorn(left, y, epsilon=8.0, cost=cost, tol=1e-4, backend=backend)
         mmd = ops.mmd(left, y, backend=backend)
         (out.value + mmd).backward()
         now = [out.value.detach(), out.x_potential, out.y_potential, mmd.detach(), left.grad]
@@ -134,17 +134,21 @@ def test_threads_of_python_at_once(backend: str) -> None:
 
 
 def endless(call: str, backend: str) -> Callable[[], Any]:
-    """A solve of many seconds, as a function."""
+    """A solve of ten seconds or more on this machine, as a function."""
     x, y = clouds(1, 300, 280, 4)
-    steps = 10_000 if backend == "rust" else 2_000
-    options = dict(epsilon=1e-3, tol=0.0, max_iter=steps, backend=backend)
+    options: dict[str, Any] = dict(epsilon=1e-3, tol=0.0, backend=backend)
+    trial = 100 if backend == "rust" else 10
+    begin = time.monotonic()
+    out = ops.sinkhorn(x, y, max_iter=trial, **options)
+    assert int(out.iterations) == trial
+    options["max_iter"] = int(trial * 10 / (time.monotonic() - begin))
     matrix = torch.cdist(x, y) ** 2
     x.requires_grad_()
     return {
         "points": lambda: ops.sinkhorn(x, y, **options),
         "matrix": lambda: ops.sinkhorn_cost(matrix, **options),
         "batch": lambda: ops.sinkhorn(x.expand(3, -1, -1), y.expand(3, -1, -1), **options),
-        "loss": lambda: losses.sinkhorn_align(x, y, **options),
+        "loss": lambda: losses.sinkhorn_align(x, y, epsilon_scale=None, **options),
     }[call]
 
 
