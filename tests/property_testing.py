@@ -183,6 +183,8 @@ def problems(
     reach, cost, kind = draw(reaches), draw(costs), draw(kinds)
     if reach == (None, None):
         mass_b = mass_a
+    if cost == "chordal" and kind == "integer":
+        kind = "normal"  # directions equal up to rounding: the distance has no gradient there
     x, y = (
         cloud(seed, n, d, kind),
         cloud(seed + 1, m, d, kind, spread=0.7) + draw(st.sampled_from([0.0, 0.5, 2.0])),
