@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench growth wheel clean
+.PHONY: help demo test lint format bench growth wheel clean nightly
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -21,6 +21,12 @@ test: $(VENV)/.built-test  ## Build if needed, then every Python and Rust test
 	@$(BIN)/python -m pytest $(ARGS)
 	@echo "==> Rust tests (without Python)"
 	@cargo test --locked --no-default-features
+
+nightly: $(VENV)/.built-test  ## The properties on 100,000 new examples, then an hour of fuzzing
+	@echo "==> properties"
+	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_properties_*.py $(ARGS)
+	@echo "==> fuzzing"
+	@$(BIN)/python -m tests.fuzz --seconds 3600
 
 lint: $(VENV)/.built-test  ## ruff, mypy, cargo fmt, clippy (warnings are errors)
 	@echo "==> ruff";   $(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Fixtures: every test of an operator runs on every backend that this machine has."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,26 @@ def data_root() -> Path:
     return Path(root)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests of many small problems, which two threads only slow down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    try:
+        from property_testing import PROFILE, RAN
+    except ImportError:  # without hypothesis there are no properties
+        return
+    if RAN:
+        terminalreporter.write_line(
+            f"{sum(RAN.values())} examples of {len(RAN)} properties (profile {PROFILE})"
+        )
