@@ -26,7 +26,10 @@ pub(super) fn interruptible<R: Send>(
         };
         work(&Interrupt::new(&ask))
     });
-    match (raised.into_inner().unwrap_or_else(PoisonError::into_inner), result) {
+    match (
+        raised.into_inner().unwrap_or_else(PoisonError::into_inner),
+        result,
+    ) {
         (None, Some(result)) => Ok(result),
         (Some(error), _) => Err(error),
         (None, None) => Err(PyKeyboardInterrupt::new_err(())),

@@ -4,8 +4,8 @@ use numpy::{Element, PyArray3, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use super::interrupt::interruptible;
-use super::sides::{Classes, Matrix, Optional, cube, matrix, optional_cube, part, refuse, slice};
 use super::sides::stacked;
+use super::sides::{Classes, Matrix, Optional, cube, matrix, optional_cube, part, refuse, slice};
 use crate::cost::Cost;
 use crate::real::Real;
 use crate::sinkhorn::{self, Costs, Options, Transform};

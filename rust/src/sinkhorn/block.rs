@@ -136,7 +136,10 @@ impl<T: Real> Block<T> {
     }
 
     /// The strips of the block, as far as the interrupt lets them.
-    pub fn parts<'s>(&self, shared: &'s Shared<T>) -> impl Iterator<Item = Range<usize>> + use<'s, T> {
+    pub fn parts<'s>(
+        &self,
+        shared: &'s Shared<T>,
+    ) -> impl Iterator<Item = Range<usize>> + use<'s, T> {
         let (n, strip) = (self.rows.len(), shared.strip);
         (0..n)
             .step_by(strip)
@@ -232,7 +235,9 @@ impl<T: Real> Block<T> {
         self.column.fill(T::ZERO);
         for part in self.parts(shared) {
             // `phi + ln a`, -inf for rows without mass.
-            let pairs = self.phi[part.clone()].iter().zip(&self.weight[part.clone()]);
+            let pairs = self.phi[part.clone()]
+                .iter()
+                .zip(&self.weight[part.clone()]);
             let row: Vec<T> = pairs.map(|(&p, &a)| p + a.ln()).collect();
             let cost = if shared.keep == Keep::Both {
                 &self.cost[part.start * stride..part.end * stride]

@@ -154,7 +154,9 @@ fn plan<T: Real>(
     sums: &mut Sums<T>,
 ) {
     let stride = shared.b.len();
-    let rows = kernel.chunks_exact_mut(stride).zip(cost.chunks_exact(stride));
+    let rows = kernel
+        .chunks_exact_mut(stride)
+        .zip(cost.chunks_exact(stride));
     for ((kernel, cost), i) in rows.zip(part.clone()) {
         let a = block.weight[i];
         let (mass, transport) = plan_row(
@@ -174,7 +176,13 @@ fn plan<T: Real>(
     let weight = &block.weight[part.clone()];
     if let Some(labels) = shared.source.ground().and_then(|g| g.labels.as_ref()) {
         let first = block.rows.start + part.start;
-        labels.count(shared.level, first, (kernel, weight), stride, &mut sums.moved);
+        labels.count(
+            shared.level,
+            first,
+            (kernel, weight),
+            stride,
+            &mut sums.moved,
+        );
     }
     if shared.want.2 {
         let width = shared.source.width();
@@ -253,7 +261,9 @@ impl<'g, T: Real> Points<'g, T> {
         }
         if ground.cost.rooted() {
             shared.source.remove_labels(level, first, cost);
-            let entries = kernel.chunks_exact_mut(stride).zip(cost.chunks_exact(stride));
+            let entries = kernel
+                .chunks_exact_mut(stride)
+                .zip(cost.chunks_exact(stride));
             for (((k, c), &a), m) in entries.zip(weight).zip(mass.iter_mut()) {
                 *m = divide_row(level, k, c, a, &mut self.weighted);
             }

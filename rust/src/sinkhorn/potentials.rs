@@ -57,7 +57,11 @@ fn merge_body<T: Real, const FMA: bool>(
         // Rows without mass have a maximum of -inf and a sum that means nothing.
         let part = |top: T, sum: T| {
             let scaled = sum * (top - most).exp_small::<FMA>();
-            if top > T::NEG_INFINITY { scaled } else { T::ZERO }
+            if top > T::NEG_INFINITY {
+                scaled
+            } else {
+                T::ZERO
+            }
         };
         *q = part(*t, *s) + part(*p, *q);
         *p = most;

@@ -70,12 +70,7 @@ pub struct Ground<T> {
 
 impl<T: Real> Ground<T> {
     /// Points made ready; for `keep` other than [`Keep::Both`] for many passes.
-    pub fn new(
-        costs: &Costs<T>,
-        (a, b): (&[T], &[T]),
-        level: Level,
-        keep: Keep,
-    ) -> Option<Self> {
+    pub fn new(costs: &Costs<T>, (a, b): (&[T], &[T]), level: Level, keep: Keep) -> Option<Self> {
         let Costs::Points {
             cost,
             dim,
@@ -120,6 +115,8 @@ impl<T: Real> Ground<T> {
 
 /// Where the rows of the cost matrix come from.
 #[derive(Debug)]
+// One for each problem: its size does not matter, an allocation would.
+#[allow(clippy::large_enum_variant)]
 pub enum Source<'a, T> {
     /// Points.
     Points(Ground<T>),

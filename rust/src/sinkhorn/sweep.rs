@@ -300,12 +300,7 @@ simd_dispatch! {
 
 /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
 #[inline(always)]
-fn scale_body<T: Real, const FMA: bool>(
-    rule: Rule<T>,
-    kernel: &[T],
-    v: &[T],
-    rows: &mut Rows<T>,
-) {
+fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<T>) {
     let stride = v.len();
     let count = rows.weight.len();
     let step = group::<T>(stride);

@@ -289,7 +289,15 @@ fn agrees_with_a_class_distance() {
             level,
             ..tight()
         };
-        compare::<f32>(&d, Cost::Euclidean, false, (STRICT, STRICT), true, &options, 3e-5);
+        compare::<f32>(
+            &d,
+            Cost::Euclidean,
+            false,
+            (STRICT, STRICT),
+            true,
+            &options,
+            3e-5,
+        );
     }
 }
 
