@@ -208,7 +208,7 @@ fn total_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> 
         if let Some(ground) = shared.source.ground()
             && !(relative && (ground.cost.rooted() || ground.cost == Cost::L1))
         {
-            return ground.total(a, b);
+            return ground.total(shared.level, a, b);
         }
     }
     engine.round(Round::Costs, |_| {});
