@@ -3,6 +3,7 @@
 use crate::buffer::{Aligned, padded};
 use crate::real::Real;
 use crate::simd::Level;
+use crate::simd_dispatch;
 use crate::vmath::squared_norms;
 
 use super::Cost;
@@ -34,21 +35,44 @@ pub struct Side<'a, T> {
     pub weight: &'a [T],
 }
 
-/// Mean of the points, weighted; zero-weight points are left out.
-fn centre<T: Real>(side: Side<T>, dim: usize) -> Vec<f64> {
-    let mut mean = vec![0.0; dim];
-    let mut mass = 0.0;
-    for (row, &w) in side.points.chunks_exact(dim.max(1)).zip(side.weight) {
-        let w = w.to_f64();
-        if w > 0.0 {
-            mass += w;
-            for (m, &v) in mean.iter_mut().zip(row) {
-                *m += w * v.to_f64();
+/// `sum_i w_i x_i` over the points of positive mass, in double precision.
+#[inline(always)]
+fn weighted_sum_body<T: Real, const FMA: bool>(points: &[T], weight: &[T], sum: &mut [f64]) {
+    for (row, &w) in points.chunks_exact(sum.len().max(1)).zip(weight) {
+        if w > T::ZERO {
+            for (s, &v) in sum.iter_mut().zip(row) {
+                *s = v.to_f64().fma::<FMA>(w.to_f64(), *s);
             }
         }
     }
+}
+
+simd_dispatch! {
+    fn weighted_sum[T: Real](points: &[T], weight: &[T], sum: &mut [f64]) = weighted_sum_body;
+}
+
+/// Mean of the points, weighted; zero-weight points are left out.
+fn centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; dim];
+    weighted_sum(level, side.points, side.weight, &mut mean);
+    let massive = side.weight.iter().filter(|w| **w > T::ZERO);
+    let mass: f64 = massive.map(|w| w.to_f64()).sum();
     mean.iter_mut().for_each(|m| *m /= mass);
     mean
+}
+
+/// `x_i - shift` for each point.
+#[inline(always)]
+fn move_by_body<T: Real, const FMA: bool>(points: &mut [T], shift: &[T]) {
+    for row in points.chunks_exact_mut(shift.len().max(1)) {
+        for (v, &s) in row.iter_mut().zip(shift) {
+            *v -= s;
+        }
+    }
+}
+
+simd_dispatch! {
+    fn move_by[T: Real](points: &mut [T], shift: &[T]) = move_by_body;
 }
 
 impl<T: Real> Cloud<T> {
@@ -56,11 +80,7 @@ impl<T: Real> Cloud<T> {
         let count = side.weight.len();
         let mut coords = side.points.to_vec();
         if let Some(shift) = shift {
-            for row in coords.chunks_exact_mut(dim.max(1)) {
-                for (v, &s) in row.iter_mut().zip(shift) {
-                    *v -= s;
-                }
-            }
+            move_by(level, &mut coords, shift);
         }
         let mut square = Aligned::zeros(padded(count));
         squared_norms(level, &coords, dim, &mut square[..count]);
@@ -110,9 +130,9 @@ impl<T: Real> Cloud<T> {
     }
 
     /// Centre, total mass, and weighted sum of squared distances from the centre.
-    fn moments(&self, weight: &[T]) -> (Vec<f64>, f64, f64) {
+    fn moments(&self, level: Level, weight: &[T]) -> (Vec<f64>, f64, f64) {
         let points = &self.coords;
-        let mean = centre(Side { points, weight }, self.dim);
+        let mean = centre(level, Side { points, weight }, self.dim);
         let mut spread = 0.0;
         for (row, w) in points.chunks_exact(self.dim.max(1)).zip(weight) {
             let w = w.to_f64();
@@ -127,9 +147,9 @@ impl<T: Real> Cloud<T> {
     /// `sum_ij a_i b_j |x_i - y_j|^2` without the matrix. Also a test whether all coordinates
     /// of positive mass are finite.
     #[must_use]
-    pub fn total_square(&self, a: &[T], other: &Self, b: &[T]) -> f64 {
-        let (x, mass_a, spread_a) = self.moments(a);
-        let (y, mass_b, spread_b) = other.moments(b);
+    pub fn total_square(&self, level: Level, a: &[T], other: &Self, b: &[T]) -> f64 {
+        let (x, mass_a, spread_a) = self.moments(level, a);
+        let (y, mass_b, spread_b) = other.moments(level, b);
         let apart: f64 = x.iter().zip(&y).map(|(p, q)| (p - q) * (p - q)).sum();
         mass_b * spread_a + mass_a * spread_b + mass_a * mass_b * apart
     }
@@ -145,9 +165,9 @@ impl<T: Real> Cloud<T> {
         dim: usize,
     ) -> (Self, Option<Self>) {
         let shift = (!cost.normalised() && cost != Cost::L1).then(|| {
-            let mut mean = centre(x, dim);
+            let mut mean = centre(level, x, dim);
             if let Some(y) = y {
-                for (m, other) in mean.iter_mut().zip(centre(y, dim)) {
+                for (m, other) in mean.iter_mut().zip(centre(level, y, dim)) {
                     *m = (*m + other) / 2.0;
                 }
             }

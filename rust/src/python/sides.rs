@@ -78,6 +78,7 @@ pub(super) fn part<T>(all: Option<&[T]>, k: usize, len: usize) -> Option<&[T]> {
 
 /// Labels of both sides and the distance between their classes.
 pub(super) struct Classes<'py, T: Element> {
+    names: [&'static str; 2],
     points: [usize; 2],
     x: Matrix<'py, i64>,
     y: Matrix<'py, i64>,
@@ -86,13 +87,14 @@ pub(super) struct Classes<'py, T: Element> {
 
 impl<'py, T: Real + Element> Classes<'py, T> {
     pub(super) fn new(
+        names: [&'static str; 2],
         [batch, n, m]: [usize; 3],
         (x_label, y_label): (Optional<'_, 'py>, Optional<'_, 'py>),
         distance: Optional<'_, 'py>,
         symmetric: bool,
     ) -> PyResult<Self> {
-        let x: Matrix<i64> = matrix("x_label", x_label, [batch, n])?;
-        let y: Matrix<i64> = matrix("y_label", y_label, [batch, m])?;
+        let x: Matrix<i64> = matrix(names[0], x_label, [batch, n])?;
+        let y: Matrix<i64> = matrix(names[1], y_label, [batch, m])?;
         let distance = match distance {
             None => None,
             Some(array) => match array.cast::<PyArray2<T>>() {
@@ -106,6 +108,7 @@ impl<'py, T: Real + Element> Classes<'py, T> {
             },
         };
         let classes = Self {
+            names,
             points: [n, m],
             x,
             y,
@@ -121,7 +124,8 @@ impl<'py, T: Real + Element> Classes<'py, T> {
         };
         let [rows, columns] = self.count();
         let y = if symmetric { &self.x } else { &self.y };
-        for (name, labels, count) in [("x_label", &self.x, rows), ("y_label", y, columns)] {
+        let [x_name, y_name] = self.names;
+        for (name, labels, count) in [(x_name, &self.x, rows), (y_name, y, columns)] {
             let Some(labels) = slice(labels)? else {
                 return refuse(format!("distance needs {name}; got None"));
             };

@@ -95,8 +95,9 @@ fn points<'py, T: Real + Element>(
     let (weights, starts) = (arguments.weights, arguments.starts);
     let b = if y.is_some() { weights.1 } else { weights.0 };
     let sides = Sides::<T>::new([batch, n, m], weights.0, b, starts.0, starts.1)?;
-    let shape = [batch, n, m];
-    let classes = Classes::<T>::new(shape, arguments.labels, arguments.distance, y.is_none())?;
+    let names = ["x_label", "y_label"];
+    let (labels, distance) = (arguments.labels, arguments.distance);
+    let classes = Classes::<T>::new(names, [batch, n, m], labels, distance, y.is_none())?;
     arguments.numbers.check(batch)?;
     let label_cost = arguments.label_cost.as_slice()?;
     if label_cost.len() != batch {

@@ -21,6 +21,22 @@ struct Arguments<'a, 'py> {
     label_cost: PyReadonlyArray1<'py, f64>,
     cost: &'a str,
     threads: usize,
+    /// The caller's names of the sides are the other way round.
+    swapped: bool,
+}
+
+impl Arguments<'_, '_> {
+    /// The caller's name of an argument.
+    fn name(&self, ours: &'static str) -> &'static str {
+        const PAIRS: [[&str; 2]; 4] = [["x", "y"], ["a", "b"], ["f", "g"], ["x_label", "y_label"]];
+        let other = |[p, q]: [&'static str; 2]| match ours {
+            name if name == p => Some(q),
+            name if name == q => Some(p),
+            _ => None,
+        };
+        let swapped = PAIRS.into_iter().find_map(other).filter(|_| self.swapped);
+        swapped.unwrap_or(ours)
+    }
 }
 
 fn numbers<'a>(
@@ -39,8 +55,7 @@ fn numbers<'a>(
     Ok(values)
 }
 
-/// Checks everything, then calls `work` with the transforms, whose results are `out` numbers for
-/// each row.
+/// Checks everything; the plan applied to `values`, or without them the softmin.
 fn transformed<'py, T: Real + Element>(
     py: Python<'py>,
     x: &Bound<'py, PyArray3<T>>,
@@ -54,28 +69,32 @@ fn transformed<'py, T: Real + Element>(
             arguments.cost
         ));
     };
-    let x = cube("x", x)?;
+    let x = cube(arguments.name("x"), x)?;
     let (batch, n, dim) = (x.shape()[0], x.shape()[1], x.shape()[2]);
-    let y = optional_cube("y", arguments.y)?;
+    let y = optional_cube(arguments.name("y"), arguments.y)?;
     if let Some(y) = &y
         && (y.shape()[0] != batch || y.shape()[2] != dim)
     {
         return refuse(format!(
-            "y must have shape ({batch}, m, {dim}) to go with x; got {:?}",
+            "x and y must agree in batch and dimension; got {} {:?} and {} {:?}",
+            arguments.name("x"),
+            x.shape(),
+            arguments.name("y"),
             y.shape()
         ));
     }
     let m = y.as_ref().map_or(n, |y| y.shape()[1]);
-    let a: Matrix<T> = matrix("a", arguments.weights.0, [batch, n])?;
+    let a: Matrix<T> = matrix(arguments.name("a"), arguments.weights.0, [batch, n])?;
     let b = if y.is_some() {
-        matrix("b", arguments.weights.1, [batch, m])?
+        matrix(arguments.name("b"), arguments.weights.1, [batch, m])?
     } else {
         matrix("a", arguments.weights.0, [batch, n])?
     };
-    let f: Matrix<T> = matrix("f", arguments.potentials.0, [batch, n])?;
-    let g: Matrix<T> = matrix("g", arguments.potentials.1, [batch, m])?;
-    let shape = [batch, n, m];
-    let classes = Classes::<T>::new(shape, arguments.labels, arguments.distance, y.is_none())?;
+    let f: Matrix<T> = matrix(arguments.name("f"), arguments.potentials.0, [batch, n])?;
+    let g: Matrix<T> = matrix(arguments.name("g"), arguments.potentials.1, [batch, m])?;
+    let names = [arguments.name("x_label"), arguments.name("y_label")];
+    let (labels, distance) = (arguments.labels, arguments.distance);
+    let classes = Classes::<T>::new(names, [batch, n, m], labels, distance, y.is_none())?;
     let epsilon = numbers("epsilon", &arguments.epsilon, batch, true)?;
     let label_cost = numbers("label_cost", &arguments.label_cost, batch, false)?;
     let values = optional_cube::<T>("values", values)?;
@@ -181,6 +200,7 @@ pub fn softmin<'py>(
         label_cost,
         cost,
         threads,
+        swapped: true,
     };
     dispatch(py, y, &arguments, None)
 }
@@ -218,6 +238,7 @@ pub fn plan_apply<'py>(
         label_cost,
         cost,
         threads,
+        swapped: false,
     };
     dispatch(py, x, &arguments, Some(values))
 }

@@ -17,6 +17,7 @@
 mod anderson;
 mod batch;
 mod block;
+mod collect;
 mod columns;
 mod gradient;
 mod potentials;

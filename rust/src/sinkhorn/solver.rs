@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::buffer::{Aligned, padded};
-use crate::cost::{Cost, Mismatch};
+use crate::cost::Cost;
 use crate::interrupt::Interrupt;
 use crate::parallel::{lock, team};
 use crate::real::Real;
 
 use super::block::{Block, Round, Shared};
+use super::collect::collect;
 use super::problem::{Costs, Options, Problem, Solution};
 use super::source::{Ground, Keep, Source};
 use super::sweep::Rule;
@@ -207,7 +208,7 @@ fn total_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> 
         if let Some(ground) = shared.source.ground()
             && !(relative && (ground.cost.rooted() || ground.cost == Cost::L1))
         {
-            return ground.total(a, b);
+            return ground.total(shared.level, a, b);
         }
     }
     engine.round(Round::Costs, |_| {});
@@ -297,71 +298,4 @@ fn lead<T: Real>(
     };
     collect(engine, b, &outcome.g, numbers, options, &mut solution);
     solution
-}
-
-/// Puts the blocks' results together.
-fn collect<T: Real>(
-    engine: &Engine<T>,
-    b: &[T],
-    g: &[f64],
-    numbers: Numbers,
-    options: &Options,
-    solution: &mut Solution<T>,
-) {
-    let mut column = vec![0.0; b.len()];
-    let mut moved = Mismatch::default();
-    for block in engine.blocks {
-        let sums = std::mem::take(&mut lock(block).sums);
-        solution.row.extend_from_slice(&sums.row);
-        for (s, c) in column.iter_mut().zip(sums.column.iter()) {
-            *s += c.to_f64();
-        }
-        solution.transport += sums.transport;
-        moved.total += sums.moved.total;
-        let classes = sums.moved.by_class;
-        moved
-            .by_class
-            .resize(classes.len().max(moved.by_class.len()), 0.0);
-        let pairs = moved.by_class.iter_mut().zip(&classes);
-        pairs.for_each(|(s, p)| *s += p);
-        if options.want_x {
-            solution.grad_x.extend_from_slice(&sums.grad_x);
-        }
-        if options.want_y {
-            if solution.grad_y.is_empty() {
-                solution.grad_y = sums.grad_y;
-            } else {
-                let all = solution.grad_y.iter_mut().zip(&sums.grad_y);
-                all.for_each(|(s, &p)| *s += p);
-            }
-        }
-        solution.plan.extend_from_slice(&sums.plan);
-    }
-    let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(ground) = shared.source.ground() {
-        ground.columns().chain(0, &mut solution.grad_y);
-        if let Some(labels) = &ground.labels {
-            solution.mismatch = labels.mismatch(&moved);
-        }
-        solution.class_mass = moved.by_class.iter().map(|&v| T::from_f64(v)).collect();
-    }
-    if shared.source.symmetric() {
-        solution.column = solution.row.clone();
-        return;
-    }
-    // A column without mass has no plan; its potential is the exact transform of the other one.
-    solution.column = column
-        .iter()
-        .zip(b)
-        .zip(g)
-        .map(|((&s, &w), &g)| {
-            T::from_f64(if w != T::ZERO {
-                s / w.to_f64()
-            } else if numbers.reach_y.is_infinite() {
-                1.0
-            } else {
-                (-g / numbers.reach_y).exp()
-            })
-        })
-        .collect();
 }

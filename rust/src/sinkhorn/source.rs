@@ -107,14 +107,16 @@ impl<T: Real> Ground<T> {
     }
 
     /// Total cost of the independent coupling, where it needs no matrix.
-    pub fn total(&self, a: &[T], b: &[T]) -> f64 {
+    pub fn total(&self, level: Level, a: &[T], b: &[T]) -> f64 {
         let factor: T = self.cost.factor();
-        factor.to_f64() * self.x.total_square(a, self.columns(), b)
+        factor.to_f64() * self.x.total_square(level, a, self.columns(), b)
     }
 }
 
 /// Where the rows of the cost matrix come from.
 #[derive(Debug)]
+// One for each problem: its size does not matter, an allocation would.
+#[allow(clippy::large_enum_variant)]
 pub enum Source<'a, T> {
     /// Points.
     Points(Ground<T>),

@@ -10,6 +10,8 @@ use crate::parallel::lock;
 use crate::real::Real;
 use crate::vmath;
 
+mod conclude;
+
 use super::anderson::Anderson;
 use super::block::Round;
 use super::columns::{Update, largest, limit, log_relaxed_mass, logarithms, update};
@@ -328,73 +330,5 @@ pub fn iterate<T: Real>(
         }
         columns.advance(&move_by);
     };
-    conclude(&mut columns, problem, iterations, residual)
-}
-
-/// Potentials from the last iteration, and the kernel made ready for the gradient round.
-fn conclude<T: Real>(
-    columns: &mut Columns<T>,
-    problem: &Problem<T>,
-    iterations: usize,
-    residual: f64,
-) -> Outcome {
-    let (engine, numbers) = (columns.engine, columns.numbers);
-    let (epsilon, m) = (numbers.epsilon, problem.b.len());
-    let translation = columns.translation;
-    let mut phi = vec![T::ZERO; problem.a.len()];
-    engine.gather(|block| &block.phi, &mut phi);
-    let mut f: Vec<f64> = phi
-        .iter()
-        .map(|p| epsilon * (p.to_f64() + translation))
-        .collect();
-    let mut g: Vec<f64> = (0..m)
-        .map(|j| {
-            let h = columns.absorbed[j].to_f64() + columns.shift[j].to_f64();
-            epsilon * (h + columns.step[j].to_f64() - translation)
-        })
-        .collect();
-    if problem.b.contains(&T::ZERO) {
-        let tau = damping(epsilon, numbers.reach_y);
-        for (j, lse) in columns.column_transform().into_iter().take(m).enumerate() {
-            if problem.b[j] == T::ZERO {
-                g[j] = -epsilon * tau * (lse + translation);
-            }
-        }
-    }
-    if numbers.reach_x.is_infinite() && numbers.reach_y.is_infinite() {
-        let mean = |w: &[T], p: &[f64], mass: f64| {
-            let terms = w.iter().zip(p).filter(|(w, _)| **w != T::ZERO);
-            terms.map(|(w, p)| w.to_f64() * p).sum::<f64>() / mass
-        };
-        let share =
-            (mean(problem.b, &g, numbers.mass_b) - mean(problem.a, &f, numbers.mass_a)) / 2.0;
-        f.iter_mut().for_each(|p| *p += share);
-        g.iter_mut().for_each(|p| *p -= share);
-    }
-    // The plan belongs to the updated columns; the translation does not change it.
-    let step = std::mem::take(&mut columns.step);
-    columns.advance(&step);
-    let level = columns.options.level;
-    if columns.valid && largest(level, &columns.shift).to_f64() <= limit::<T>() {
-        let mut shared = engine
-            .shared
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        shared.v.copy_from_slice(&columns.shift);
-        vmath::exp(level, &mut shared.v);
-    } else {
-        engine.round(Round::Rebuild, |shared| {
-            shared.v.fill(T::ONE);
-            for (j, h) in shared.h.iter_mut().enumerate() {
-                *h = columns.absorbed[j] + columns.shift[j] + columns.ln_b[j];
-            }
-        });
-    }
-    Outcome {
-        f,
-        g,
-        mass: columns.mass,
-        iterations,
-        residual,
-    }
+    conclude::conclude(&mut columns, problem, iterations, residual)
 }

@@ -14,7 +14,7 @@ fn agree<T: Real>(n: usize, m: usize, dim: usize, options: &Options, tolerance: 
     if n > 2 {
         a[1] = T::ZERO;
         let sum: f64 = a.iter().map(|w| w.to_f64()).sum();
-        a.iter_mut().for_each(|w| *w = *w / T::from_f64(sum));
+        a.iter_mut().for_each(|w| *w /= T::from_f64(sum));
     }
     for kind in Cost::ALL {
         for y in [Some(&y[..]), None] {
@@ -74,6 +74,8 @@ fn strips_give_the_same_solution() {
             ..tight()
         };
         agree::<f32>(31, 45, 3, &options, 2e-4);
+        let tol = 1e-11;
+        agree::<f64>(17, 40, 5, &Options { tol, ..options }, 1e-9);
     }
 }
 

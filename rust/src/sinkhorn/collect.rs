@@ -1,0 +1,77 @@
+//! The solution from the results of all blocks.
+
+use std::sync::PoisonError;
+
+use crate::cost::Mismatch;
+use crate::parallel::lock;
+use crate::real::Real;
+
+use super::problem::{Options, Solution};
+use super::solver::{Engine, Numbers};
+
+/// Puts the blocks' results together.
+pub fn collect<T: Real>(
+    engine: &Engine<T>,
+    b: &[T],
+    g: &[f64],
+    numbers: Numbers,
+    options: &Options,
+    solution: &mut Solution<T>,
+) {
+    let mut column = vec![0.0; b.len()];
+    let mut moved = Mismatch::default();
+    for block in engine.blocks {
+        let sums = std::mem::take(&mut lock(block).sums);
+        solution.row.extend_from_slice(&sums.row);
+        for (s, c) in column.iter_mut().zip(sums.column.iter()) {
+            *s += c.to_f64();
+        }
+        solution.transport += sums.transport;
+        moved.total += sums.moved.total;
+        let classes = sums.moved.by_class;
+        moved
+            .by_class
+            .resize(classes.len().max(moved.by_class.len()), 0.0);
+        let pairs = moved.by_class.iter_mut().zip(&classes);
+        pairs.for_each(|(s, p)| *s += p);
+        if options.want_x {
+            solution.grad_x.extend_from_slice(&sums.grad_x);
+        }
+        if options.want_y {
+            if solution.grad_y.is_empty() {
+                solution.grad_y = sums.grad_y;
+            } else {
+                let all = solution.grad_y.iter_mut().zip(&sums.grad_y);
+                all.for_each(|(s, &p)| *s += p);
+            }
+        }
+        solution.plan.extend_from_slice(&sums.plan);
+    }
+    let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ground) = shared.source.ground() {
+        ground.columns().chain(0, &mut solution.grad_y);
+        if let Some(labels) = &ground.labels {
+            solution.mismatch = labels.mismatch(&moved);
+        }
+        solution.class_mass = moved.by_class.iter().map(|&v| T::from_f64(v)).collect();
+    }
+    if shared.source.symmetric() {
+        solution.column = solution.row.clone();
+        return;
+    }
+    // A column without mass has no plan; its potential is the exact transform of the other one.
+    solution.column = column
+        .iter()
+        .zip(b)
+        .zip(g)
+        .map(|((&s, &w), &g)| {
+            T::from_f64(if w != T::ZERO {
+                s / w.to_f64()
+            } else if numbers.reach_y.is_infinite() {
+                1.0
+            } else {
+                (-g / numbers.reach_y).exp()
+            })
+        })
+        .collect();
+}
