@@ -16,6 +16,7 @@
 mod finish;
 mod kernel;
 mod pool;
+mod schedule;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -66,10 +66,11 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 def finite(value: Tensor, name: str, *, single: bool = False) -> None:
     """No NaN, no infinity, and no overflow of the squares; ``single``: hide the batch index."""
     value = value.detach()
-    value = value.to(compute_dtype(value))
+    dtype = compute_dtype(value)
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
-    if torch.isfinite(torch.linalg.vector_norm(value)):
+    if math.isfinite(torch.linalg.vector_norm(value, dtype=dtype).item()):
         return
+    value = value.to(dtype)
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if not count:
