@@ -24,6 +24,8 @@ pub(super) struct Sums<T> {
 /// Everything that the tiles read.
 pub(super) struct Plan<'a, T> {
     pub(super) pool: &'a Pool<T>,
+    /// [`Pool::transposed`].
+    pub(super) transposed: (Vec<T>, usize),
     pub(super) shape: Shape<T>,
     /// Multipliers of the within sums, for each set and class.
     pub(super) sides: [Vec<Within>; 2],
@@ -95,6 +97,7 @@ impl<T: Real> Plan<'_, T> {
     /// Scalar products of the points of a tile.
     fn products(&self, Pair { row, column }: Pair, entries: &mut [T]) {
         let (pool, width) = (self.pool, self.pool.width);
+        let (transposed, lead) = (&self.transposed.0, self.transposed.1);
         let stride = column.len().next_multiple_of(LANES);
         let entries = &mut entries[..row.len() * stride];
         if stride > column.len() {
@@ -107,10 +110,10 @@ impl<T: Real> Plan<'_, T> {
             width,
             column.len(),
             T::ONE,
-            row.of(&pool.points, width),
-            (width, 1),
-            column.of(&pool.points, width),
-            (1, width),
+            &transposed[row.start..],
+            (1, lead),
+            &transposed[column.start..],
+            (lead, 1),
             T::ZERO,
             entries,
             (stride, 1),
