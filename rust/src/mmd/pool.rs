@@ -137,16 +137,16 @@ impl<T: Real> Pool<T> {
             return (all, lead);
         }
         for (block, points) in self.points.chunks(LANES * width).enumerate() {
+            let at = block * LANES;
             for first in (0..width).step_by(LANES) {
-                let last = (first + LANES).min(width);
-                for (i, point) in points.chunks_exact(width).enumerate() {
-                    let at = block * LANES + i;
-                    for (row, &v) in all[first * lead..]
-                        .chunks_mut(lead)
-                        .zip(&point[first..last])
-                    {
-                        row[at] = v;
-                    }
+                let count = (width - first).min(LANES);
+                let mut square = [[T::ZERO; LANES]; LANES];
+                for (line, point) in square.iter_mut().zip(points.chunks_exact(width)) {
+                    line[..count].copy_from_slice(&point[first..first + count]);
+                }
+                for (r, row) in all[first * lead..].chunks_mut(lead).take(count).enumerate() {
+                    let column: [T; LANES] = std::array::from_fn(|i| square[i][r]);
+                    row[at..at + LANES].copy_from_slice(&column);
                 }
             }
         }
