@@ -16,6 +16,7 @@
 mod finish;
 mod kernel;
 mod pool;
+mod schedule;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -196,6 +197,7 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
     }
     let plan = Plan {
         pool: &pool,
+        transposed: pool.transposed(),
         shape: Shape::new(options.kernel, options.scales, bandwidth),
         sides,
         scaled,

@@ -92,7 +92,7 @@ def mmd_align(
         student, teacher, kernel=kernel, bandwidth=bandwidth, scales=scales, estimator=estimator,
         weights=(student_weight, teacher_weight), classes=(student_label, teacher_label),
         num_classes=num_classes, degree=degree, gamma=gamma, coef=coef, backend=backend,
-        names=names, label="label",
+        names=names, label="label", paired=True,
     )  # fmt: skip
     return reduce(value, reduction)
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucmkd.ops._plain import plain
+
 Number = float | int | Tensor
 Reach = Number | None | tuple[Number | None, Number | None]
 
@@ -72,14 +74,17 @@ _NUMPY = (torch.float32, torch.float64)
 def finite(value: Tensor, name: str, *, single: bool = False) -> None:
     """No NaN, no infinity, and no overflow of the squares; ``single``: hide the batch index."""
     value = value.detach()
-    if value.device.type == "cpu" and value.numel() <= _SMALL and value.dtype in _NUMPY:
-        flat = value.numpy().ravel()
-        if math.isfinite(np.vdot(flat, flat)):
-            return
-    value = value.to(compute_dtype(value))
+    dtype = compute_dtype(value)
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
-    if math.isfinite(torch.linalg.vector_norm(value).item()):
+    small = value.device.type == "cpu" and value.numel() <= _SMALL and value.dtype in _NUMPY
+    if small and plain(value):
+        flat = value.numpy().ravel()
+        norm = np.vdot(flat, flat)
+    else:
+        norm = torch.linalg.vector_norm(value, dtype=dtype).item()
+    if math.isfinite(norm):
         return
+    value = value.to(dtype)
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if not count:

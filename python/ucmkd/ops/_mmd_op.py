@@ -43,6 +43,9 @@ class Spec(NamedTuple):
     backend: str
 
 
+#: Entries of a gradient that are multiplied without further ado.
+SMALL = 32768
+
 Outputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -166,6 +169,11 @@ def _again(
     return [next(found) if want else None for want in wanted]
 
 
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tensor.to(dtype)``, without the call where there is nothing to do."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 class DirectMMD(torch.autograd.Function):
     """The eager path: no dispatcher, no cast and no reshape that autograd would have to record."""
 
@@ -190,10 +198,9 @@ class DirectMMD(torch.autograd.Function):
             | (need[2] or need[3]) * Flag.MASSES
             | need[4] * Flag.BANDWIDTH
         )
-        left, right = (None if w is None else w.to(dtype) for w in (a, b))
-        value, *ctx.gradients = compute(
-            x.to(dtype), y.to(dtype), left, right, sigma, spec, int(flags)
-        )
+        left, right = _cast(x, dtype), _cast(y, dtype)
+        first, second = (None if w is None else _cast(w, dtype) for w in (a, b))
+        value, *ctx.gradients = compute(left, right, first, second, sigma, spec, int(flags))
         ctx.save_for_backward(x, y, a, b, width)
         ctx.sigma, ctx.spec = sigma, spec
         return value
@@ -207,7 +214,8 @@ class DirectMMD(torch.autograd.Function):
         result: list[Tensor | None] = [None] * 8
         for i, stored in enumerate(ctx.gradients):
             if wanted[i]:
-                result[i] = scale_by(stored, gradient)
+                small = gradient.dim() == 0 and stored.numel() < SMALL
+                result[i] = stored * gradient if small else scale_by(stored, gradient)
         if wanted[4]:
             width = ctx.saved_tensors[4]
             assert result[4] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ def bandwidth_of(
     """
     batch = x.shape[0] if x.dim() == 3 else 1
     if not isinstance(bandwidth, str):
+        if direct and type(bandwidth) is float and 0 < bandwidth < math.inf:
+            return np.array([bandwidth] * batch)
         given = _check.number(bandwidth, "bandwidth", x, batch, minimum=0.0, strict=True)
         if isinstance(given, Tensor):
             return given

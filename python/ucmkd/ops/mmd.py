@@ -160,9 +160,14 @@ def run(
     backend: str,
     names: tuple[str, str],
     label: str,
+    paired: bool = False,
 ) -> Tensor:
-    """:func:`mmd` for a caller whose arguments have other ``names``."""
-    _check.pair(x, y, *names)
+    """:func:`mmd` for a caller whose arguments have other ``names``.
+
+    ``paired``: the caller has checked the points.
+    """
+    if not paired:
+        _check.pair(x, y, *names)
     _check.one_of(estimator, ESTIMATORS, "estimator")
     shape = kernel_of(kernel, scales, x.shape[-1], degree, gamma, coef)
     batch = x.shape[0] if x.dim() == 3 else 1

@@ -133,7 +133,7 @@ pub(super) fn finish<T: Real>(
         grad_y,
         grad_a,
         grad_b,
-        grad_bandwidth: if options.want_bandwidth && plan.shape.invariant() {
+        grad_bandwidth: if options.want_bandwidth && plan.shape.has_bandwidth() {
             sums.moment / sigma
         } else {
             0.0

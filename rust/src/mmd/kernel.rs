@@ -154,6 +154,11 @@ impl<T: Real> Shape<T> {
         !matches!(self.form, Form::Polynomial { .. })
     }
 
+    /// A function of `d / sigma`.
+    pub fn has_bandwidth(&self) -> bool {
+        !matches!(self.form, Form::Energy | Form::Polynomial { .. })
+    }
+
     /// `S k` and `c` of a row of squared distances (scalar products if not [`Self::invariant`]).
     #[inline(always)]
     pub fn evaluate<const FMA: bool>(&self, row: &[T], k: &mut [T], c: &mut [T]) {

@@ -1,43 +1,11 @@
-//! The pass over the tiles of a problem, on one or several threads.
+//! The pass over the tiles of a problem.
 
 use super::kernel::Shape;
+use super::schedule::{Block, Pair};
 use super::tile::{Points, Tile, combine, kernels, tile};
 use super::{Options, Pool, Within};
 use crate::gemm::gemm;
-use crate::parallel;
 use crate::real::{LANES, Real};
-
-/// Side of a tile: two of them fit the second-level cache, and the matrix products repay packing.
-const EDGE: usize = 256;
-
-/// Below this many multiply-adds a thread costs more than it saves.
-const WORK_PER_THREAD: f64 = 1e6;
-
-/// A range of pooled points of one set.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    end: usize,
-    second: bool,
-}
-
-impl Block {
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    /// The block's part of an array with `width` entries per point.
-    fn of<'a, T>(&self, all: &'a [T], width: usize) -> &'a [T] {
-        &all[self.start * width..self.end * width]
-    }
-}
-
-/// Two blocks; the same one twice on the diagonal.
-#[derive(Clone, Copy)]
-struct Pair {
-    row: Block,
-    column: Block,
-}
 
 /// Sums over the pairs of points, with weights that are negative in the second set.
 pub(super) struct Sums<T> {
@@ -56,6 +24,8 @@ pub(super) struct Sums<T> {
 /// Everything that the tiles read.
 pub(super) struct Plan<'a, T> {
     pub(super) pool: &'a Pool<T>,
+    /// [`Pool::transposed`].
+    pub(super) transposed: (Vec<T>, usize),
     pub(super) shape: Shape<T>,
     /// Multipliers of the within sums, for each set and class.
     pub(super) sides: [Vec<Within>; 2],
@@ -75,14 +45,6 @@ struct Workspace<T> {
 }
 
 impl<T: Real> Plan<'_, T> {
-    fn wanted(&self, block: Block) -> bool {
-        if block.second {
-            self.options.want_y
-        } else {
-            self.options.want_x
-        }
-    }
-
     /// The points whose gradient is wanted.
     pub(super) fn span(&self) -> std::ops::Range<usize> {
         let (n, total) = (self.pool.split, self.pool.len());
@@ -90,19 +52,6 @@ impl<T: Real> Plan<'_, T> {
             (false, false) => 0..0,
             (x, y) => (if x { 0 } else { n })..(if y { total } else { n }),
         }
-    }
-
-    /// Multiply-adds of a tile, roughly.
-    fn work(&self, pair: Pair) -> f64 {
-        let products = 1
-            + usize::from(self.wanted(pair.row))
-            + usize::from(self.wanted(pair.column) && pair.row.start != pair.column.start);
-        let classes = match self.pool.classes {
-            1 => 0,
-            classes => 3 * classes,
-        };
-        let pairs = pair.row.len() * pair.column.len();
-        (pairs * (products * self.pool.width + classes + 40)) as f64
     }
 
     fn workspace(&self, pairs: &[Pair]) -> Workspace<T> {
@@ -122,7 +71,8 @@ impl<T: Real> Plan<'_, T> {
         }
     }
 
-    fn accumulate(&self, pairs: &[Pair]) -> Sums<T> {
+    /// The sums over some of the tiles.
+    pub(super) fn accumulate(&self, pairs: &[Pair]) -> Sums<T> {
         let (pool, n) = (self.pool, self.pool.len());
         let mut sums = Sums {
             within: vec![0.0; n * pool.classes],
@@ -147,6 +97,7 @@ impl<T: Real> Plan<'_, T> {
     /// Scalar products of the points of a tile.
     fn products(&self, Pair { row, column }: Pair, entries: &mut [T]) {
         let (pool, width) = (self.pool, self.pool.width);
+        let (transposed, lead) = (&self.transposed.0, self.transposed.1);
         let stride = column.len().next_multiple_of(LANES);
         let entries = &mut entries[..row.len() * stride];
         if stride > column.len() {
@@ -159,10 +110,10 @@ impl<T: Real> Plan<'_, T> {
             width,
             column.len(),
             T::ONE,
-            row.of(&pool.points, width),
-            (width, 1),
-            column.of(&pool.points, width),
-            (1, width),
+            &transposed[row.start..],
+            (1, lead),
+            &transposed[column.start..],
+            (lead, 1),
             T::ZERO,
             entries,
             (stride, 1),
@@ -363,75 +314,5 @@ impl<T: Real> Plan<'_, T> {
 fn add<T: Real>(to: &mut [f64], from: &[T], factor: f64) {
     for (t, f) in to.iter_mut().zip(from) {
         *t += factor * f.to_f64();
-    }
-}
-
-/// Cuts a range into blocks of nearly equal length.
-fn blocks(start: usize, end: usize, edge: usize, second: bool) -> impl Iterator<Item = Block> {
-    let count = (end - start).div_ceil(edge);
-    // Whole lane arrays, where that is possible.
-    let cut = move |i: usize| match (end - start) * i / count.max(1) {
-        at if i < count => start + at / LANES * LANES,
-        at => start + at,
-    };
-    (0..count).map(move |i| Block {
-        start: cut(i),
-        end: cut(i + 1),
-        second,
-    })
-}
-
-impl<T: Real> Plan<'_, T> {
-    /// Shares the tiles between threads; the sums of each, in a fixed order.
-    pub(super) fn run(&self, threads: usize) -> Vec<Sums<T>> {
-        let (n, total) = (self.pool.split, self.pool.len());
-        let whole = Block {
-            start: 0,
-            end: total,
-            second: false,
-        };
-        let work = self.work(Pair {
-            row: whole,
-            column: whole,
-        });
-        let threads = threads.min((work / WORK_PER_THREAD) as usize).max(1);
-        // Smaller tiles for a few points: less of the tiles on the diagonal is done twice, and the
-        // threads get equal shares.
-        let edge = if total < 4 * EDGE * threads {
-            EDGE / 2
-        } else {
-            EDGE
-        };
-        let all: Vec<Block> = blocks(0, n, edge, false)
-            .chain(blocks(n, total, edge, true))
-            .collect();
-        let mut pairs: Vec<Pair> = Vec::with_capacity(all.len() * (all.len() + 1) / 2);
-        for (i, &row) in all.iter().enumerate() {
-            // The product with a transposed tile is the faster one: the points whose gradient is
-            // wanted stand in the columns.
-            pairs.extend(all[i..].iter().map(|&column| {
-                if self.wanted(row) && !self.wanted(column) {
-                    Pair {
-                        row: column,
-                        column: row,
-                    }
-                } else {
-                    Pair { row, column }
-                }
-            }));
-        }
-        if threads == 1 {
-            return vec![self.accumulate(&pairs)];
-        }
-        // Largest first, each to the thread with the least work so far.
-        pairs.sort_by(|p, q| self.work(*q).total_cmp(&self.work(*p)));
-        let mut shares: Vec<(f64, Vec<Pair>)> = vec![(0.0, Vec::new()); threads];
-        for pair in pairs {
-            let least = (0..threads).min_by(|&s, &t| shares[s].0.total_cmp(&shares[t].0));
-            let share = &mut shares[least.unwrap_or(0)];
-            share.0 += self.work(pair);
-            share.1.push(pair);
-        }
-        parallel::map(threads, threads, |k| self.accumulate(&shares[k].1))
     }
 }

@@ -1,5 +1,7 @@
 //! The fused pass against a direct double loop, and known values.
 
+mod kernels;
+
 use super::*;
 use crate::simd::available;
 
@@ -75,11 +77,11 @@ impl Case {
         let problem = Problem {
             x: &x,
             y: &y,
-            sizes: (a.len(), b.len()),
+            sizes: (x.len() / self.width, y.len() / self.width),
             width: self.width,
             a: Some(&a),
             b: Some(&b),
-            classes: 1,
+            classes: a.len() * self.width / x.len(),
             bandwidth: self.sigma,
         };
         mmd(&problem, options, threads)

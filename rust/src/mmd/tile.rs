@@ -111,7 +111,7 @@ fn tile_body<T: Real, const FMA: bool, const COLUMNS: bool>(
         tile.column_kernel[..stride].fill(T::ZERO);
         tile.column_coefficient[..stride].fill(T::ZERO);
     }
-    let mut moment = 0.0;
+    let mut moment = [T::ZERO; LANES];
     for (i, row) in tile.entries.chunks_exact_mut(stride).enumerate() {
         let weight = tile.row_weight[i];
         arguments::<T, FMA>(points, shape, i, row, d2);
@@ -152,9 +152,11 @@ fn tile_body<T: Real, const FMA: bool, const COLUMNS: bool>(
         }
         tile.row_kernel[i] = sum_lanes(sum_k);
         tile.row_coefficient[i] = sum_lanes(sum_c);
-        moment += sum_lanes(sum_m).to_f64();
+        for l in 0..LANES {
+            moment[l] += sum_m[l];
+        }
     }
-    moment
+    sum_lanes(moment).to_f64()
 }
 
 simd_dispatch! {
