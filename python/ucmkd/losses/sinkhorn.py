@@ -17,7 +17,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops.divergence import divergence
+from ucmkd.ops.divergence import check_clouds, divergence
 from ucmkd.ops.schedule import check_ratio, scheduled_start
 from ucmkd.ops.sinkhorn import prepare
 from ucmkd.ops.warm import SinkhornState, warm_divergence
@@ -112,12 +112,12 @@ def sinkhorn_align(
         label_cost=label_cost, x_potential=None, y_potential=None, tol=tol, max_iter=max_iter,
         names=("student", "teacher"),
     )  # fmt: skip
-    if check_finite and not torch.compiler.is_compiling():
-        _check.finite(p.x, "student", single=p.single)
-        _check.finite(p.y, "teacher", single=p.single)
     options: dict[str, Any] = dict(
         cost=cost, relative=epsilon_scale == "mean", tol=tol, max_iter=max_iter, backend=backend
     )
+    finite = ("student", "teacher") if check_finite else None
+    if finite is not None and (state is not None or epsilon_schedule is not None):
+        check_clouds(p, finite)
     if state is not None and not torch.compiler.is_compiling():
         value = warm_divergence(
             p, state, debias=debias, sharp=sharp, ratio=epsilon_schedule, **options
@@ -126,7 +126,7 @@ def sinkhorn_align(
         if epsilon_schedule is not None:
             start, _ = scheduled_start(p, ratio=epsilon_schedule, **options)
             p = p._replace(start=start)
-        value = divergence(p, debias=debias, sharp=sharp, **options)
+        value = divergence(p, debias=debias, sharp=sharp, finite=finite, **options)
     return reduce(value, reduction)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd.ops._plain import plain
@@ -71,20 +73,25 @@ _SMALL = 1 << 14
 _NUMPY = (torch.float32, torch.float64)
 
 
-def finite(value: Tensor, name: str, *, single: bool = False) -> None:
-    """No NaN, no infinity, and no overflow of the squares; ``single``: hide the batch index."""
-    value = value.detach()
+def finite(
+    value: Tensor, name: str, *, single: bool = False, array: NDArray[Any] | None = None
+) -> None:
+    """No NaN, no infinity, and no overflow of the squares.
+
+    ``single`` hides the batch index; ``array`` is the same memory, where it is at hand.
+    """
     dtype = compute_dtype(value)
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
-    small = value.device.type == "cpu" and value.numel() <= _SMALL and value.dtype in _NUMPY
-    if small and plain(value):
-        flat = value.numpy().ravel()
+    if array is None and value.device.type == "cpu" and value.dtype in _NUMPY and plain(value):
+        array = value.detach().numpy()
+    if isinstance(array, np.ndarray) and array.size <= _SMALL:
+        flat = array.reshape(-1)
         norm = np.vdot(flat, flat)
     else:
-        norm = torch.linalg.vector_norm(value, dtype=dtype).item()
+        norm = torch.linalg.vector_norm(value.detach(), dtype=dtype).item()
     if math.isfinite(norm):
         return
-    value = value.to(dtype)
+    value = value.detach().to(dtype)
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if not count:

@@ -22,10 +22,10 @@ class Flag:
     DISTANCE = 16  # emit the plan's mass between the classes
 
 
-def as_numpy(tensor: Tensor | None) -> Any:
-    """The memory of a CPU tensor as an array; None stays None."""
-    if tensor is None:
-        return None
+def as_numpy(tensor: Any) -> Any:
+    """The memory of a CPU tensor as a contiguous array; None and arrays stay what they are."""
+    if tensor is None or isinstance(tensor, np.ndarray):
+        return tensor
     tensor = tensor.detach()
     return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
 
@@ -41,15 +41,15 @@ def as_tensors(solution: Solution) -> Solution:
 
 
 def solve(
-    x: Tensor,
-    y: Tensor | None,
+    x: Any,
+    y: Any,
     a: Tensor | None,
     b: Tensor | None,
     x_label: Tensor | None,
     y_label: Tensor | None,
     distance: Tensor | None,
     start: Tensor | None,
-    parameters: Tensor,
+    parameters: Any,
     cost: str,
     tol: float,
     max_iter: int,
@@ -62,7 +62,8 @@ def solve(
     ε, ρ_x, ρ_y and λ in its rows ``(4, B)``; the label cost is λ·D[k, l] with ``distance`` D
     ``(K, L)``, or λ·[k ≠ l] without. The numbers of each problem (value, residual, scale,
     transport, mismatch) come in float64. The Rust backend returns NumPy arrays, for a tensor of
-    each field would take longer than a small problem: :func:`as_tensors` makes them.
+    each field would take longer than a small problem: :func:`as_tensors` makes them; points and
+    parameters may be arrays for it, too.
     """
     if backend == "rust":
         begin = as_numpy(start)

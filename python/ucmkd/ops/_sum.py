@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ucmkd.ops import _envelope
+from ucmkd.ops import _check, _envelope
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
-from ucmkd.ops._solve import Flag, as_tensor, as_tensors, solve
+from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors, solve
 from ucmkd.reference import Solution
 
 
@@ -28,7 +28,7 @@ class Term(NamedTuple):
     first: int
     second: int
     solution: Solution
-    parameters: Tensor  # those of the solve, (4, B)
+    parameters: Any  # those of the solve, (4, B): a tensor, or an array beside arrays
 
 
 class Sum:
@@ -47,6 +47,7 @@ class Sum:
         debias: bool,
         even: bool,
         single: bool,
+        finite: tuple[str, str] | None,
         known: Callable[[Tensor, Tensor], Tensor] | None,
         backend: str,
     ) -> None:
@@ -61,6 +62,8 @@ class Sum:
         self.even = even
         #: The points come without the batch dimension, and so does the value.
         self.single = single
+        #: Names of x and y for an error if they are not finite; None: they are not looked at.
+        self.finite = finite
         self.backend = backend
         #: The self-term of y from elsewhere, without gradients: its value at these parameters.
         self.known = known
@@ -77,32 +80,57 @@ class Sum:
         wanted: Sequence[bool],
     ) -> Tensor:
         """All solves; returns the sum. ``wanted``: gradients to x, to y, to distance."""
+        if self.backend == "rust":
+            return self._run(points, weights, parameters, distance, wanted)
+        # The dispatcher would lower the operands of matrix products.
+        with torch.autocast(points[0].device.type, enabled=False):
+            return self._run(points, weights, parameters, distance, wanted)
+
+    def _run(
+        self,
+        points: tuple[Tensor, Tensor],
+        weights: tuple[Tensor | None, Tensor | None],
+        parameters: Tensor,
+        distance: Tensor | None,
+        wanted: Sequence[bool],
+    ) -> Tensor:
         dtype = points[0].dtype
+        # Arrays for the backend that takes them: each operation on a small tensor costs as much
+        # as ten iterations on a small problem.
+        clouds: tuple[Any, Any] = points
+        numbers: Any = parameters
+        if self.backend == "rust":
+            clouds = (as_numpy(points[0]), as_numpy(points[1]))
+            numbers = as_numpy(parameters)
+        if self.finite is not None:
+            for tensor, cloud, name in zip(points, clouds, self.finite, strict=True):
+                _check.finite(tensor, name, single=self.single, array=cloud)
         if self.single:
-            points = (points[0].unsqueeze(0), points[1].unsqueeze(0))
+            clouds = (clouds[0][None], clouds[1][None])
         common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2]
 
-        def one(first: int, second: int, parameters: Tensor, start: Tensor | None) -> Solution:
+        def one(first: int, second: int, parameters: Any, start: Tensor | None) -> Solution:
             own = first == second
             flags = common | Flag.X * wanted[first]
             if not own:
                 flags |= Flag.Y * wanted[1] | Flag.RELATIVE * self.relative
             return solve(
-                points[first], None if own else points[second], weights[first],
+                clouds[first], None if own else clouds[second], weights[first],
                 None if own else weights[second], self.labels[first],
                 None if own else self.labels[second], distance, start, parameters, self.cost,
                 self.tol, self.max_iter, int(flags), self.backend,
             )  # fmt: skip
 
-        cross = one(0, 1, parameters, self.starts[0])
-        self.terms = [Term(1.0, 0, 1, cross, parameters)]
+        cross = one(0, 1, numbers, self.starts[0])
+        self.terms = [Term(1.0, 0, 1, cross, numbers)]
         value: Any = cross.value
         if self.debias:
-            unit = as_tensor(cross.scale)
-            own_parameters = absolute(parameters, unit) if self.relative else parameters
+            unit: Any = cross.scale
+            own_parameters = numbers * unit if self.relative else numbers
             for i in (0, 1):
                 if i == 1 and self.known is not None:
-                    value = as_tensor(value) - 0.5 * self.known(own_parameters, unit)
+                    known = self.known(as_tensor(own_parameters), as_tensor(unit))
+                    value = as_tensor(value) - 0.5 * known
                     continue
                 mine = own_parameters if i == 0 else self._y_parameters(own_parameters)
                 own = one(i, i, mine, self.starts[1 + i])
@@ -118,7 +146,7 @@ class Sum:
         value = value.to(dtype)
         return value[0] if self.single else value
 
-    def _y_parameters(self, parameters: Tensor) -> Tensor:
+    def _y_parameters(self, parameters: Any) -> Any:
         """A self-term reads ρ of its own side in the place of ρ_x."""
         return parameters if self.even else parameters[[0, 2, 2, 3]]
 
@@ -158,7 +186,7 @@ class Sum:
         need: Sequence[bool],
         factor: Tensor,
     ) -> None:
-        s, weights = as_tensors(term.solution), inputs[2:4]
+        s, weights, parameters = as_tensors(term.solution), inputs[2:4], as_tensor(term.parameters)
         a, b = weights[term.first], weights[term.second]
         own = term.first == term.second
         wanted = (need[2 + term.first], need[2 + term.second], need[4])
@@ -166,7 +194,7 @@ class Sum:
             s.x_potential, s.y_potential, s.row, s.column, s.transport, s.mismatch
         )
         grad_a, grad_b, grad_p = _envelope.gradients(
-            sides, a, b, absolute(term.parameters, s.scale), wanted, symmetric=own
+            sides, a, b, absolute(parameters, s.scale), wanted, symmetric=own
         )
         weight = term.coefficient * factor.double()
         for side, gradient in ((term.first, grad_a), (term.second, grad_b)):
@@ -179,7 +207,7 @@ class Sum:
                 grad_p = torch.stack([grad_p[0], torch.zeros_like(grad_p[0]), grad_p[1], grad_p[3]])
             _accumulate(out, 4, weight * unit * grad_p, inputs)
         if need[5]:
-            _accumulate(out, 5, class_gradient(s, term.parameters, weight), inputs)
+            _accumulate(out, 5, class_gradient(s, parameters, weight), inputs)
 
     def twice(
         self, saved: Callable[[], Sequence[Tensor | None]], need: Sequence[bool], factor: Tensor

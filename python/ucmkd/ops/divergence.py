@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend
+from ucmkd.ops import _check
 from ucmkd.ops._solve import as_tensor
 from ucmkd.ops.sharp import sharp_cost
 from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, run_self, supported
@@ -24,16 +25,19 @@ def divergence(
     tol: float,
     max_iter: int,
     backend: str,
+    finite: tuple[str, str] | None = None,
 ) -> Tensor:
     """The value ``(B,)``, 0-d for a single problem; arguments as in ``losses.sinkhorn_align``."""
     chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     if sharp or not is_plain(p):
+        if finite is not None:
+            check_clouds(p, finite)
         value, epsilon = _composed(p, relative=relative, debias=debias, sharp=sharp, **common)
         value = value.to(p.x.dtype)
         value = value[0] if p.single else value
     else:
-        value, job = eager(p, relative=relative, debias=debias, **common)
+        value, job = eager(p, relative=relative, debias=debias, finite=finite, **common)
         epsilon = p.parameters[0]
         if relative and debias and not p.balanced:
             epsilon = epsilon * as_tensor(job.terms[0].solution.scale)
@@ -42,6 +46,14 @@ def divergence(
         extra = epsilon.to(value.dtype) / 2 * gap**2
         value = value + (extra[0] if p.single else extra)
     return value
+
+
+def check_clouds(p: Prepared, names: tuple[str, str]) -> None:
+    """Names NaN or infinite points; not inside ``torch.compile``, where no data can be read."""
+    if torch.compiler.is_compiling():
+        return
+    for points, name in zip((p.x, p.y), names, strict=True):
+        _check.finite(points, name, single=p.single)
 
 
 def _composed(

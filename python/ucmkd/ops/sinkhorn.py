@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd import _backend, reference
@@ -73,6 +76,11 @@ def prepare(
     """Checks every argument before any work; ``names``: what the caller calls ``x``, ``y``."""
     x_name, y_name = names
     _check.pair(x, y, x_name, y_name)
+    bare = x_weight is y_weight is x_label is y_label is x_potential is y_potential is None
+    if bare and x.dim() == 2 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        options = (epsilon, cost, reach, label_cost, tol, max_iter)
+        if all(type(option) in _SIMPLE for option in options):
+            return _prepare_bare(x, y, *_checked(*options, names))
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     single = x.dim() == 2
@@ -107,6 +115,44 @@ def prepare(
         (a is None and b is None) or all(not isinstance(r, Tensor) and r == math.inf for r in rho),
         single,
     )
+
+
+_SIMPLE = (float, int, str, type(None))
+
+
+@functools.lru_cache(maxsize=128, typed=True)
+def _checked(
+    epsilon: float,
+    cost: str,
+    reach: float | None,
+    label_cost: float,
+    tol: float,
+    max_iter: int,
+    names: tuple[str, str],
+) -> tuple[NDArray[np.float64], bool]:
+    """The parameters of checked options, and whether both marginals are strict.
+
+    A training loop comes with the same options at every step.
+    """
+    like = torch.empty(0)
+    _check.one_of(cost, reference.COSTS, "cost")
+    _check.stopping(tol, max_iter)
+    lam, _ = _check.label_cost(label_cost, None, None, like, 1, names)
+    eps = _check.number(epsilon, "epsilon", like, 1, minimum=0.0, strict=True)
+    rho = _check.reaches(reach, like, 1)
+    array: NDArray[np.float64] = _check.pack([eps, *rho, lam], like, 1).numpy()
+    return array, reach is None
+
+
+def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool) -> Prepared:
+    """Points without weights, labels or a start: nothing else depends on the data."""
+    dtype = _check.compute_dtype(x, y)
+    given = (x.to(dtype), y.to(dtype))
+    return Prepared(
+        given[0].unsqueeze(0), given[1].unsqueeze(0), given, None, None, None, None, None, None,
+        # A tensor of its own: one made in inference mode would be of no use afterwards.
+        torch.from_numpy(array), True, True, True,
+    )  # fmt: skip
 
 
 def supported(p: Prepared) -> tuple[str, ...]:
@@ -184,19 +230,34 @@ def eager(
     max_iter: int,
     backend: str,
     accelerate: bool = True,
+    finite: tuple[str, str] | None = None,
     own_start: Tensor | None = None,
     known: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Sum]:
     """The value of plain inputs, 0-d for a single problem, and the solutions behind it.
 
-    ``own_start`` is the start of the self-term of x, ``known`` the value of that of y.
+    ``finite`` are the names of x and y in the error that a NaN or infinity in them raises (None:
+    no check). ``own_start`` is the start of the self-term of x, ``known`` the value of that of y.
     """
     job = Sum(
         (p.x_label, p.y_label), (p.start, own_start, None), cost=cost, relative=relative,
         tol=float(tol), max_iter=int(max_iter), accelerate=accelerate, debias=debias,
-        even=p.even, single=p.single, known=known, backend=backend,
+        even=p.even, single=p.single, finite=finite,
+        known=known, backend=backend,
     )  # fmt: skip
     return total(job, *p.given, p.x_weight, p.y_weight, p.parameters, p.distance), job
+
+
+def _single(solution: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The other fields of a :class:`SinkhornOutput` from the arrays of a single problem."""
+    residual = solution.residual.astype(np.float32 if dtype == torch.float32 else np.float64)
+    return (
+        torch.from_numpy(solution.x_potential[0]),
+        torch.from_numpy(solution.y_potential[0]),
+        torch.from_numpy(solution.iterations.reshape(())),
+        torch.from_numpy(residual.reshape(())),
+        torch.from_numpy(solution.converged.reshape(())),
+    )
 
 
 def sinkhorn(
@@ -288,7 +349,10 @@ def sinkhorn(
         p = p._replace(start=start)
     if is_plain(p):
         value, job = eager(p, debias=False, **options)
-        solution = as_tensors(job.terms[0].solution)
+        solution = job.terms[0].solution
+        if p.single and not isinstance(solution.value, Tensor) and not staged:
+            return SinkhornOutput(value, *_single(solution, p.x.dtype))
+        solution = as_tensors(solution)
     else:
         solution = run(p, **options)
         value = solution.value.to(p.x.dtype)
