@@ -93,7 +93,7 @@ fn pairs<T: Real>(level: Level, pool: &Pool<T>, threads: usize) -> Vec<T> {
         rest = tail;
         strips.push(Mutex::new(head));
     }
-    parallel::map(strips.len(), threads, |k| {
+    parallel::map(strips.len(), threads, true, |k| {
         upper_rows(level, pool, k * ROWS, &mut lock(&strips[k]));
     });
     drop(strips);
@@ -170,7 +170,7 @@ pub fn median_bandwidth_batch<T: Real>(
             .map(|p| median_bandwidth(level, p, limit, threads))
             .collect();
     }
-    parallel::map(problems.len(), threads, |i| {
+    parallel::map(problems.len(), threads, false, |i| {
         median_bandwidth(level, &problems[i], limit, 1)
     })
 }

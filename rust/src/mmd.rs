@@ -275,6 +275,6 @@ pub fn mmd_batch<T: Real>(
     let shares: Vec<_> = problems.chunks(share).collect();
     let solve =
         |k: usize| -> Vec<Output<T>> { shares[k].iter().map(|p| mmd(p, options, 1)).collect() };
-    let parts = parallel::map(shares.len(), threads, solve);
+    let parts = parallel::map(shares.len(), threads, false, solve);
     parts.into_iter().flatten().collect()
 }

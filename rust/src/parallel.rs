@@ -15,28 +15,37 @@ pub fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A barrier that spins for some microseconds before it yields.
+/// What the threads of a team know of the rounds.
+///
+/// A thread first takes the states that are its own, whose data its cache holds, and then whatever
+/// nobody has taken: one that the system has put to sleep delays nobody.
 #[derive(Default)]
-struct Barrier {
-    arrived: AtomicUsize,
-    round: AtomicUsize,
+struct Rounds {
+    /// Number of the present round, from 1.
+    current: AtomicUsize,
+    /// The last round in which each state was taken.
+    taken: Vec<AtomicUsize>,
+    /// States that are finished in the present round.
+    finished: AtomicUsize,
+    stop: AtomicBool,
     broken: AtomicBool,
 }
 
-impl Barrier {
-    /// Waits until all `count` have come.
+impl Rounds {
+    fn new(states: usize) -> Self {
+        Self {
+            taken: (0..states).map(|_| AtomicUsize::new(0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Waits for a condition: spins for some microseconds, then yields.
     ///
     /// # Panics
     /// If another thread of the team has panicked.
-    fn wait(&self, count: usize) {
-        let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == count {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round.wrapping_add(1), Ordering::Release);
-            return;
-        }
+    fn wait(&self, until: impl Fn() -> bool) {
         let mut spins = 0;
-        while self.round.load(Ordering::Acquire) == round {
+        while !until() {
             assert!(
                 !self.broken.load(Ordering::Relaxed),
                 "another thread panicked"
@@ -49,10 +58,29 @@ impl Barrier {
             }
         }
     }
+
+    /// Does what is left of a round, the thread's own states first.
+    fn help(&self, round: usize, thread: usize, threads: usize, work: impl Fn(usize)) {
+        let count = self.taken.len();
+        let own = (thread..count).step_by(threads);
+        let others = (0..count).filter(|i| i % threads != thread);
+        for i in own.chain(others) {
+            let free = &self.taken[i];
+            // A thread that comes late finds the number of a later round.
+            let (old, new) = (round - 1, round);
+            if free
+                .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                work(i);
+                self.finished.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
 }
 
-/// Breaks the barrier when its thread panics, so that the others do not wait for ever.
-struct Alarm<'a>(&'a Barrier);
+/// Tells the others when its thread panics, so that they do not wait for ever.
+struct Alarm<'a>(&'a Rounds);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
@@ -65,69 +93,76 @@ impl Drop for Alarm<'_> {
 /// Runs `lead` on the calling thread with a team of up to `states.len()` threads.
 ///
 /// Each call of the function that `lead` receives is one round: `work(&mut state, &shared)` for
-/// every state, each by the same thread in all rounds, and the call returns when all have
-/// finished. Between rounds `lead` may lock any state and write `shared`. `lead` must not hold a
-/// lock during a round.
+/// every state, and the call returns when all have finished. Between rounds `lead` may lock any
+/// state and write `shared`. `lead` must not hold a lock during a round. `brief`: the whole takes a
+/// few milliseconds at most.
 ///
 /// # Panics
 /// If `lead` or `work` does.
 pub fn team<S: Send, C: Send + Sync, R: Send>(
     states: &[Mutex<S>],
+    brief: bool,
     shared: &RwLock<C>,
     work: impl Fn(&mut S, &C) + Sync,
     lead: impl FnOnce(&dyn Fn()) -> R + Send,
 ) -> R {
-    let share = |thread: usize, threads: usize| {
+    let part = |i: usize| {
         let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-        for state in states.iter().skip(thread).step_by(threads) {
-            work(&mut lock(state), &shared);
-        }
+        work(&mut lock(&states[i]), &shared);
     };
     if states.len() == 1 {
-        return lead(&|| share(0, 1));
+        return lead(&|| part(0));
     }
-    let barrier = Barrier::default();
-    let stop = AtomicBool::new(false);
+    let rounds = Rounds::new(states.len());
     let (lead, result) = (Mutex::new(Some(lead)), Mutex::new(None));
-    crew::together(states.len(), &|thread, threads| {
-        let _alarm = Alarm(&barrier);
+    crew::together(states.len(), brief, &|thread, threads| {
+        let _alarm = Alarm(&rounds);
         if thread == 0 {
             let lead = lock(&lead).take().expect("there is one thread 0");
             let outcome = lead(&|| {
-                barrier.wait(threads);
-                share(0, threads);
-                barrier.wait(threads);
+                let round = rounds.current.load(Ordering::Relaxed) + 1;
+                rounds.finished.store(0, Ordering::Relaxed);
+                rounds.current.store(round, Ordering::Release);
+                rounds.help(round, 0, threads, part);
+                rounds.wait(|| rounds.finished.load(Ordering::Acquire) == states.len());
             });
             *lock(&result) = Some(outcome);
-            stop.store(true, Ordering::Release);
-            barrier.wait(threads);
+            rounds.stop.store(true, Ordering::Release);
             return;
         }
+        let mut seen = 0;
         loop {
-            barrier.wait(threads);
-            if stop.load(Ordering::Acquire) {
+            let current = || rounds.current.load(Ordering::Acquire);
+            rounds.wait(|| current() != seen || rounds.stop.load(Ordering::Acquire));
+            if rounds.stop.load(Ordering::Acquire) {
                 break;
             }
-            share(thread, threads);
-            barrier.wait(threads);
+            seen = current();
+            rounds.help(seen, thread, threads, part);
         }
     });
     let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
     result.expect("the lead has returned")
 }
 
-/// `task(0), …, task(count - 1)` on up to `threads` threads; results in order.
+/// `task(0), …, task(count - 1)` on up to `threads` threads; results in order. `brief`: the whole
+/// takes a few milliseconds at most.
 ///
 /// # Panics
 /// If a task does.
-pub fn map<R: Send>(count: usize, threads: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
+pub fn map<R: Send>(
+    count: usize,
+    threads: usize,
+    brief: bool,
+    task: impl Fn(usize) -> R + Sync,
+) -> Vec<R> {
     let threads = threads.clamp(1, count.max(1));
     if threads == 1 {
         return (0..count).map(task).collect();
     }
     let next = AtomicUsize::new(0);
     let slots: Vec<Mutex<Option<R>>> = (0..count).map(|_| Mutex::new(None)).collect();
-    crew::together(threads, &|_, _| {
+    crew::together(threads, brief, &|_, _| {
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= count {
@@ -158,6 +193,7 @@ mod tests {
             let shared = RwLock::new(1u64);
             let total = team(
                 &states,
+                false,
                 &shared,
                 |s, c| *s = *s * 3 + *c,
                 |run| {
@@ -182,11 +218,11 @@ mod tests {
     fn map_keeps_the_order() {
         for threads in [1, 2, 3, 50] {
             assert_eq!(
-                map(20, threads, |i| i * i),
+                map(20, threads, false, |i| i * i),
                 (0..20).map(|i| i * i).collect::<Vec<_>>()
             );
         }
-        assert!(map(0, 2, |i| i).is_empty());
+        assert!(map(0, 2, false, |i| i).is_empty());
     }
 
     #[test]
@@ -196,6 +232,7 @@ mod tests {
         let outcome = std::panic::catch_unwind(|| {
             team(
                 &states,
+                false,
                 &shared,
                 |s, ()| assert!(*s == 0, "state 1 fails"),
                 |run| run(),

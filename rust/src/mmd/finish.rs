@@ -52,7 +52,7 @@ fn positions<T: Real>(
     };
     let rows = (moved.len() / width).div_ceil(threads);
     let chunks: Vec<_> = moved.chunks_mut(rows * width).map(Mutex::new).collect();
-    parallel::map(chunks.len(), threads, |k| {
+    parallel::map(chunks.len(), threads, true, |k| {
         let mut chunk = lock(&chunks[k]);
         let mut parts: Vec<&[T]> = Vec::with_capacity(others.len());
         for (r, out) in chunk.chunks_exact_mut(width).enumerate() {

@@ -10,6 +10,9 @@ const EDGE: usize = 256;
 /// Below this many multiply-adds a thread costs more than it saves.
 const WORK_PER_THREAD: f64 = 1e6;
 
+/// Multiply-adds of a few milliseconds.
+const BRIEF: f64 = 3e8;
+
 /// A range of pooled points of one set.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
@@ -124,6 +127,8 @@ impl<T: Real> Plan<'_, T> {
             share.0 += self.work(pair);
             share.1.push(pair);
         }
-        parallel::map(threads, threads, |k| self.accumulate(&shares[k].1))
+        parallel::map(threads, threads, work < BRIEF, |k| {
+            self.accumulate(&shares[k].1)
+        })
     }
 }

@@ -6,16 +6,88 @@
 //! microsecond instead of thirty.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Runs `part(k, count)` for every `k < count` at the same time, `count` being `threads` or, where
 /// the runtime has fewer to give, less. The calling thread is number 0.
 ///
+/// `brief` work, of a few milliseconds at most, is done by the calling thread alone while the
+/// processors are taken by others: see [`Crowd`].
+///
 /// # Panics
 /// If any of the parts has panicked, after all have ended.
-pub fn together(threads: usize, part: &(dyn Fn(usize, usize) + Sync)) {
-    if threads <= 1 {
+pub fn together(threads: usize, brief: bool, part: &(dyn Fn(usize, usize) + Sync)) {
+    static CROWD: Crowd = Crowd::new();
+    if threads <= 1 || (brief && CROWD.avoid()) {
         part(0, 1);
-    } else if let Some(runtime) = openmp::runtime() {
+        return;
+    }
+    if !brief {
+        return start(threads, part);
+    }
+    let begin = Instant::now();
+    let done = Mutex::new(begin);
+    start(threads, &|k, count| {
+        part(k, count);
+        if k == 0 {
+            *super::lock(&done) = Instant::now();
+        }
+    });
+    let done = done.into_inner();
+    let done = done.unwrap_or_else(std::sync::PoisonError::into_inner);
+    CROWD.learn(done - begin, done.elapsed());
+}
+
+/// Whether other processes want the processors, too.
+///
+/// A thread that waits for a processor gets one after milliseconds only, and the region cannot end
+/// without it: ten times the time of a small problem. When that has happened, the next brief
+/// regions are left to the calling thread, the more the oftener it happens. Only speed depends on
+/// it: who computes a part changes nothing in the result.
+struct Crowd {
+    /// Regions that are still to be avoided.
+    skip: AtomicU32,
+    /// How many were avoided after the last late thread.
+    penalty: AtomicU32,
+}
+
+impl Crowd {
+    const LEAST: u32 = 4;
+    const MOST: u32 = 512;
+
+    const fn new() -> Self {
+        Self {
+            skip: AtomicU32::new(0),
+            penalty: AtomicU32::new(0),
+        }
+    }
+
+    fn avoid(&self) -> bool {
+        let less = |skip: u32| skip.checked_sub(1);
+        self.skip
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+
+    /// Takes note of the time that the calling thread was busy, and then waited for the others.
+    fn learn(&self, busy: Duration, waited: Duration) {
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        let late = waited > Duration::from_micros(300) && waited > busy / 2;
+        let penalty = if late {
+            (2 * penalty).clamp(Self::LEAST, Self::MOST)
+        } else {
+            penalty / 2
+        };
+        self.penalty.store(penalty, Ordering::Relaxed);
+        if late {
+            self.skip.store(penalty, Ordering::Relaxed);
+        }
+    }
+}
+
+fn start(threads: usize, part: &(dyn Fn(usize, usize) + Sync)) {
+    if let Some(runtime) = openmp::runtime() {
         openmp::together(runtime, threads, part);
     } else {
         std::thread::scope(|scope| {
@@ -161,7 +233,7 @@ mod tests {
     fn every_part_runs_once() {
         for threads in 1..5 {
             let (ran, counted) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            together(threads, &|k, count| {
+            together(threads, false, &|k, count| {
                 ran.fetch_or(1 << k, Ordering::Relaxed);
                 counted.store(count, Ordering::Relaxed);
             });
@@ -169,6 +241,20 @@ mod tests {
             assert!((1..=threads).contains(&count));
             assert_eq!(ran.into_inner(), (1 << count) - 1);
         }
+    }
+
+    #[test]
+    fn a_late_thread_is_avoided_for_a_while() {
+        let crowd = Crowd::new();
+        let (short, long) = (Duration::from_micros(50), Duration::from_millis(3));
+        assert!(!crowd.avoid());
+        crowd.learn(short, long);
+        assert_eq!((0..100).filter(|_| crowd.avoid()).count(), 4);
+        crowd.learn(short, long);
+        assert_eq!((0..100).filter(|_| crowd.avoid()).count(), 8);
+        crowd.learn(long, short);
+        crowd.learn(10 * long, long);
+        assert!(!crowd.avoid());
     }
 
     #[test]

@@ -10,13 +10,16 @@ use super::solver;
 /// Entries of the cost matrix from which a problem is worth a team.
 pub(super) const LARGE: usize = 1 << 14;
 
-fn large<T>(problem: &Problem<T>) -> bool {
+/// Entries from which the problems of a batch are solved one after the other.
+const HUGE: usize = 1 << 20;
+
+fn entries<T>(problem: &Problem<T>) -> usize {
     let columns = if problem.symmetric() {
         problem.a.len()
     } else {
         problem.b.len()
     };
-    problem.a.len() * columns >= LARGE
+    problem.a.len() * columns
 }
 
 /// Solves one problem; several threads if it is large.
@@ -26,7 +29,11 @@ pub fn solve<T: Real>(problem: &Problem<T>, options: &Options) -> Solution<T> {
 }
 
 fn alone<T: Real>(problem: &Problem<T>, options: &Options, interrupt: &Interrupt) -> Solution<T> {
-    let threads = if large(problem) { options.threads } else { 1 };
+    let threads = if entries(problem) >= LARGE {
+        options.threads
+    } else {
+        1
+    };
     solver::solve(problem, options, threads, interrupt)
 }
 
@@ -44,15 +51,16 @@ pub fn solve_until<T: Real>(
     options: &Options,
     interrupt: &Interrupt,
 ) -> Option<Vec<Solution<T>>> {
+    let huge = |p| entries(p) >= HUGE;
     // Large problems one after the other: a team is as fast, holds the matrices of one problem
     // only, and all of it answers to the interrupt until the end.
-    let apart = problems.len() >= options.threads && !problems.iter().all(large);
+    let apart = problems.len() >= options.threads && !problems.iter().all(huge);
     let solutions = if apart {
         let each = Options {
             budget: options.budget / options.threads.max(1),
             ..*options
         };
-        map(problems.len(), options.threads, |k| {
+        map(problems.len(), options.threads, false, |k| {
             if interrupt.poll() {
                 return Solution::default();
             }

@@ -186,7 +186,8 @@ pub fn solve<T: Real>(
         want: (options.want_x, options.want_y, options.want_plan),
         interrupt,
     });
-    team(&blocks, &shared, Block::work, |run| {
+    let brief = n * m < 1 << 20;
+    team(&blocks, brief, &shared, Block::work, |run| {
         let engine = Engine {
             run,
             blocks: &blocks,

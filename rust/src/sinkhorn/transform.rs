@@ -86,7 +86,7 @@ impl<'a, T: Real> Ready<'a, T> {
         // Whole strips, a few blocks of them for each thread.
         let blocks = if threads == 1 { 1 } else { 4 * threads };
         let share = self.rows.div_ceil(blocks).next_multiple_of(self.strip);
-        let parts = map(self.rows.div_ceil(share), threads, |k| {
+        let parts = map(self.rows.div_ceil(share), threads, false, |k| {
             let rows = k * share..self.rows.min((k + 1) * share);
             let mut workspace = Aligned::zeros(self.strip.min(rows.len()) * stride);
             let mut out = Vec::new();
@@ -185,7 +185,7 @@ fn each<T: Real>(
     let results = if transforms.iter().any(large) {
         (0..count).map(|k| one(k, options.threads)).collect()
     } else {
-        map(count, options.threads, |k| one(k, 1))
+        map(count, options.threads, false, |k| one(k, 1))
     };
     (!interrupt.raised()).then_some(results)
 }
