@@ -27,6 +27,11 @@ class BackendStatus(NamedTuple):
     detail: str
 
 
+def has_rust() -> bool:
+    """Whether the compiled extension is there."""
+    return _rust is not None
+
+
 def rust() -> ModuleType:
     """Returns the compiled extension; only called after :func:`choose` has picked it."""
     if _rust is None:

@@ -15,6 +15,18 @@ def simd_level() -> str:
 def simd_levels() -> list[str]:
     """The vector instruction sets of this machine, slowest first."""
 
+def is_finite(x: _Floats) -> bool:
+    """Whether the sum of squares is finite: no NaN, no infinity, no overflow of the squares."""
+
+def equal(x: _Floats, y: _Floats) -> bool:
+    """Whether two arrays of one dtype and shape are equal entry by entry; NaN equals nothing."""
+
+def distance(x: _Floats, y: _Floats) -> float:
+    """The Euclidean distance of two arrays of one dtype and shape."""
+
+def add_scaled(total: _Floats, factor: float, part: _Floats) -> None:
+    """``total += factor * part``, in place."""
+
 def sinkhorn(
     x: _Floats,
     y: _Floats | None,

@@ -105,6 +105,41 @@ pub fn dot_body<T: Real, const FMA: bool>(x: &[T], y: &[T]) -> T {
     total
 }
 
+/// `x[i] == y[i]` for all `i`: false where either is NaN.
+#[inline(always)]
+pub fn equal_body<T: Real, const FMA: bool>(x: &[T], y: &[T]) -> bool {
+    const TOGETHER: usize = 1024;
+    x.len() == y.len()
+        && x.chunks(TOGETHER).zip(y.chunks(TOGETHER)).all(|(p, q)| {
+            // No early exit within a chunk, so that it can be vectorised.
+            let mut all = true;
+            for (p, q) in p.iter().zip(q) {
+                all &= p == q;
+            }
+            all
+        })
+}
+
+/// `sum_i (x[i] - y[i])^2`.
+#[inline(always)]
+pub fn squared_distance_body<T: Real, const FMA: bool>(x: &[T], y: &[T]) -> T {
+    assert_eq!(x.len(), y.len());
+    let mut lanes = [T::ZERO; LANES];
+    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+    let (y_chunks, y_rest) = y.as_chunks::<LANES>();
+    for (p, q) in x_chunks.iter().zip(y_chunks) {
+        for l in 0..LANES {
+            let d = p[l] - q[l];
+            lanes[l] = d.fma::<FMA>(d, lanes[l]);
+        }
+    }
+    let mut total = sum_lanes(lanes);
+    for (&p, &q) in x_rest.iter().zip(y_rest) {
+        total = (p - q).fma::<FMA>(p - q, total);
+    }
+    total
+}
+
 /// `y[i] += c x[i]`.
 #[inline(always)]
 pub fn axpy_body<T: Real, const FMA: bool>(c: T, x: &[T], y: &mut [T]) {
@@ -154,6 +189,14 @@ simd_dispatch! {
 simd_dispatch! {
     /// `sum_i x[i] y[i]`.
     pub fn dot[T: Real](x: &[T], y: &[T]) -> T = dot_body;
+}
+simd_dispatch! {
+    /// `x[i] == y[i]` for all `i`: false where either is NaN.
+    pub fn equal[T: Real](x: &[T], y: &[T]) -> bool = equal_body;
+}
+simd_dispatch! {
+    /// `sum_i (x[i] - y[i])^2`.
+    pub fn squared_distance[T: Real](x: &[T], y: &[T]) -> T = squared_distance_body;
 }
 simd_dispatch! {
     /// `y[i] += c x[i]`.
@@ -277,6 +320,10 @@ mod tests {
                 assert!((sum(level, &x) - want).abs() < 1e-11);
                 let want: f64 = x.iter().zip(&y).map(|(p, q)| p * q).sum();
                 assert!((dot(level, &x, &y) - want).abs() < 1e-11);
+                assert!(equal(level, &x, &x) && equal(level, &y, &y));
+                assert!(n == 0 || !equal(level, &x, &y) && !equal(level, &x, &x[1..]));
+                let want: f64 = x.iter().zip(&y).map(|(p, q)| (p - q) * (p - q)).sum();
+                assert!((squared_distance(level, &x, &y) - want).abs() < 1e-11);
                 let want = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 assert_eq!(max(level, &x), want);
                 let mut z = y.clone();

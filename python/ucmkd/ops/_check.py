@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ucmkd import _backend
 from ucmkd.ops._plain import plain
 
 Number = float | int | Tensor
@@ -68,8 +69,6 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-#: Up to here NumPy answers sooner than PyTorch, and on the calling thread.
-_SMALL = 1 << 14
 _NUMPY = (torch.float32, torch.float64)
 
 
@@ -84,12 +83,11 @@ def finite(
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
     if array is None and value.device.type == "cpu" and value.dtype in _NUMPY and plain(value):
         array = value.detach().numpy()
-    if isinstance(array, np.ndarray) and array.size <= _SMALL:
-        flat = array.reshape(-1)
-        norm = np.vdot(flat, flat)
+    if isinstance(array, np.ndarray) and array.flags.c_contiguous and _backend.has_rust():
+        good = _backend.rust().is_finite(array)
     else:
-        norm = torch.linalg.vector_norm(value.detach(), dtype=dtype).item()
-    if math.isfinite(norm):
+        good = math.isfinite(torch.linalg.vector_norm(value.detach(), dtype=dtype).item())
+    if good:
         return
     value = value.detach().to(dtype)
     bad = ~torch.isfinite(value)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucmkd import _backend
 from ucmkd.ops import _check, _envelope
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
@@ -160,6 +161,8 @@ class Sum:
             part = term.solution.grad_y if cross and side == 1 else term.solution.grad_x
             if total is None:
                 total = part
+            elif isinstance(total, np.ndarray):
+                _backend.rust().add_scaled(total, term.coefficient, part)
             else:
                 total += term.coefficient * part
         return as_tensor(total[0] if self.single else total)

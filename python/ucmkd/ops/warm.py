@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
-from ucmkd.ops._solve import Flag, as_tensors
+from ucmkd.ops._solve import Flag, as_numpy, as_tensors
 from ucmkd.ops.bank import PointBank
 from ucmkd.ops.frozen import FrozenTerm
 from ucmkd.ops.schedule import scheduled_start
@@ -133,12 +133,12 @@ class SinkhornState:
         last = self._student
         if last is None or last.shape != x.shape or last.dtype != x.dtype:
             return False
-        return float(torch.dist(x, last)) <= self._apart
+        return _distance(x, last) <= self._apart
 
     def _remember_student(self, x: Tensor, near: bool) -> None:
         # The distance of neighbours in the minibatch is that of points drawn anew.
         if not near or self._age >= 20:
-            self._apart = SAME_POINTS**0.5 * float(torch.dist(x[:, 1:], x[:, :-1]))
+            self._apart = SAME_POINTS**0.5 * _distance(x[:, 1:], x[:, :-1])
             self._age = 0
         self._age += 1
         self._student = x.clone()
@@ -147,7 +147,25 @@ class SinkhornState:
 def _equal(one: Tensor | None, two: Tensor | None) -> bool:
     if one is None or two is None:
         return one is two
+    if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
+        return False
+    if _fast(one):
+        return bool(_backend.rust().equal(as_numpy(one), as_numpy(two)))
     return torch.equal(one, two)
+
+
+def _fast(points: Tensor) -> bool:
+    """Whether one pass of the compiled extension will do, without PyTorch's threads."""
+    return (
+        points.device.type == "cpu" and points.dtype in (torch.float32, torch.float64)
+        and _backend.has_rust()
+    )  # fmt: skip
+
+
+def _distance(one: Tensor, two: Tensor) -> float:
+    if _fast(one):
+        return float(_backend.rust().distance(as_numpy(one), as_numpy(two)))
+    return float(torch.dist(one, two))
 
 
 def warm_divergence(

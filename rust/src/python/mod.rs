@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod arrays;
 mod interrupt;
 mod mmd;
 mod sides;
@@ -28,6 +29,8 @@ fn simd_levels() -> Vec<&'static str> {
 /// Numerical kernels; see the functions of `ucmkd.ops`, which check and document the arguments.
 #[pymodule(gil_used = false)]
 mod _rust {
+    #[pymodule_export]
+    use super::arrays::{add_scaled, distance, equal, is_finite};
     #[pymodule_export]
     use super::mmd::{median_bandwidth, mmd};
     #[pymodule_export]
