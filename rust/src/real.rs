@@ -1,5 +1,6 @@
 //! The two floating point types the kernels are generic over, and branch-free `exp` and `ln`.
 
+use crate::buffer::Spare;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -49,6 +50,8 @@ pub trait Real:
     /// Not a number.
     const NAN: Self;
 
+    /// The spare buffers of this type.
+    fn spare() -> &'static Spare<Self>;
     /// Nearest number to `x`.
     fn from_f64(x: f64) -> Self;
     /// Exact for both types.
@@ -144,6 +147,11 @@ macro_rules! real {
             const INFINITY: Self = $t::INFINITY;
             const NEG_INFINITY: Self = $t::NEG_INFINITY;
             const NAN: Self = $t::NAN;
+
+            fn spare() -> &'static Spare<Self> {
+                static SPARE: Spare<$t> = Spare::new();
+                &SPARE
+            }
 
             #[inline(always)]
             fn from_f64(x: f64) -> Self {

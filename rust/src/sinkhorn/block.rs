@@ -102,8 +102,8 @@ impl<T: Real> Block<T> {
             Keep::Nothing => (0, n.min(strip)),
         };
         Self {
-            cost: Aligned::zeros(costs * stride),
-            kernel: Aligned::zeros(kernels * stride),
+            cost: T::spare().take(costs * stride),
+            kernel: T::spare().take(kernels * stride),
             weight: weight[rows.clone()].to_vec(),
             base: vec![T::ZERO; n],
             phi: vec![T::ZERO; n],

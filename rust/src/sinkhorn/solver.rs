@@ -187,7 +187,7 @@ pub fn solve<T: Real>(
         interrupt,
     });
     let brief = n * m < 1 << 20;
-    team(&blocks, brief, &shared, Block::work, |run| {
+    let solution = team(&blocks, brief, &shared, Block::work, |run| {
         let engine = Engine {
             run,
             blocks: &blocks,
@@ -198,7 +198,13 @@ pub fn solve<T: Real>(
             worked: Cell::new(0),
         };
         lead(&engine, problem, b, options)
-    })
+    });
+    for block in blocks {
+        let block = block.into_inner().unwrap_or_else(PoisonError::into_inner);
+        T::spare().give(block.cost);
+        T::spare().give(block.kernel);
+    }
+    solution
 }
 
 /// `sum_ij a_i b_j c_ij` without labels: by a pass over the costs where these are kept or nothing
