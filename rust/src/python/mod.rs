@@ -28,6 +28,8 @@ fn simd_levels() -> Vec<&'static str> {
 /// Numerical kernels; see the functions of `ucmkd.ops`, which check and document the arguments.
 #[pymodule(gil_used = false)]
 mod _rust {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::mmd::{median_bandwidth, mmd};
     #[pymodule_export]
@@ -36,4 +38,10 @@ mod _rust {
     use super::transform::{plan_apply, softmin};
     #[pymodule_export]
     use super::{simd_level, simd_levels};
+
+    #[pymodule_init]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::parallel::remember_process();
+        Ok(())
+    }
 }
