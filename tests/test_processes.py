@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +94,43 @@ def test_fork_after_use(backend: str, threads: int) -> None:
             os._exit(status)
     assert exit_status(pid, 60) == 0
     torch.testing.assert_close(both_losses(3, backend), expected)  # and the parent still does
+
+
+CHILD_FIRST = """
+import os, sys, torch
+from ucmkd import losses
+torch.set_num_threads(2)
+torch.randn(1 << 20).exp()  # starts PyTorch's threads, which a child does not have
+x, y = torch.randn(200, 16), torch.randn(170, 16)
+pid = os.fork()
+if pid == 0:
+    status = 1
+    try:
+        status = 0 if torch.isfinite(losses.sinkhorn_align(x, y, backend="rust")) else 3
+    finally:
+        os._exit(status)
+print(pid, flush=True)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@needs_fork
+def test_fork_before_use() -> None:
+    """The same where the child is the first to solve."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD_FIRST], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.wait(60) == 0
+    except subprocess.TimeoutExpired:
+        assert process.stdout is not None
+        os.kill(int(process.stdout.readline()), signal.SIGKILL)
+        process.wait(10)
+        pytest.fail("the child hangs")
+    finally:
+        process.kill()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", "l1"])

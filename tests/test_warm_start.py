@@ -223,8 +223,8 @@ def test_interpolated_values_are_within_their_bound() -> None:
         parameters = torch.stack([0.05 * at, 0.7 * at, 0.7 * at, 0.0 * at])
         solution = Solution(
             *torch.ops.ucmkd.sinkhorn(
-                y[None], None, None, None, None, None, start, parameters, "sqeuclidean", tol, 1000,
-                0, "torch",
+                y[None], None, None, None, None, None, None, start, parameters, "sqeuclidean", tol,
+                1000, 0, "torch",
             )
         )  # fmt: skip
         return solution, solution.value

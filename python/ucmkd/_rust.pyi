@@ -102,7 +102,7 @@ def plan_apply(
     x_label: _Labels | None,
     y_label: _Labels | None,
     distance: _Floats | None,
-    f: _Floats,
+    f: _Floats | None,
     g: _Floats,
     epsilon: _Numbers,
     label_cost: _Numbers,
@@ -112,7 +112,8 @@ def plan_apply(
 ) -> _Floats:
     """sum_j P_ij values_j with P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps), shape ``(B, n, k)``.
 
-    ``values`` has the shape ``(B, m, k)``; nothing of size n times m is held.
+    ``values`` has the shape ``(B, m, k)``; nothing of size n times m is held. Without ``f`` the
+    rows of the plan are normalised, whatever their masses: sum_j P_ij values_j / sum_j P_ij.
     """
 
 def sinkhorn_cost(

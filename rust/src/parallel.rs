@@ -5,6 +5,8 @@
 
 mod crew;
 
+pub use crew::remember_process;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 

@@ -116,14 +116,15 @@ def all_finite(*values: Any) -> bool:
     """Every number in the arguments is finite and moderate."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.is_meta or value.is_sparse:
+            if value.is_meta:
                 return False
             size = value.detach().double().abs()
-            usual = (size == 0) | ((size > 1e-30) & (size < 1e4))  # NaN is not, either
+            # Squares must not underflow in float32; NaN is not usual, either.
+            usual = (size == 0) | ((size > 1e-15) & (size < 1e4))
             if not bool(usual.all()):
                 return False
-        elif isinstance(value, float) and not 1e-30 < abs(value) < 1e4 and value != 0:
-            return False  # 1e-300 is 0 in float32
+        elif isinstance(value, float) and not 1e-15 < abs(value) < 1e4 and value != 0:
+            return False  # below the rounding of the cost an ε has no plan
         elif isinstance(value, (tuple, list)) and not all_finite(*value):
             return False
     return True
@@ -139,10 +140,6 @@ def check(case: Case, result: Any) -> None:
         tame = False  # a negative cost and a small reach create mass without bound
     if options.get("y_potential") is not None:
         tame = False  # the dual of an unconverged relaxed problem has no lower bound
-    if call is ops.barycentric_map and options["reach"] is not None:
-        tame = False  # a row may send no mass at all
-    if any(isinstance(w, Tensor) and bool((w == 0).any()) for w in options.values()):
-        tame = False  # an unconverged plan has no bound at a masked point
     value = tensors[0]
     if tame:
         for t in tensors:

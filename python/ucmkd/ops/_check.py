@@ -27,11 +27,18 @@ def points(value: Tensor, name: str) -> Tensor:
         raise TypeError(
             f"{name} must be floating (float16, bfloat16, float32 or float64); got {value.dtype}"
         )
+    dense(value, name)
     if value.dim() not in (2, 3):
         raise ValueError(f"{name} must have shape (n, d) or (B, n, d); got {tuple(value.shape)}")
     if 0 in value.shape:
         raise ValueError(f"{name} must not be empty; got shape {tuple(value.shape)}")
     return value
+
+
+def dense(value: Tensor, name: str) -> None:
+    """No sparse tensor."""
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be dense; got a tensor of layout {value.layout}")
 
 
 def pair(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
@@ -104,14 +111,31 @@ def finite(
     )
 
 
-def weight(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor) -> Tensor | None:
-    """Masses ``(B, n)``, non-negative, not all zero; ``(n,)`` is accepted for a single problem."""
+#: Smallest normal and largest number of the types that the losses compute in.
+_RANGE = {
+    dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max)
+    for dtype in (torch.float32, torch.float64)
+}
+
+
+def weight(
+    value: Tensor | None,
+    shape: tuple[int, int],
+    name: str,
+    like: Tensor,
+    dtype: torch.dtype | None = None,
+) -> Tensor | None:
+    """Masses ``(B, n)``, non-negative, not all zero; ``(n,)`` is accepted for a single problem.
+
+    ``dtype`` is the type of the computation, by default that of ``like``.
+    """
     if value is None:
         return None
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None; got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(f"{name} must be floating; got {value.dtype}")
+    dense(value, name)
     same_device(like, value, "the points", name)
     given = tuple(value.shape)
     if value.dim() == 1 and value.shape[0] == shape[1]:
@@ -123,9 +147,12 @@ def weight(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor
     data = value.detach()
     if not bool((data >= 0).all()):
         raise ValueError(f"{name} must be non-negative and not NaN; got {float(data.min())} in it")
-    mass = data.sum(-1)
-    if not bool((mass > 0).all()) or not bool(torch.isfinite(mass).all()):
-        raise ValueError(f"{name} must have a positive finite sum; got {mass.tolist()}")
+    dtype = compute_dtype(like) if dtype is None else dtype
+    mass = data.to(dtype).sum(-1)
+    low, high = _RANGE[dtype]
+    if not bool(((mass >= low) & (mass <= high)).all()):
+        got = data.double().sum(-1).tolist()
+        raise ValueError(f"{name} must have a positive finite sum in {dtype}; got {got}")
     return value
 
 
@@ -137,6 +164,7 @@ def label(value: Tensor | None, shape: tuple[int, int], name: str, like: Tensor)
         raise TypeError(f"{name} must be a torch.Tensor or None; got {type(value).__name__}")
     if value.is_floating_point() or value.is_complex():
         raise TypeError(f"{name} must be an integer tensor; got {value.dtype}")
+    dense(value, name)
     same_device(like, value, "the points", name)
     given = tuple(value.shape)
     if value.dim() == 1 and value.shape[0] == shape[1]:
@@ -154,6 +182,7 @@ def potential(
         return None
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise TypeError(f"{name} must be a floating torch.Tensor or None; got {type(value)}")
+    dense(value, name)
     same_device(like, value, "the points", name)
     given = tuple(value.shape)
     if value.dim() == 1 and value.shape[0] == shape[1]:
@@ -163,11 +192,28 @@ def potential(
     return value.detach().to(dtype).contiguous()
 
 
+def _accepted(minimum: float, strict: bool, dtype: torch.dtype) -> str:
+    return f"must be {'>' if strict else '>='} {minimum:g} and finite in {dtype}"
+
+
 def number(
-    value: Number, name: str, like: Tensor, batch: int, *, minimum: float, strict: bool
+    value: Number,
+    name: str,
+    like: Tensor,
+    batch: int,
+    *,
+    minimum: float,
+    strict: bool,
+    dtype: torch.dtype | None = None,
 ) -> Number:
-    """A number, or a 0-d or ``(B,)`` floating tensor, checked against a minimum."""
-    accepted = f"{'> ' if strict else '>= '}{minimum:g} and finite"
+    """A number, or a 0-d or ``(B,)`` floating tensor, checked against a minimum.
+
+    It must stay finite, and positive if ``strict``, in ``dtype``, the type of the computation (by
+    default that of ``like``).
+    """
+    dtype = compute_dtype(like) if dtype is None else dtype
+    low, high = _RANGE[dtype]
+    low = max(low, minimum) if strict else minimum
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a number or a floating tensor; got {value.dtype}")
@@ -179,14 +225,15 @@ def number(
         same_device(like, value, "the points", name)
         if not torch.compiler.is_compiling():
             data = value.detach()
-            bad = ~((data > minimum if strict else data >= minimum) & torch.isfinite(data))
-            if bool(bad.any()):
-                raise ValueError(f"{name} must be {accepted}; got {data.tolist()}")
+            data = data.double() if dtype == torch.float32 else data
+            good = (data > minimum if strict else data >= minimum) & (data >= low) & (data <= high)
+            if not bool(good.all()):
+                raise ValueError(f"{name} {_accepted(minimum, strict, dtype)}; got {data.tolist()}")
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a floating tensor; got {type(value).__name__}")
-    if not (value > minimum if strict else value >= minimum) or not math.isfinite(value):
-        raise ValueError(f"{name} must be {accepted}; got {value}")
+    if not (value > minimum if strict else value >= minimum) or not low <= value <= high:
+        raise ValueError(f"{name} {_accepted(minimum, strict, dtype)}; got {value}")
     return float(value)
 
 
@@ -197,11 +244,12 @@ def label_cost(
     like: Tensor,
     batch: int,
     names: tuple[str, str],
+    dtype: torch.dtype | None = None,
 ) -> tuple[Number, Tensor | None]:
     """λ and the class distances: a number with None, or 1 with a matrix ``(K, L)``."""
     matrix = isinstance(value, Tensor) and value.dim() == 2
     if not matrix:
-        value = number(value, "label_cost", like, batch, minimum=0.0, strict=False)
+        value = number(value, "label_cost", like, batch, minimum=0.0, strict=False, dtype=dtype)
     if x_label is None and not (isinstance(value, (int, float)) and value == 0):
         shown = f"matrix {tuple(value.shape)}" if isinstance(value, Tensor) else value
         raise ValueError(
@@ -227,7 +275,9 @@ def label_cost(
     return 1.0, value
 
 
-def reaches(value: Reach, like: Tensor, batch: int) -> tuple[Number, Number]:
+def reaches(
+    value: Reach, like: Tensor, batch: int, dtype: torch.dtype | None = None
+) -> tuple[Number, Number]:
     """``reach`` as a pair, infinity where strict."""
     if isinstance(value, tuple) and len(value) != 2:
         raise ValueError(f"reach must be None, a number or a pair; got {len(value)} entries")
@@ -236,7 +286,7 @@ def reaches(value: Reach, like: Tensor, batch: int) -> tuple[Number, Number]:
     def side(reach: Number | None) -> Number:
         if reach is None:
             return float("inf")
-        return number(reach, "reach", like, batch, minimum=0.0, strict=True)
+        return number(reach, "reach", like, batch, minimum=0.0, strict=True, dtype=dtype)
 
     return side(first), side(second)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import reference
+from ucmkd.reference.loop import weighted
 
 
 class Sides(NamedTuple):
@@ -39,7 +40,7 @@ def reach_gradient(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
     strict = torch.isinf(reach)
     ratio = potential / torch.where(strict, 1.0, reach).unsqueeze(-1)
     terms = -torch.expm1(-ratio) - ratio * torch.exp(-ratio)
-    return torch.where(strict, 0.0, (weight * terms).sum(-1))
+    return torch.where(strict, 0.0, weighted(weight, terms).sum(-1))
 
 
 def gradients(

@@ -105,7 +105,8 @@ def solve(
         y_label=y_label, label_cost=label_cost, g0=start, relative=bool(flags & Flag.RELATIVE),
         tol=tol, max_iter=max_iter, want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
     )  # fmt: skip
-    with torch.no_grad():
+    # Not in autocast's type: this also runs outside the dispatcher, which would see to it.
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if backend == "triton":
             from ucmkd.ops import _triton
 

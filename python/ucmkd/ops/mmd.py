@@ -178,8 +178,8 @@ def run(
     if (first is None) != (second is None):
         missing = class_names[0 if first is None else 1]
         raise ValueError(f"{missing} must be given too: the class-conditional MMD needs both")
-    a = _check.weight(weights[0], sizes[0], f"{names[0]}_weight", x)
-    b = _check.weight(weights[1], sizes[1], f"{names[1]}_weight", x)
+    a = _check.weight(weights[0], sizes[0], f"{names[0]}_weight", x, dtype)
+    b = _check.weight(weights[1], sizes[1], f"{names[1]}_weight", x, dtype)
     chosen = _backend.choose(backend, x.device, dtype, supported=("rust", "torch"))
     direct = plain(x, y, a, b, bandwidth, first, second)
     if isinstance(bandwidth, str):

@@ -37,18 +37,26 @@ def _blocks(p: Prepared) -> list[slice]:
     return [slice(i, i + step) for i in range(0, p.x.shape[1], step)]
 
 
-def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
-    """Rows of the plan ``(B, len(rows), m)`` in float64."""
+def _scores(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
+    """``(g_j - C_ij)/ε`` of some rows in float64, ``(B, len(rows), m)``; -inf at masked columns."""
     matrix = pairwise_cost(p.x[:, rows], p.y, cost)
     distance = p.distance
     if p.x_label is not None and p.y_label is not None:
         k, l = p.x_label[:, rows].unsqueeze(-1), p.y_label.unsqueeze(-2)  # noqa: E741
         apart = k != l if distance is None else distance[k, l]
         matrix += p.parameters[3][:, None, None] * apart
-    f, g = s.x_potential[:, rows].double(), s.y_potential.double()
-    score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / p.parameters[0][:, None, None]
+    score = (s.y_potential.double().unsqueeze(-2) - matrix) / p.parameters[0][:, None, None]
     if p.y_weight is not None:  # a masked point: no mass, and no bound on its density
         score = score.masked_fill((p.y_weight == 0).unsqueeze(-2), -torch.inf)
+    return score
+
+
+def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
+    """Rows of the plan ``(B, len(rows), m)`` in float64."""
+    f = s.x_potential[:, rows].double() / p.parameters[0].unsqueeze(-1)
+    score = _scores(p, s, cost, rows) + f.unsqueeze(-1)
+    if p.x_weight is not None:
+        score = score.masked_fill((p.x_weight[:, rows] == 0).unsqueeze(-1), -torch.inf)
     density = torch.exp(score)
     if p.x_weight is None:
         density /= p.x.shape[1]
@@ -62,19 +70,27 @@ def _dense_plan(p: Prepared, s: reference.Solution, cost: str) -> Tensor:
     return torch.cat([_rows(p, s, cost, rows).to(p.x.dtype) for rows in _blocks(p)], 1)
 
 
-def _apply_plan(
+def _conditional_rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
+    """Rows of :math:`P_{ij} / \\sum_j P_{ij}`, defined however small the mass of a row is."""
+    score = _scores(p, s, cost, rows)
+    if p.y_weight is not None:
+        score = score + p.y_weight.double().log().unsqueeze(-2)
+    return torch.softmax(score, -1)
+
+
+def _conditional_mean(
     p: Prepared, s: reference.Solution, cost: str, values: Tensor, backend: str
 ) -> Tensor:
-    """:math:`\\sum_j P_{ij} v_j` for ``values (B, m, k)``, in blocks of rows: ``(B, n, k)``."""
+    """:math:`\\sum_j P_{ij} v_j / \\sum_j P_{ij}` for ``values (B, m, k)``, in blocks of rows."""
     if backend == "rust":
         out = _backend.rust().plan_apply(
-            as_numpy(p.x), as_numpy(p.y), as_numpy(p.x_weight), as_numpy(p.y_weight),
+            as_numpy(p.x), as_numpy(p.y), None, as_numpy(p.y_weight),
             as_numpy(p.x_label), as_numpy(p.y_label), as_numpy(p.distance),
-            as_numpy(s.x_potential), as_numpy(s.y_potential), as_numpy(p.parameters[0]),
+            None, as_numpy(s.y_potential), as_numpy(p.parameters[0]),
             as_numpy(p.parameters[3]), cost, as_numpy(values), torch.get_num_threads(),
         )  # fmt: skip
         return torch.from_numpy(out)
-    parts = [_rows(p, s, cost, rows) @ values.double() for rows in _blocks(p)]
+    parts = [_conditional_rows(p, s, cost, rows) @ values.double() for rows in _blocks(p)]
     return torch.cat(parts, 1).to(values.dtype)
 
 
@@ -135,9 +151,9 @@ def barycentric_map(
 ) -> Tensor:
     r"""Where the plan sends each point, :math:`T(x_i) = \sum_j P_{ij} y_j / \sum_j P_{ij}`.
 
-    Detached from the inputs; the plan is never held as a whole. A point of zero weight sends no
-    mass: its image is that of its conditional plan all the same. Arguments and errors as in
-    :func:`ucmkd.ops.sinkhorn`.
+    Detached from the inputs; the plan is never held as a whole. A point of zero weight, or one
+    that ``reach`` lets keep its mass, has the image of its conditional plan all the same.
+    Arguments and errors as in :func:`ucmkd.ops.sinkhorn`.
 
     Returns:
         ``(n, d)`` or ``(B, n, d)``.
@@ -147,9 +163,7 @@ def barycentric_map(
         reach=reach, x_label=x_label, y_label=y_label, label_cost=label_cost,
     )  # fmt: skip
     with torch.no_grad():
-        # About the centre of y, for clouds far from the origin; the last column is the mass.
+        # About the centre of y, for clouds far from the origin.
         centre = p.y.mean(1, keepdim=True)
-        values = torch.cat([p.y - centre, torch.ones_like(p.y[..., :1])], -1)
-        sums = _apply_plan(p._replace(x_weight=None), s, cost, values, chosen)
-        image = centre + sums[..., :-1] / sums[..., -1:]
+        image = centre + _conditional_mean(p, s, cost, p.y - centre, chosen)
     return image.squeeze(0) if p.single else image

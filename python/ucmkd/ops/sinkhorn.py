@@ -86,16 +86,16 @@ def prepare(
     single = x.dim() == 2
     batch, n, m = 1 if single else x.shape[0], x.shape[-2], y.shape[-2]
     dtype = _check.compute_dtype(x, y)
-    a = _check.weight(x_weight, (batch, n), f"{x_name}_weight", x)
-    b = _check.weight(y_weight, (batch, m), f"{y_name}_weight", x)
+    a = _check.weight(x_weight, (batch, n), f"{x_name}_weight", x, dtype)
+    b = _check.weight(y_weight, (batch, m), f"{y_name}_weight", x, dtype)
     k = _check.label(x_label, (batch, n), f"{x_name}_label", x)
     l = _check.label(y_label, (batch, m), f"{y_name}_label", x)  # noqa: E741
     if (k is None) != (l is None):
         missing = f"{x_name}_label" if k is None else f"{y_name}_label"
         raise ValueError(f"{missing} must be given too: the label cost needs both sides' labels")
-    lam, distance = _check.label_cost(label_cost, k, l, x, batch, names)
-    eps = _check.number(epsilon, "epsilon", x, batch, minimum=0.0, strict=True)
-    rho = _check.reaches(reach, x, batch)
+    lam, distance = _check.label_cost(label_cost, k, l, x, batch, names, dtype)
+    eps = _check.number(epsilon, "epsilon", x, batch, minimum=0.0, strict=True, dtype=dtype)
+    rho = _check.reaches(reach, x, batch, dtype)
     _check.equal_mass(reach, a, b, f"{x_name}_weight", f"{y_name}_weight")
     _check.potential(x_potential, (batch, n), "x_potential", x, dtype)
     start = _check.potential(y_potential, (batch, m), "y_potential", x, dtype)

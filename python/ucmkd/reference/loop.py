@@ -23,6 +23,11 @@ def capped_exp(exponent: Tensor) -> Tensor:
     return torch.exp(exponent.clamp(max=0.9 * math.log(torch.finfo(exponent.dtype).max)))
 
 
+def weighted(weight: Tensor, terms: Tensor) -> Tensor:
+    """``weight * terms``, and 0 at masked points, whose terms may overflow."""
+    return torch.where(weight > 0, weight * terms, torch.zeros_like(terms))
+
+
 def usable_start(g0: Tensor, weight: Tensor, epsilon: Tensor, balanced: Tensor) -> Tensor:
     """A warm start without its gauge, or 0 where it would drown the cost in rounding error."""
     mean = (weight * g0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
@@ -111,11 +116,10 @@ def sinkhorn_loop(
     for step in range(1, max_iter + 1):
         f_new = tau_x.unsqueeze(-1) * softmin_x(g + log_b)
         best_g = softmin_y(f_new + log_a)
-        columns = b * capped_exp((g - best_g) / eps)
-        columns = torch.where(b > 0, columns, torch.zeros_like(columns))
+        columns = weighted(b, capped_exp((g - best_g) / eps))
         error = (columns - relaxed_mass(b, g, reach_y)).abs().sum(-1) / b.sum(-1)
         g_new = tau_y.unsqueeze(-1) * best_g
-        mass_new = (b * torch.exp((g_new - best_g) / eps)).sum(-1)
+        mass_new = weighted(b, torch.exp((g_new - best_g) / eps)).sum(-1)
         shift = log_relaxed_mass(a, f_new, reach_x) - log_relaxed_mass(b, g_new, reach_y)
         shift = torch.where(stiffness > 0, shift / stiffness.clamp(min=1e-300), 0.0).unsqueeze(-1)
         f = torch.where(active.unsqueeze(-1), f_new + shift, f)
@@ -129,7 +133,12 @@ def sinkhorn_loop(
     # Balanced: f and g are known up to a constant; share it equally.
     gauge = ((b * g).sum(-1) / b.sum(-1) - (a * f).sum(-1) / a.sum(-1)) / 2
     gauge = torch.where(stiffness > 0, torch.zeros_like(gauge), gauge).unsqueeze(-1)
-    return Iterates(f + gauge, g - gauge, mass, iterations, residual, residual <= tol)
+    f, g = f + gauge, g - gauge
+    if bool((a == 0).any()) or bool((b == 0).any()):
+        # Nothing depends on the potential of a masked point: it gets that of the other side's end.
+        f = torch.where(a > 0, f, tau_x.unsqueeze(-1) * softmin_x(g + log_b))
+        g = torch.where(b > 0, g, tau_y.unsqueeze(-1) * softmin_y(f + log_a))
+    return Iterates(f, g, mass, iterations, residual, residual <= tol)
 
 
 def symmetric_loop(
@@ -158,7 +167,7 @@ def symmetric_loop(
     active = torch.ones_like(epsilon, dtype=torch.bool)
     for step in range(1, max_iter + 1):
         best = softmin(f + log_a)
-        rows = torch.where(a > 0, a * torch.exp((f - best) / eps), torch.zeros_like(a))
+        rows = weighted(a, torch.exp((f - best) / eps))
         error = (rows - relaxed_mass(a, f, reach)).abs().sum(-1) / a.sum(-1)
         done = error <= tol
         mass = torch.where(active, rows.sum(-1), mass)

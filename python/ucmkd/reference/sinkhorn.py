@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cost import class_mass, cost_gradient, cost_matrix, label_matrix
-from .loop import Softmin, dual_term, sinkhorn_loop, symmetric_loop
+from .loop import Softmin, capped_exp, dual_term, sinkhorn_loop, symmetric_loop, weighted
 
 
 class Solution(NamedTuple):
@@ -100,14 +100,16 @@ def solve_dense(
         end = sinkhorn_loop(
             softmin_x, softmin_y, a, b, epsilon, reach_x, reach_y, g0, tol=tol, max_iter=max_iter
         )
-    # Two masked points have no bound on their density, and nothing depends on it.
-    masked = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
+    # Masked points have no bound on their density: of a pair of them nothing depends on it, with
+    # one of them only its being large matters.
+    first, second = (a == 0).unsqueeze(-1), (b == 0).unsqueeze(-2)
     score = (end.f.unsqueeze(-1) + end.g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
-    density = torch.exp(score.masked_fill(masked, -torch.inf))
+    score = score.masked_fill(first & second, -torch.inf)
+    density = torch.where(first | second, capped_exp(score), torch.exp(score))
     plan = a.unsqueeze(-1) * density * b.unsqueeze(-2)
     value = (
-        (a * dual_term(end.f, reach_x)).sum(-1)
-        + (b * dual_term(end.g, reach_y)).sum(-1)
+        weighted(a, dual_term(end.f, reach_x)).sum(-1)
+        + weighted(b, dual_term(end.g, reach_y)).sum(-1)
         - epsilon * (end.mass - mass_a * mass_b)
     )
     mismatch = torch.zeros_like(value)

@@ -99,6 +99,12 @@ fn start(threads: usize, part: &(dyn Fn(usize, usize) + Sync)) {
     }
 }
 
+/// Remembers this process; to be called when the library is loaded. A forked child cannot use the
+/// threads that PyTorch started before the fork, even if the child is the first to ask for them.
+pub fn remember_process() {
+    openmp::at_home();
+}
+
 /// Keeps the first panic of several threads.
 #[derive(Default)]
 struct Panic(Mutex<Option<Box<dyn std::any::Any + Send>>>);
@@ -136,8 +142,6 @@ mod openmp {
         parallel: Parallel,
         number: Query,
         count: Query,
-        /// Its threads do not survive a fork.
-        process: u32,
     }
 
     unsafe extern "C" {
@@ -161,18 +165,26 @@ mod openmp {
                 parallel: std::mem::transmute::<*mut c_void, Parallel>(parallel),
                 number: std::mem::transmute::<*mut c_void, Query>(number),
                 count: std::mem::transmute::<*mut c_void, Query>(count),
-                process: std::process::id(),
             })
         }
     }
 
-    /// The runtime of this process, if one is loaded and this is not a forked child of the process
-    /// that found it.
+    /// The process that this library was loaded into.
+    static HOME: OnceLock<u32> = OnceLock::new();
+
+    pub(super) fn at_home() -> bool {
+        *HOME.get_or_init(std::process::id) == std::process::id()
+    }
+
+    /// The runtime of this process, if one is loaded and this is not a forked child, where its
+    /// threads are missing although it does not know.
     pub(super) fn runtime() -> Option<Runtime> {
         static FOUND: OnceLock<Option<Runtime>> = OnceLock::new();
-        FOUND
-            .get_or_init(find)
-            .filter(|runtime| runtime.process == std::process::id())
+        if at_home() {
+            *FOUND.get_or_init(find)
+        } else {
+            None
+        }
     }
 
     struct Job<'a> {
@@ -213,6 +225,10 @@ mod openmp {
 
     pub(super) fn runtime() -> Option<Runtime> {
         None
+    }
+
+    pub(super) fn at_home() -> bool {
+        true
     }
 
     pub(super) fn together(

@@ -29,6 +29,8 @@ fn simd_levels() -> Vec<&'static str> {
 /// Numerical kernels; see the functions of `ucmkd.ops`, which check and document the arguments.
 #[pymodule(gil_used = false)]
 mod _rust {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::arrays::{add_scaled, distance, equal, is_finite};
     #[pymodule_export]
@@ -39,4 +41,10 @@ mod _rust {
     use super::transform::{plan_apply, softmin};
     #[pymodule_export]
     use super::{simd_level, simd_levels};
+
+    #[pymodule_init]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::parallel::remember_process();
+        Ok(())
+    }
 }

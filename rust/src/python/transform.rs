@@ -1,6 +1,6 @@
 //! Potentials and plans applied to NumPy arrays, without the matrix.
 
-use numpy::{Element, PyArray3, PyReadonlyArray1, PyUntypedArrayMethods};
+use numpy::{Element, PyArray3, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use super::interrupt::interruptible;
@@ -109,7 +109,7 @@ fn transformed<'py, T: Real + Element>(
     let x_all = x.as_slice()?;
     let y_all = y.as_ref().map(|y| y.as_slice()).transpose()?;
     let uniform = |n: usize| vec![T::from_f64(1.0 / n as f64); n];
-    let (rows, columns, zero) = (uniform(n), uniform(m), vec![T::ZERO; n.max(m)]);
+    let (rows, columns, zero) = (uniform(n), uniform(m), vec![T::ZERO; m]);
     let mut transforms = Vec::with_capacity(batch);
     for k in 0..batch {
         transforms.push(Transform {
@@ -124,8 +124,8 @@ fn transformed<'py, T: Real + Element>(
             },
             a: part(slice(&a)?, k, n).unwrap_or(&rows),
             b: part(slice(&b)?, k, m).unwrap_or(&columns),
-            f: part(slice(&f)?, k, n).unwrap_or(&zero[..n]),
-            g: part(slice(&g)?, k, m).unwrap_or(&zero[..m]),
+            f: part(slice(&f)?, k, n),
+            g: part(slice(&g)?, k, m).unwrap_or(&zero),
             epsilon: epsilon[k],
             label_cost: label_cost[k],
         });
@@ -184,11 +184,11 @@ pub fn softmin<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     // The rows of the sweep are the points whose potential is wanted.
     let transposed = match distance {
-        Some(d) => Some(
-            py.import("numpy")?
-                .call_method1("ascontiguousarray", (d.getattr("T")?,))?,
-        ),
-        None => None,
+        Some(d) if d.cast::<PyUntypedArray>().is_ok() => {
+            let numpy = py.import("numpy")?;
+            Some(numpy.call_method1("ascontiguousarray", (d.getattr("T")?,))?)
+        }
+        other => other.cloned(),
     };
     let arguments = Arguments {
         y: Some(x),
@@ -206,7 +206,7 @@ pub fn softmin<'py>(
 }
 
 /// `sum_j P_ij values_j` with `P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`, shape `(B, n, k)`, in
-/// strips; without `y` the plan of the self-term.
+/// strips; without `y` the plan of the self-term, without `f` the plan with its rows normalised.
 #[pyfunction]
 #[pyo3(signature = (x, y, a, b, x_label, y_label, distance, f, g, epsilon, label_cost, cost, values,
     threads))]
@@ -220,7 +220,7 @@ pub fn plan_apply<'py>(
     x_label: Optional<'_, 'py>,
     y_label: Optional<'_, 'py>,
     distance: Optional<'_, 'py>,
-    f: &Bound<'py, PyAny>,
+    f: Optional<'_, 'py>,
     g: &Bound<'py, PyAny>,
     epsilon: PyReadonlyArray1<'py, f64>,
     label_cost: PyReadonlyArray1<'py, f64>,
@@ -233,7 +233,7 @@ pub fn plan_apply<'py>(
         weights: (a, b),
         labels: (x_label, y_label),
         distance,
-        potentials: (Some(f), Some(g)),
+        potentials: (f, Some(g)),
         epsilon,
         label_cost,
         cost,

@@ -7,22 +7,33 @@ use crate::parallel::lock;
 use crate::real::Real;
 
 use super::problem::{Options, Solution};
-use super::solver::{Engine, Numbers};
+use super::solver::{Engine, Numbers, Outcome, damping};
+
+/// The density of the marginal at a point whose potential is the transform of the other one.
+fn wanted(potential: f64, reach: f64) -> f64 {
+    if reach.is_infinite() {
+        1.0
+    } else {
+        (-potential / reach).exp()
+    }
+}
 
 /// Puts the blocks' results together.
 pub fn collect<T: Real>(
     engine: &Engine<T>,
     b: &[T],
-    g: &[f64],
+    outcome: &Outcome,
     numbers: Numbers,
     options: &Options,
     solution: &mut Solution<T>,
 ) {
     let mut column = vec![0.0; b.len()];
     let mut moved = Mismatch::default();
+    let mut masked = Vec::new();
     for block in engine.blocks {
         let sums = std::mem::take(&mut lock(block).sums);
         solution.row.extend_from_slice(&sums.row);
+        masked.extend(sums.masked);
         for (s, c) in column.iter_mut().zip(sums.column.iter()) {
             *s += c.to_f64();
         }
@@ -47,6 +58,13 @@ pub fn collect<T: Real>(
         }
         solution.plan.extend_from_slice(&sums.plan);
     }
+    // A row without mass has no plan; its potential is the exact transform of the other one.
+    let tau = damping(numbers.epsilon, numbers.reach_x);
+    for (i, phi) in masked {
+        let f = tau * (numbers.epsilon * phi + outcome.offset);
+        solution.f[i] = T::from_f64(f);
+        solution.row[i] = T::from_f64(wanted(f, numbers.reach_x));
+    }
     let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(ground) = shared.source.ground() {
         ground.columns().chain(0, &mut solution.grad_y);
@@ -59,18 +77,16 @@ pub fn collect<T: Real>(
         solution.column = solution.row.clone();
         return;
     }
-    // A column without mass has no plan; its potential is the exact transform of the other one.
+    // So does a column without mass.
     solution.column = column
         .iter()
         .zip(b)
-        .zip(g)
+        .zip(&outcome.g)
         .map(|((&s, &w), &g)| {
             T::from_f64(if w != T::ZERO {
                 s / w.to_f64()
-            } else if numbers.reach_y.is_infinite() {
-                1.0
             } else {
-                (-g / numbers.reach_y).exp()
+                wanted(g, numbers.reach_y)
             })
         })
         .collect();

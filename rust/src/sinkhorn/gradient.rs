@@ -12,12 +12,15 @@ use crate::vmath::sum_lanes;
 use super::block::{Block, Shared};
 use super::potentials;
 use super::source::{Ground, Keep};
+use super::sweep::{self, Rows, Rule};
 
 /// Results of the gradient round.
 #[derive(Debug, Default)]
 pub struct Sums<T> {
-    /// `sum_j P_ij / a_i`.
+    /// `sum_j P_ij / a_i`, 0 where `a_i` is.
     pub row: Vec<T>,
+    /// Rows without mass, with the transform of the column potentials over epsilon.
+    pub masked: Vec<(usize, f64)>,
     /// `sum_i P_ij` over the block.
     pub column: Aligned<T>,
     /// `<P, C>`.
@@ -63,6 +66,43 @@ simd_dispatch! {
     fn plan_row[T: Real](
         kernel: &mut [T], cost: &[T], v: &[T], u: T, a: T, column: &mut [T]
     ) -> (T, T) = plan_row_body;
+}
+
+/// The potential of a point without mass, the exact transform of the columns' last ones `h`: its
+/// own is older, with a density that may have no bound. The row becomes 0, for that is its plan.
+fn masked_row<T: Real>(shared: &Shared<T>, h: &[T], cost: &[T], kernel: &mut [T]) -> T {
+    let rule = Rule {
+        tau: T::ONE,
+        rate: T::ZERO,
+        columns: false,
+        keep: false,
+        ..shared.rule
+    };
+    let [mut base, mut phi, mut ratio, mut total] = [[T::ONE]; 4];
+    let mut rows = Rows {
+        weight: &[T::ZERO],
+        base: &mut base,
+        phi: &mut phi,
+        ratio: &mut ratio,
+        total: &mut total,
+        column: &mut [],
+    };
+    sweep::log(shared.level, rule, Some(cost), h, kernel, &mut rows);
+    kernel.fill(T::ZERO);
+    phi[0]
+}
+
+/// The potentials of the columns in units of epsilon with `ln b`, if any row of the block needs
+/// them.
+fn last_columns<T: Real>(block: &Block<T>, shared: &Shared<T>) -> Aligned<T> {
+    if !block.weight.contains(&T::ZERO) {
+        return Aligned::zeros(0);
+    }
+    let mut h = Aligned::zeros(shared.h.len());
+    for ((out, &h), &v) in h.iter_mut().zip(shared.h.iter()).zip(shared.v.iter()) {
+        *out = h + v.ln();
+    }
+    h
 }
 
 /// `k_j <- k_j / c_j`, 0 where `c_j = 0`; returns the sum, and adds `a k` to `column`.
@@ -118,6 +158,7 @@ pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
         costs = Aligned::zeros(n.min(shared.strip) * stride);
     }
     let mut kernels = std::mem::take(&mut block.kernel);
+    let h = last_columns(block, shared);
     for part in block.parts(shared) {
         let first = block.rows.start + part.start;
         let cost = if kept {
@@ -132,7 +173,7 @@ pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
             let (inverse, phi) = (shared.rule.inverse, &block.phi[part.clone()]);
             potentials::rebuild(shared.level, inverse, Some(cost), &shared.h, phi, kernel);
         }
-        plan(block, shared, &part, (cost, kernel), &mut sums);
+        plan(block, shared, &part, &h, (cost, kernel), &mut sums);
         if let Some(points) = &mut points {
             let mass = &mut sums.row[part.clone()].to_vec();
             points.strip(block, shared, &part, (cost, kernel), mass);
@@ -150,6 +191,7 @@ fn plan<T: Real>(
     block: &Block<T>,
     shared: &Shared<T>,
     part: &Range<usize>,
+    h: &[T],
     (cost, kernel): (&[T], &mut [T]),
     sums: &mut Sums<T>,
 ) {
@@ -159,6 +201,11 @@ fn plan<T: Real>(
         .zip(cost.chunks_exact(stride));
     for ((kernel, cost), i) in rows.zip(part.clone()) {
         let a = block.weight[i];
+        if a == T::ZERO {
+            let phi = masked_row(shared, h, cost, kernel);
+            sums.masked.push((block.rows.start + i, phi.to_f64()));
+            continue;
+        }
         let (mass, transport) = plan_row(
             shared.level,
             kernel,
@@ -169,9 +216,7 @@ fn plan<T: Real>(
             &mut sums.column,
         );
         sums.row[i] = mass;
-        if a != T::ZERO {
-            sums.transport += a.to_f64() * transport.to_f64();
-        }
+        sums.transport += a.to_f64() * transport.to_f64();
     }
     let weight = &block.weight[part.clone()];
     if let Some(labels) = shared.source.ground().and_then(|g| g.labels.as_ref()) {

@@ -59,6 +59,8 @@ pub struct Outcome {
     pub f: Vec<f64>,
     /// Column potential.
     pub g: Vec<f64>,
+    /// What was taken from the column potential in the end; `epsilon h - g`.
+    pub offset: f64,
     /// Mass of the plan at the point of the value.
     pub mass: f64,
     /// Sweeps.
@@ -271,6 +273,7 @@ fn lead<T: Real>(
         Outcome {
             f: vec![f64::NAN; n],
             g: vec![f64::NAN; m],
+            offset: f64::NAN,
             mass: f64::NAN,
             iterations: 0,
             residual: f64::NAN,
@@ -303,6 +306,6 @@ fn lead<T: Real>(
         scale,
         ..Solution::default()
     };
-    collect(engine, b, &outcome.g, numbers, options, &mut solution);
+    collect(engine, b, &outcome, numbers, options, &mut solution);
     solution
 }

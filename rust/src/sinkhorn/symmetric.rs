@@ -190,6 +190,7 @@ pub fn iterate<T: Real>(
     Outcome {
         g: f.clone(),
         f,
+        offset: 0.0,
         mass,
         iterations,
         residual,

@@ -24,8 +24,9 @@ pub struct Transform<'a, T> {
     pub a: &'a [T],
     /// Masses of the columns.
     pub b: &'a [T],
-    /// Row potential.
-    pub f: &'a [T],
+    /// Row potential. Without it the rows of the plan are normalised: each is a mean over the
+    /// columns, whatever its mass and its weight.
+    pub f: Option<&'a [T]>,
     /// Column potential.
     pub g: &'a [T],
     /// Regularisation.
@@ -104,27 +105,34 @@ impl<'a, T: Real> Ready<'a, T> {
         parts.concat()
     }
 
-    fn softmin(&self, epsilon: f64, threads: usize, interrupt: &Interrupt) -> Vec<T> {
+    /// The row potentials (in units of epsilon) of some rows with these costs; with `keep` the
+    /// costs become the rows of the plan over their sums.
+    fn transform(&self, costs: &mut [T], keep: bool) -> Vec<T> {
         let rule = Rule {
             inverse: self.inverse,
             tau: T::ONE,
             rate: T::ZERO,
             columns: false,
-            keep: false,
+            keep,
         };
-        self.strips(threads, interrupt, |part, costs, out| {
-            let n = part.len();
-            let mut vectors = [(); 4].map(|()| vec![T::ONE; n]);
-            let [base, phi, ratio, total] = &mut vectors;
-            let mut rows = Rows {
-                weight: &vec![T::ONE; n],
-                base,
-                phi,
-                ratio,
-                total,
-                column: &mut [],
-            };
-            sweep::log(self.level, rule, None, &self.h, costs, &mut rows);
+        let n = costs.len() / self.h.len();
+        let mut vectors = [(); 4].map(|()| vec![T::ONE; n]);
+        let [base, phi, ratio, total] = &mut vectors;
+        let mut rows = Rows {
+            weight: &vec![T::ONE; n],
+            base,
+            phi,
+            ratio,
+            total,
+            column: &mut [],
+        };
+        sweep::log(self.level, rule, None, &self.h, costs, &mut rows);
+        std::mem::take(phi)
+    }
+
+    fn softmin(&self, epsilon: f64, threads: usize, interrupt: &Interrupt) -> Vec<T> {
+        self.strips(threads, interrupt, |_, costs, out| {
+            let phi = self.transform(costs, false);
             out.extend(phi.iter().map(|p| T::from_f64(epsilon * p.to_f64())));
         })
     }
@@ -139,11 +147,15 @@ impl<'a, T: Real> Ready<'a, T> {
         let (a, f) = (transform.a, transform.f);
         let (m, stride) = (transform.b.len(), self.h.len());
         self.strips(threads, interrupt, |part, costs, out| {
-            let scaled = f[part.clone()].iter();
-            let phi: Vec<T> = scaled
-                .map(|f| T::from_f64(f.to_f64() / transform.epsilon))
-                .collect();
-            potentials::rebuild(self.level, self.inverse, None, &self.h, &phi, costs);
+            if let Some(f) = f {
+                let scaled = f[part.clone()].iter();
+                let phi: Vec<T> = scaled
+                    .map(|f| T::from_f64(f.to_f64() / transform.epsilon))
+                    .collect();
+                potentials::rebuild(self.level, self.inverse, None, &self.h, &phi, costs);
+            } else {
+                self.transform(costs, true);
+            }
             let before = out.len();
             out.resize(before + part.len() * width, T::ZERO);
             gemm(
@@ -159,9 +171,13 @@ impl<'a, T: Real> Ready<'a, T> {
                 &mut out[before..],
                 (width, 1),
             );
-            let rows = out[before..].chunks_exact_mut(width.max(1));
-            for (row, &a) in rows.zip(&a[part]) {
-                row.iter_mut().for_each(|v| *v *= a);
+            if f.is_some() {
+                let rows = out[before..].chunks_exact_mut(width.max(1));
+                for (row, &a) in rows.zip(&a[part]) {
+                    // Without mass there is no plan, and no bound on the density.
+                    let scale = |v: &mut T| *v = if a == T::ZERO { a } else { a * *v };
+                    row.iter_mut().for_each(scale);
+                }
             }
         })
     }
@@ -204,7 +220,7 @@ pub fn softmin<T: Real>(
 }
 
 /// `sum_j P_ij values_j` with `P_ij = a_i b_j exp((f_i + g_j - c_ij) / eps)`, for the rows of each
-/// transform; the values of each are `m x width`.
+/// transform; the values of each are `m x width`. Without `f`, `sum_j P_ij values_j / sum_j P_ij`.
 #[must_use]
 pub fn plan_apply<T: Real>(
     transforms: &[Transform<T>],

@@ -119,7 +119,7 @@ fn transforms_by_their_definitions() {
                 costs: between(kind, dim, (&x, &a), (Some(&y), &b), 0.3).costs,
                 a: &a,
                 b: &b,
-                f: &f,
+                f: Some(&f),
                 g: &g,
                 epsilon: 0.3,
                 label_cost: 0.0,
@@ -131,6 +131,7 @@ fn transforms_by_their_definitions() {
             let term = |i, j: usize| b[j].to_f64() * ((g[j].to_f64() - c(i, j)) / 0.3).exp();
             let mut soft = vec![0.0; n];
             let mut applied = vec![0.0; n * width];
+            let mut means = vec![0.0; n * width];
             for i in 0..n {
                 let sum: f64 = (0..m).map(|j| term(i, j)).sum();
                 soft[i] = -0.3 * sum.ln();
@@ -138,6 +139,7 @@ fn transforms_by_their_definitions() {
                     let p = a[i].to_f64() * (f[i].to_f64() / 0.3).exp() * term(i, j);
                     for k in 0..width {
                         applied[i * width + k] += p * values[j * width + k].to_f64();
+                        means[i * width + k] += term(i, j) / sum * values[j * width + k].to_f64();
                     }
                 }
             }
@@ -158,6 +160,9 @@ fn transforms_by_their_definitions() {
                     &applied,
                     tolerance * most,
                 );
+                let conditional = Transform { f: None, ..t };
+                let got = plan_apply(&[conditional], &[&values], width, &options, &never);
+                all_close(&got.expect("not interrupted")[0], &means, 10.0 * tolerance);
             }
         }
     }

@@ -21,6 +21,7 @@ pub fn conclude<T: Real>(
     let (engine, numbers) = (columns.engine, columns.numbers);
     let (epsilon, m) = (numbers.epsilon, problem.b.len());
     let translation = columns.translation;
+    let mut offset = epsilon * translation;
     let mut phi = vec![T::ZERO; problem.a.len()];
     engine.gather(|block| &block.phi, &mut phi);
     let mut f: Vec<f64> = phi
@@ -48,6 +49,7 @@ pub fn conclude<T: Real>(
         };
         let share =
             (mean(problem.b, &g, numbers.mass_b) - mean(problem.a, &f, numbers.mass_a)) / 2.0;
+        offset += share;
         f.iter_mut().for_each(|p| *p += share);
         g.iter_mut().for_each(|p| *p -= share);
     }
@@ -73,6 +75,7 @@ pub fn conclude<T: Real>(
     Outcome {
         f,
         g,
+        offset,
         mass: columns.mass,
         iterations,
         residual,
