@@ -28,13 +28,13 @@ def divergence(
     finite: tuple[str, str] | None = None,
 ) -> Tensor:
     """The value ``(B,)``, 0-d for a single problem; arguments as in ``losses.sinkhorn_align``."""
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     if sharp or not is_plain(p):
         if finite is not None:
             check_clouds(p, finite)
         value, epsilon = _composed(p, relative=relative, debias=debias, sharp=sharp, **common)
-        value = value.to(p.x.dtype)
+        value = value.to(p.dtype)
         value = value[0] if p.single else value
     else:
         value, job = eager(p, relative=relative, debias=debias, finite=finite, **common)

@@ -26,7 +26,7 @@ def _solve(
             x, y, cost=cost, tol=tol, max_iter=max_iter, x_potential=None, y_potential=None,
             names=("x", "y"), **options,
         )  # fmt: skip
-        chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+        chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
         s = run(p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen)
     return p, s, chosen
 
@@ -67,7 +67,7 @@ def _rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:
 
 def _dense_plan(p: Prepared, s: reference.Solution, cost: str) -> Tensor:
     """:math:`P`, ``(B, n, m)``."""
-    return torch.cat([_rows(p, s, cost, rows).to(p.x.dtype) for rows in _blocks(p)], 1)
+    return torch.cat([_rows(p, s, cost, rows).to(p.dtype) for rows in _blocks(p)], 1)
 
 
 def _conditional_rows(p: Prepared, s: reference.Solution, cost: str, rows: slice) -> Tensor:

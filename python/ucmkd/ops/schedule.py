@@ -60,7 +60,7 @@ def scheduled_start(
     iterations = torch.zeros(p.x.shape[0], dtype=torch.int64, device=p.x.device)
     if torch.compiler.is_compiling():
         return p.start, iterations
-    backend = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+    backend = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
     start = p.start
     with torch.no_grad():
         keywords: dict[str, Any] = dict(

@@ -38,11 +38,9 @@ class SinkhornOutput(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Checked inputs of one problem, batched and in the type of the computation."""
+    """Checked inputs of one problem, in the type of the computation; all but ``given`` batched."""
 
-    x: Tensor
-    y: Tensor
-    given: tuple[Tensor, Tensor]  # x and y without the batch dimension of a single problem
+    given: tuple[Tensor, Tensor]  # x and y, without a batch dimension in a single problem
     x_weight: Tensor | None
     y_weight: Tensor | None
     x_label: Tensor | None
@@ -53,6 +51,26 @@ class Prepared(NamedTuple):
     even: bool  # both sides have the same reach
     balanced: bool  # no weights, or both marginals strict: the masses agree
     single: bool
+
+    @property
+    def x(self) -> Tensor:
+        """``(B, n, d)``."""
+        return self.given[0].unsqueeze(0) if self.single else self.given[0]
+
+    @property
+    def y(self) -> Tensor:
+        """``(B, m, d)``."""
+        return self.given[1].unsqueeze(0) if self.single else self.given[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the computation."""
+        return self.given[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes place."""
+        return self.given[0].device
 
 
 def prepare(
@@ -101,8 +119,6 @@ def prepare(
     start = _check.potential(y_potential, (batch, m), "y_potential", x, dtype)
     given = (x.to(dtype), y.to(dtype))
     return Prepared(
-        given[0].unsqueeze(0) if single else given[0],
-        given[1].unsqueeze(0) if single else given[1],
         given,
         None if a is None else a.to(dtype),
         None if b is None else b.to(dtype),
@@ -149,7 +165,7 @@ def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool
     dtype = _check.compute_dtype(x, y)
     given = (x.to(dtype), y.to(dtype))
     return Prepared(
-        given[0].unsqueeze(0), given[1].unsqueeze(0), given, None, None, None, None, None, None,
+        given, None, None, None, None, None, None,
         # A tensor of its own: one made in inference mode would be of no use afterwards.
         torch.from_numpy(array), True, True, True,
     )  # fmt: skip
@@ -171,11 +187,11 @@ def run(
     accelerate: bool = True,
 ) -> reference.Solution:
     """Runs the operator on checked inputs, through the dispatcher."""
-    grad = torch.is_grad_enabled()
+    grad, (x, y) = torch.is_grad_enabled(), p.given
     flags = (
         Flag.RELATIVE * relative
-        | Flag.X * (grad and p.x.requires_grad)
-        | Flag.Y * (grad and p.y.requires_grad)
+        | Flag.X * (grad and x.requires_grad)
+        | Flag.Y * (grad and y.requires_grad)
         | Flag.DISTANCE * (grad and p.distance is not None and p.distance.requires_grad)
         | Flag.ACCELERATE * accelerate
     )
@@ -217,7 +233,7 @@ def run_self(
 
 def is_plain(p: Prepared) -> bool:
     """Whether these inputs can do without the dispatcher."""
-    return plain(p.x, p.y, p.x_weight, p.y_weight, p.parameters, p.distance)
+    return plain(*p.given, p.x_weight, p.y_weight, p.parameters, p.distance)
 
 
 def eager(
@@ -337,7 +353,7 @@ def sinkhorn(
         x_label=x_label, y_label=y_label, label_cost=label_cost, x_potential=x_potential,
         y_potential=y_potential, tol=tol, max_iter=max_iter, names=("x", "y"),
     )  # fmt: skip
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
     options: dict[str, Any] = dict(
         cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen, accelerate=accelerate
     )
@@ -351,14 +367,14 @@ def sinkhorn(
         value, job = eager(p, debias=False, **options)
         solution = job.terms[0].solution
         if p.single and not isinstance(solution.value, Tensor) and not staged:
-            return SinkhornOutput(value, *_single(solution, p.x.dtype))
+            return SinkhornOutput(value, *_single(solution, p.dtype))
         solution = as_tensors(solution)
     else:
         solution = run(p, **options)
-        value = solution.value.to(p.x.dtype)
+        value = solution.value.to(p.dtype)
         value = value[0] if p.single else value
     rest = (
         solution.x_potential, solution.y_potential, solution.iterations + staged,
-        solution.residual.to(p.x.dtype), solution.converged,
+        solution.residual.to(p.dtype), solution.converged,
     )  # fmt: skip
     return SinkhornOutput(value, *(t[0] for t in rest) if p.single else rest)

@@ -182,9 +182,9 @@ def warm_divergence(
     ratio: float | None = None,
 ) -> Tensor:
     """``ops.divergence.divergence`` with a memory; ``ratio`` is that of an ε-schedule."""
-    chosen = _backend.choose(backend, p.x.device, p.x.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
-    key = (p.y.shape, p.y.dtype, cost, relative, sharp, tol, max_iter, chosen, p.y.device)
+    key = (p.y.shape, p.dtype, cost, relative, sharp, tol, max_iter, chosen, p.device)
     same = state._same_teacher(p, key)
     x = p.x.detach()
     near = same and state._near(x)
@@ -258,7 +258,7 @@ def _composed(
     sharp: bool,
 ) -> tuple[Tensor, Solution, Solution | None]:
     """The same, each term one call of the operator."""
-    cost, dtype = common["cost"], p.x.dtype
+    cost, dtype = common["cost"], p.dtype
     cross = run(p, relative=relative, **common)
     parameters = p.parameters * cross.scale if relative else p.parameters
     value = _sharp(p, (0, 1), cross, parameters, cost) if sharp else cross.value
