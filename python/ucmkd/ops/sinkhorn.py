@@ -98,7 +98,7 @@ def prepare(
     if bare and x.dim() == 2 and x.device.type == "cpu" and not torch.compiler.is_compiling():
         options = (epsilon, cost, reach, label_cost, tol, max_iter)
         if all(type(option) in _SIMPLE for option in options):
-            return _prepare_bare(x, y, *_checked(*options, names))
+            return _prepare_bare(x, y, *_checked(*options, names, _check.compute_dtype(x, y)))
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     single = x.dim() == 2
@@ -145,12 +145,13 @@ def _checked(
     tol: float,
     max_iter: int,
     names: tuple[str, str],
+    dtype: torch.dtype,
 ) -> tuple[NDArray[np.float64], bool]:
     """The parameters of checked options, and whether both marginals are strict.
 
     A training loop comes with the same options at every step.
     """
-    like = torch.empty(0)
+    like = torch.empty(0, dtype=dtype)
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     lam, _ = _check.label_cost(label_cost, None, None, like, 1, names)
