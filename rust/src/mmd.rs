@@ -204,7 +204,10 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
         options: *options,
     };
     let parts = plan.run(threads);
-    finish::finish(&plan, parts, bandwidth, threads)
+    let output = finish::finish(&plan, parts, bandwidth, threads);
+    T::spare().give(plan.transposed.0);
+    T::spare().give(pool.points);
+    output
 }
 
 /// Largest error of an exponent that single precision may make.

@@ -1,5 +1,6 @@
 //! The two point sets of a problem, pooled and centred.
 
+use crate::buffer::Aligned;
 use crate::real::{LANES, Real};
 use crate::simd::Level;
 use crate::vmath::{axpy, squared_norms};
@@ -10,7 +11,7 @@ use crate::vmath::{axpy, squared_norms};
 /// far from the origin; a common shift changes no distance.
 pub struct Pool<T> {
     /// `(n + m, width)`.
-    pub points: Vec<T>,
+    pub points: Aligned<T>,
     /// Squared norms of the moved points.
     pub norms: Vec<T>,
     /// Masses of the points `(n + m, classes)`, negative for the second set.
@@ -57,9 +58,9 @@ impl<T: Real> Pool<T> {
             Some(b) => weights.extend(b.iter().map(|&w| -w)),
             None => weights.extend(std::iter::repeat_n(-uniform(m), m * classes)),
         }
-        let mut points = Vec::with_capacity((n + m) * width);
-        points.extend_from_slice(x);
-        points.extend_from_slice(y);
+        let mut points = T::spare().take((n + m) * width);
+        points[..x.len()].copy_from_slice(x);
+        points[x.len()..].copy_from_slice(y);
         let mut pool = Pool {
             norms: vec![T::ZERO; n + m],
             points,
@@ -128,10 +129,11 @@ impl<T: Real> Pool<T> {
     /// The coordinates in the rows, and the length of a row: matrix products pack such operands
     /// faster, by up to a half for small tiles.
     #[must_use]
-    pub fn transposed(&self) -> (Vec<T>, usize) {
+    pub fn transposed(&self) -> (Aligned<T>, usize) {
         // An odd number of cache lines, lest the rows compete for the same sets of the cache.
         let lead = self.len().next_multiple_of(2 * LANES) + LANES;
-        let mut all = vec![T::ZERO; self.width * lead];
+        // What lies beyond the points of a row is never read.
+        let mut all = T::spare().take(self.width * lead);
         let width = self.width;
         if width == 0 {
             return (all, lead);

@@ -4,6 +4,7 @@ use super::kernel::Shape;
 use super::schedule::{Block, Pair};
 use super::tile::{Points, Tile, combine, kernels, tile};
 use super::{Options, Pool, Within};
+use crate::buffer::Aligned;
 use crate::gemm::gemm;
 use crate::real::{LANES, Real};
 
@@ -25,7 +26,7 @@ pub(super) struct Sums<T> {
 pub(super) struct Plan<'a, T> {
     pub(super) pool: &'a Pool<T>,
     /// [`Pool::transposed`].
-    pub(super) transposed: (Vec<T>, usize),
+    pub(super) transposed: (Aligned<T>, usize),
     pub(super) shape: Shape<T>,
     /// Multipliers of the within sums, for each set and class.
     pub(super) sides: [Vec<Within>; 2],
