@@ -275,6 +275,23 @@ def label_cost(
     return 1.0, value
 
 
+def symmetric(distance: Tensor, name: str) -> None:
+    """Class distances that a self-term can have: one set of classes, the same either way."""
+    if distance.shape[0] != distance.shape[1]:
+        raise ValueError(
+            f"{name} must be square with debias=True, where each side is compared with itself; "
+            f"got shape {tuple(distance.shape)} (debias=False takes any)"
+        )
+    if torch.compiler.is_compiling():
+        return
+    gap = float((distance - distance.T).detach().abs().max())
+    if gap > 0:
+        raise ValueError(
+            f"{name} must be symmetric with debias=True, where each side is compared with itself; "
+            f"got entries that differ by up to {gap:.3g} (debias=False takes any)"
+        )
+
+
 def reaches(
     value: Reach, like: Tensor, batch: int, dtype: torch.dtype | None = None
 ) -> tuple[Number, Number]:

@@ -81,20 +81,6 @@ class Sum:
         wanted: Sequence[bool],
     ) -> Tensor:
         """All solves; returns the sum. ``wanted``: gradients to x, to y, to distance."""
-        if self.backend == "rust":
-            return self._run(points, weights, parameters, distance, wanted)
-        # The dispatcher would lower the operands of matrix products.
-        with torch.autocast(points[0].device.type, enabled=False):
-            return self._run(points, weights, parameters, distance, wanted)
-
-    def _run(
-        self,
-        points: tuple[Tensor, Tensor],
-        weights: tuple[Tensor | None, Tensor | None],
-        parameters: Tensor,
-        distance: Tensor | None,
-        wanted: Sequence[bool],
-    ) -> Tensor:
         dtype = points[0].dtype
         # Arrays for the backend that takes them: each operation on a small tensor costs as much
         # as ten iterations on a small problem.

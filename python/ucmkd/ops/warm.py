@@ -11,6 +11,7 @@ from torch import Tensor
 from ucmkd import _backend
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, as_numpy, as_tensors
+from ucmkd.ops._solve import solve as solve_one
 from ucmkd.ops.bank import PointBank
 from ucmkd.ops.frozen import FrozenTerm
 from ucmkd.ops.schedule import scheduled_start
@@ -187,9 +188,9 @@ def warm_divergence(
     key = (p.y.shape, p.dtype, cost, relative, sharp, tol, max_iter, chosen, p.device)
     same = state._same_teacher(p, key)
     x = p.x.detach()
-    near = same and state._near(x)
+    near = state._near(x)
     start = p.start
-    if near:
+    if near and same:
         start = state._g
     elif len(state._bank) and state._parameters is not None and p.distance is None:
         eps, _, rho, lam = state._parameters
@@ -330,6 +331,15 @@ def _teacher_term(
     def solve(at: Tensor, start: Tensor | None, tol: float) -> tuple[Solution, Tensor]:
         with torch.no_grad():
             absolute = p.parameters * at
+            if not sharp and is_plain(p):  # no derivative, no dispatcher
+                numbers = absolute if p.even else absolute[[0, 2, 2, 3]]
+                own = solve_one(
+                    p.y, None, p.y_weight, None, p.y_label, None, p.distance, start, numbers,
+                    common["cost"], float(tol), int(common["max_iter"]), Flag.ACCELERATE,
+                    common["backend"],
+                )  # fmt: skip
+                own = as_tensors(own)
+                return own, own.value
             own = _self_term(p, 1, absolute, start, **{**common, "tol": tol})
             if sharp:
                 return own, _sharp(p, (1, 1), own, absolute, common["cost"])
