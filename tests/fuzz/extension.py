@@ -35,7 +35,7 @@ def spoil(d: Draw, array: np.ndarray) -> Any:
         lambda: array.astype(array.dtype.newbyteorder()),
         lambda: array.astype(np.complex64),
         lambda: array.astype(object),
-        lambda: array.astype(np.int32),
+        lambda: np.ones(array.shape, np.int32),
         lambda: array.astype(np.float32 if array.dtype == np.float64 else np.float64),
         lambda: array[..., :0],
         lambda: array[:0],
