@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 _SECOND = (
-    "the operators of ucmkd are differentiable once; a second derivative (create_graph=True and a"
-    " further backward through it) is not available"
+    "the sharp value is differentiable once; a second derivative (create_graph=True and a further"
+    " backward through it) is not available"
 )
 _THIRD = "the operators of ucmkd are differentiable twice; a third derivative is not available"
 

@@ -42,10 +42,32 @@ def divergence(
         if relative and debias and not p.balanced:
             epsilon = epsilon * as_tensor(job.terms[0].solution.scale)
     if debias and not sharp and not p.balanced:
-        gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        extra = epsilon.to(value.dtype) / 2 * gap**2
-        value = value + (extra[0] if p.single else extra)
+        value = value + mass_gap(p, epsilon)
     return value
+
+
+def mass_gap(p: Prepared, epsilon: Tensor) -> Tensor:
+    """ε/2 (m_x - m_y)², 0-d for a single problem."""
+    gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
+    extra = epsilon.to(p.dtype) / 2 * gap**2
+    return extra[0] if p.single else extra
+
+
+def sharp_term(
+    p: Prepared, sides: tuple[int, int], solution: Solution, parameters: Tensor, cost: str
+) -> Tensor:
+    """:math:`\\langle P, C\\rangle` between two sides (0: x, 1: y) at absolute parameters."""
+    eps, rho_x, rho_y, lam = parameters
+    clouds = ((p.x, p.x_weight, p.x_label, rho_x), (p.y, p.y_weight, p.y_label, rho_y))
+    (x, a, k, rx), (y, b, l, ry) = (clouds[i] for i in sides)  # noqa: E741
+    return sharp_cost(
+        x, y, _masses(x, a), _masses(y, b), solution, cost=cost, epsilon=eps, reach_x=rx,
+        reach_y=ry, x_label=k, y_label=l, label_cost=lam, distance=p.distance,
+    )  # fmt: skip
+
+
+def _masses(points: Tensor, weight: Tensor | None) -> Tensor:
+    return points.new_full(points.shape[:2], 1 / points.shape[1]) if weight is None else weight
 
 
 def check_clouds(p: Prepared, names: tuple[str, str]) -> None:
@@ -65,30 +87,18 @@ def _composed(
     if relative:
         parameters = parameters * cross.scale
     eps, rho_x, rho_y, lam = parameters
-    sides = [
-        (p.x, p.x_weight, p.x_label, rho_x),
-        (p.y, p.y_weight, p.y_label, rho_y),
-    ]
+    cost = common["cost"]
 
     def pick(first: int, second: int, solution: Solution) -> Tensor:
         if not sharp:
             return solution.value
-        x, a, k, rx = sides[first]
-        y, b, l, ry = sides[second]  # noqa: E741
-        return sharp_cost(
-            x, y, _masses(x, a), _masses(y, b), solution, cost=cost, epsilon=eps, reach_x=rx,
-            reach_y=ry, x_label=k, y_label=l, label_cost=lam, distance=p.distance,
-        )  # fmt: skip
+        return sharp_term(p, (first, second), solution, parameters, cost)
 
-    cost = common["cost"]
     value = pick(0, 1, cross)
     if debias:
+        sides = ((p.x, p.x_weight, p.x_label, rho_x), (p.y, p.y_weight, p.y_label, rho_y))
         for i, (points, weight, label, rho) in enumerate(sides):
             own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
             own = run_self(points, weight, label, p.distance, own_parameters, **common)
             value = value - pick(i, i, own) / 2
     return value, eps
-
-
-def _masses(points: Tensor, weight: Tensor | None) -> Tensor:
-    return points.new_full(points.shape[:2], 1 / points.shape[1]) if weight is None else weight

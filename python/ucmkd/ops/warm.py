@@ -13,9 +13,9 @@ from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, as_numpy, as_tensors
 from ucmkd.ops._solve import solve as solve_one
 from ucmkd.ops.bank import PointBank
+from ucmkd.ops.divergence import mass_gap, sharp_term
 from ucmkd.ops.frozen import FrozenTerm
 from ucmkd.ops.schedule import scheduled_start
-from ucmkd.ops.sharp import sharp_cost
 from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, supported
 from ucmkd.reference import Solution
 
@@ -208,9 +208,7 @@ def warm_divergence(
         value, cross, own = _eager(*arguments)
     parameters = p.parameters * cross.scale if relative else p.parameters
     if debias and not sharp and not p.balanced:
-        gap = _masses(p.x, p.x_weight).sum(-1) - _masses(p.y, p.y_weight).sum(-1)
-        extra_mass = parameters[0].to(value.dtype) / 2 * gap**2
-        value = value + (extra_mass[0] if p.single else extra_mass)
+        value = value + mass_gap(p, parameters[0])
     state.iterations = Iterations(
         cross.iterations + extra, 0 if own is None else own.iterations,
         state._term.iterations if debias else 0,
@@ -262,11 +260,11 @@ def _composed(
     cost, dtype = common["cost"], p.dtype
     cross = run(p, relative=relative, **common)
     parameters = p.parameters * cross.scale if relative else p.parameters
-    value = _sharp(p, (0, 1), cross, parameters, cost) if sharp else cross.value
+    value = sharp_term(p, (0, 1), cross, parameters, cost) if sharp else cross.value
     if not debias:
         return value.to(dtype), cross, None
     own = _self_term(p, 0, parameters, own_start, **common)
-    value = value - (_sharp(p, (0, 0), own, parameters, cost) if sharp else own.value) / 2
+    value = value - (sharp_term(p, (0, 0), own, parameters, cost) if sharp else own.value) / 2
     value = value - _teacher_term(p, state, parameters, cross.scale, relative, sharp, common) / 2
     return value.to(dtype), cross, own
 
@@ -326,7 +324,7 @@ def _teacher_term(
     """The teacher's self-term: from the memory, unless a gradient is asked of it."""
     if _learned(p):
         own = _self_term(p, 1, parameters, state._term.potential, **common)
-        return _sharp(p, (1, 1), own, parameters, common["cost"]) if sharp else own.value
+        return sharp_term(p, (1, 1), own, parameters, common["cost"]) if sharp else own.value
 
     def solve(at: Tensor, start: Tensor | None, tol: float) -> tuple[Solution, Tensor]:
         with torch.no_grad():
@@ -342,7 +340,7 @@ def _teacher_term(
                 return own, own.value
             own = _self_term(p, 1, absolute, start, **{**common, "tol": tol})
             if sharp:
-                return own, _sharp(p, (1, 1), own, absolute, common["cost"])
+                return own, sharp_term(p, (1, 1), own, absolute, common["cost"])
         return own, own.value
 
     value = state._term.value(
@@ -350,19 +348,3 @@ def _teacher_term(
         interpolate=relative and not sharp, solve=solve,
     )  # fmt: skip
     return value.double()
-
-
-def _sharp(
-    p: Prepared, sides: tuple[int, int], solution: Solution, parameters: Tensor, cost: str
-) -> Tensor:
-    eps, rho_x, rho_y, lam = parameters
-    clouds = ((p.x, p.x_weight, p.x_label, rho_x), (p.y, p.y_weight, p.y_label, rho_y))
-    (x, a, k, rx), (y, b, l, ry) = (clouds[i] for i in sides)  # noqa: E741
-    return sharp_cost(
-        x, y, _masses(x, a), _masses(y, b), solution, cost=cost, epsilon=eps, reach_x=rx,
-        reach_y=ry, x_label=k, y_label=l, label_cost=lam, distance=p.distance,
-    )  # fmt: skip
-
-
-def _masses(points: Tensor, weight: Tensor | None) -> Tensor:
-    return points.new_full(points.shape[:2], 1 / points.shape[1]) if weight is None else weight
