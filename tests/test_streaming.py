@@ -26,15 +26,12 @@ NAMES = [
 
 
 def solve(x: Array, y: Array | None, budget: int, **options: Any) -> dict[str, Array]:
-    batch = len(x)
-
-    def numbers(value: float) -> Array:
-        return np.full(batch, value)
-
+    numbers = dict(epsilon=0.3, reach_x=np.inf, reach_y=np.inf, label_cost=0.0)
+    numbers.update({name: options.pop(name) for name in [*options] if name in numbers})
+    parameters = np.stack([np.full(len(x), value) for value in numbers.values()])
     given = dict(
         a=None, b=None, x_label=None, y_label=None, distance=None, f0=None, g0=None,
-        epsilon=numbers(0.3), reach_x=numbers(np.inf), reach_y=numbers(np.inf),
-        label_cost=numbers(0.0), cost="sqeuclidean", relative=True, tol=1e-10, max_iter=20_000,
+        parameters=parameters, cost="sqeuclidean", relative=True, tol=1e-10, max_iter=20_000,
         want_x=True, want_y=y is not None, want_distance=False, accelerate=True, threads=2,
     )  # fmt: skip
     out = _backend.rust().sinkhorn(x=x, y=y, budget=budget, **{**given, **options})
@@ -211,8 +208,9 @@ one = np.ones(1)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
-out = rust.sinkhorn(x, y, None, None, None, None, None, None, None, 0.1 * one, np.inf * one,
-    np.inf * one, 0 * one, "sqeuclidean", True, 0.0, 1, True, True, False, True, 512 << 20, 2)
+parameters = np.array([[0.1], [np.inf], [np.inf], [0.0]])
+out = rust.sinkhorn(x, y, None, None, None, None, None, None, None, parameters, "sqeuclidean", True,
+    0.0, 1, True, True, False, True, 512 << 20, 2)
 assert out[3][0] == 1 and np.isfinite(out[11]).all()
 rust.plan_apply(x, y, None, None, None, None, None, out[1], out[2], 0.1 * one, 0 * one,
     "sqeuclidean", y, 2)

@@ -108,6 +108,7 @@ def value(d: Draw, name: str, sizes: dict[str, int], dtype: type) -> Any:
         "reach_x": lambda: numbers(-2, 2) if d.chance(0.5) else np.full(batch, np.inf),
         "reach_y": lambda: numbers(-2, 2) if d.chance(0.5) else np.full(batch, np.inf),
         "label_cost": lambda: numbers(-2, 2),
+        "parameters": lambda: np.stack([numbers(-3, 2) for _ in range(4)]),
         "cost": lambda: d.one(COSTS),
         "tol": lambda: d.one([0.0, 1e-3, 1e-9, -1.0, float("nan")]),
         "max_iter": lambda: d.one([0, 1, 2, 50]),

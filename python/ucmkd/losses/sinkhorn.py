@@ -122,14 +122,14 @@ def sinkhorn_align(
     if debias and p.distance is not None:
         _check.symmetric(p.distance, "label_cost")
     finite = ("student", "teacher") if check_finite else None
-    if finite is not None and (state is not None or epsilon_schedule is not None):
-        check_clouds(p, finite)
     if state is not None and not torch.compiler.is_compiling():
         value = warm_divergence(
-            p, state, debias=debias, sharp=sharp, ratio=epsilon_schedule, **options
+            p, state, debias=debias, sharp=sharp, finite=finite, ratio=epsilon_schedule, **options
         )
     else:
         if epsilon_schedule is not None:
+            if finite is not None:
+                check_clouds(p, finite)
             start, _ = scheduled_start(p, ratio=epsilon_schedule, **options)
             p = p._replace(start=start)
         value = divergence(p, debias=debias, sharp=sharp, finite=finite, **options)

@@ -77,7 +77,7 @@ def solve(
             as_numpy(distance),
             begin if y is None else None,
             None if y is None else begin,
-            *as_numpy(parameters),
+            as_numpy(parameters),
             cost,
             bool(flags & Flag.RELATIVE),
             tol,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +27,6 @@ class Term(NamedTuple):
     coefficient: float
     first: int
     second: int
-    solution: Solution
-    parameters: Any  # those of the solve, (4, B): a tensor, or an array beside arrays
 
 
 class Sum:
@@ -69,6 +66,9 @@ class Sum:
         #: The self-term of y from elsewhere, without gradients: its value at these parameters.
         self.known = known
         self.terms: list[Term] = []
+        self._solutions: list[Solution | None] = []
+        self._solved: Any = None  # what the Rust call has left
+        self._parameters: Any = None
         self.grad_x: Tensor | None = None
         self.grad_y: Tensor | None = None
 
@@ -81,17 +81,12 @@ class Sum:
         wanted: Sequence[bool],
     ) -> Tensor:
         """All solves; returns the sum. ``wanted``: gradients to x, to y, to distance."""
-        dtype = points[0].dtype
-        # Arrays for the backend that takes them: each operation on a small tensor costs as much
-        # as ten iterations on a small problem.
-        clouds: tuple[Any, Any] = points
-        numbers: Any = parameters
         if self.backend == "rust":
-            clouds = (as_numpy(points[0]), as_numpy(points[1]))
-            numbers = as_numpy(parameters)
+            return self._run_rust(points, weights, parameters, distance, wanted)
         if self.finite is not None:
-            for tensor, cloud, name in zip(points, clouds, self.finite, strict=True):
-                _check.finite(tensor, name, single=self.single, array=cloud)
+            for tensor, name in zip(points, self.finite, strict=True):
+                _check.finite(tensor, name, single=self.single)
+        clouds = points
         if self.single:
             clouds = (clouds[0][None], clouds[1][None])
         common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2]
@@ -108,74 +103,143 @@ class Sum:
                 self.tol, self.max_iter, int(flags), self.backend,
             )  # fmt: skip
 
-        cross = one(0, 1, numbers, self.starts[0])
-        self.terms = [Term(1.0, 0, 1, cross, numbers)]
-        value: Any = cross.value
+        self._parameters = parameters
+        cross = one(0, 1, parameters, self.starts[0])
+        self.terms, self._solutions = [Term(1.0, 0, 1)], [cross]
+        value = cross.value
         if self.debias:
-            unit: Any = cross.scale
-            own_parameters = numbers * unit if self.relative else numbers
             for i in (0, 1):
                 if i == 1 and self.known is not None:
-                    known = self.known(as_tensor(own_parameters), as_tensor(unit))
-                    value = as_tensor(value) - 0.5 * known
+                    value = value - 0.5 * self.known(self._own_parameters(0), cross.scale)
                     continue
-                mine = own_parameters if i == 0 else self._y_parameters(own_parameters)
-                own = one(i, i, mine, self.starts[1 + i])
-                self.terms.append(Term(-0.5, i, i, own, mine))
+                own = one(i, i, self._own_parameters(i), self.starts[1 + i])
+                self.terms.append(Term(-0.5, i, i))
+                self._solutions.append(own)
                 value = value - 0.5 * own.value
         if wanted[0]:
             self.grad_x = self._added(0)
         if wanted[1]:
             self.grad_y = self._added(1)
-        if isinstance(value, np.ndarray):  # one small tensor in place of three
-            value = value.astype(np.float32 if dtype == torch.float32 else np.float64)
-            return torch.from_numpy(value.reshape(()) if self.single else value)
-        value = value.to(dtype)
+        value = value.to(points[0].dtype)
         return value[0] if self.single else value
 
-    def _y_parameters(self, parameters: Any) -> Any:
-        """A self-term reads ρ of its own side in the place of ρ_x."""
-        return parameters if self.even else parameters[[0, 2, 2, 3]]
+    def _run_rust(
+        self,
+        points: tuple[Tensor, Tensor],
+        weights: tuple[Tensor | None, Tensor | None],
+        parameters: Tensor,
+        distance: Tensor | None,
+        wanted: Sequence[bool],
+    ) -> Tensor:
+        """All terms in one call, on arrays: each operation on a small tensor costs as much as ten
+        iterations on a small problem."""
+        x, y = (as_numpy(cloud) for cloud in points)
+        numbers = as_numpy(parameters)
+        own_y = self.debias and self.known is None
+        solved = _backend.rust().divergence(
+            x[None] if self.single else x,
+            y[None] if self.single else y,
+            as_numpy(weights[0]),
+            as_numpy(weights[1]),
+            as_numpy(self.labels[0]),
+            as_numpy(self.labels[1]),
+            as_numpy(distance),
+            *map(as_numpy, self.starts),
+            numbers,
+            self.cost,
+            self.relative,
+            self.tol,
+            self.max_iter,
+            *wanted,
+            self.accelerate,
+            self.debias,
+            own_y,
+            self.single,
+            self.finite is not None,
+            _backend.cache_budget(),
+            torch.get_num_threads(),
+        )
+        if solved is None:
+            for tensor, name in zip(points, self.finite or (), strict=True):
+                _check.finite(tensor, name, single=self.single)
+
+        self._solved, self._parameters = solved, numbers
+        self.terms = [Term(1.0, 0, 1)]
+        if self.debias:
+            self.terms.append(Term(-0.5, 0, 0))
+        if own_y:
+            self.terms.append(Term(-0.5, 1, 1))
+        self._solutions = [None] * len(self.terms)
+        if wanted[0]:
+            self.grad_x = torch.from_numpy(solved.grad_x)
+        if wanted[1]:
+            self.grad_y = torch.from_numpy(solved.grad_y)
+        value = torch.from_numpy(solved.value)
+        if self.debias and self.known is not None:
+            known = self.known(as_tensor(self._own_parameters(0)), as_tensor(solved.scale))
+            value = torch.from_numpy(solved.less_half(known.numpy()))
+        return value
+
+    def solution(self, term: int) -> Solution:
+        """What the solve of a term found, arrays or tensors; a plain backward needs none of it."""
+        found = self._solutions[term]
+        if found is None:
+            place = 1 + self.terms[term].first if term else 0
+            found = self._solutions[term] = Solution(*self._solved.term(place))
+        return found
+
+    def report(self) -> tuple[Tensor, ...] | None:
+        """Potentials, iterations, residual and convergence of the cross term as users get them;
+        None where :meth:`solution` has them."""
+        if self._solved is None:
+            return None
+        return tuple(map(torch.from_numpy, self._solved.report()))
+
+    def _unit(self) -> Any:
+        """The unit of ε, the reaches and the label cost, ``(B,)``."""
+        return self.solution(0).scale if self._solved is None else self._solved.scale
+
+    def _own_parameters(self, side: int) -> Any:
+        """Those of the self-term of a side, absolute; it reads ρ_x."""
+        mine = self._parameters * self._unit() if self.relative else self._parameters
+        return mine if self.even or not side else mine[[0, 2, 2, 3]]
 
     def _added(self, side: int) -> Tensor:
-        """The gradients of all solves to one side's points, in the memory of the first."""
+        """The gradients of all solves to one side's points."""
         total: Any = None
-        for term in self.terms:
+        for k, term in enumerate(self.terms):
             if side not in (term.first, term.second):
                 continue
-            cross = term.first != term.second
-            part = term.solution.grad_y if cross and side == 1 else term.solution.grad_x
-            if total is None:
-                total = part
-            elif isinstance(total, np.ndarray):
-                _backend.rust().add_scaled(total, term.coefficient, part)
-            else:
-                total += term.coefficient * part
-        return as_tensor(total[0] if self.single else total)
+            cross, solution = term.first != term.second, self.solution(k)
+            part = solution.grad_y if cross and side == 1 else solution.grad_x
+            total = part if total is None else total + term.coefficient * part
+        result: Tensor = total[0] if self.single else total
+        return result
 
     def backward(
-        self, saved: Callable[[], Sequence[Tensor | None]], need: Sequence[bool], factor: Tensor
+        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
     ) -> list[Tensor | None]:
-        """Gradients to x, y, a, b, parameters, distance."""
+        """Gradients to x, y, a, b, parameters, distance; the first two need no ``inputs``."""
         out: list[Tensor | None] = [None] * 6
         for i, gradient in ((0, self.grad_x), (1, self.grad_y)):
             if need[i] and gradient is not None:
                 out[i] = scale_by(gradient, factor)
-        if any(need[2:]):
-            inputs = saved()
-            for term in self.terms:
+        if inputs:
+            for term in range(len(self.terms)):
                 self._add_rest(out, term, inputs, need, factor.reshape(-1))
         return out
 
     def _add_rest(
         self,
         out: list[Tensor | None],
-        term: Term,
+        index: int,
         inputs: Sequence[Tensor | None],
         need: Sequence[bool],
         factor: Tensor,
     ) -> None:
-        s, weights, parameters = as_tensors(term.solution), inputs[2:4], as_tensor(term.parameters)
+        term, s, weights = self.terms[index], as_tensors(self.solution(index)), inputs[2:4]
+        given = self._own_parameters(term.first) if index else self._parameters
+        parameters = as_tensor(given)
         a, b = weights[term.first], weights[term.second]
         own = term.first == term.second
         wanted = (need[2 + term.first], need[2 + term.second], need[4])
@@ -191,7 +255,7 @@ class Sum:
                 _accumulate(out, 2 + side, weight.unsqueeze(-1) * gradient, inputs)
         if grad_p is not None:
             # ε and λ of a self-term are those of the cross term, in the cross term's unit.
-            unit = as_tensor(self.terms[0].solution.scale)
+            unit = as_tensor(self._unit())
             if own and term.first == 1:
                 grad_p = torch.stack([grad_p[0], torch.zeros_like(grad_p[0]), grad_p[1], grad_p[3]])
             _accumulate(out, 4, weight * unit * grad_p, inputs)
@@ -199,24 +263,25 @@ class Sum:
             _accumulate(out, 5, class_gradient(s, parameters, weight), inputs)
 
     def twice(
-        self, saved: Callable[[], Sequence[Tensor | None]], need: Sequence[bool], factor: Tensor
+        self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor
     ) -> list[Tensor | None]:
         """:meth:`backward` as a differentiable function."""
-        inputs = x, y, a, b, parameters, distance = saved()
+        x, y, a, b, parameters, distance = inputs
         assert x is not None and y is not None and parameters is not None
         factor = factor.reshape(-1)
         if self.single:
             x, y = x.unsqueeze(0), y.unsqueeze(0)
         points, weights = (x, y), (a, b)
         out: list[Tensor | None] = [None] * 6
-        unit = as_tensor(self.terms[0].solution.scale)
-        for term in self.terms:
+        unit = as_tensor(self._unit())
+        for index, term in enumerate(self.terms):
             i, j = term.first, term.second
             own = i == j
             own_parameters = parameters
             if own:
                 own_parameters = absolute(parameters, unit)
-                own_parameters = own_parameters if i == 0 else self._y_parameters(own_parameters)
+                if i == 1 and not self.even:
+                    own_parameters = own_parameters[[0, 2, 2, 3]]
             wanted = [need[i], need[j] and not own, need[2 + i], need[3] and not own, *need[4:]]
             given = [
                 points[i], None if own else points[j], weights[i], None if own else weights[j],
@@ -224,7 +289,7 @@ class Sum:
             ]  # fmt: skip
             labels = (self.labels[i], None if own else self.labels[j])
             found = second_order(
-                as_tensors(term.solution),
+                as_tensors(self.solution(index)),
                 given,
                 labels,
                 wanted,
@@ -280,8 +345,11 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, grad_value: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_value is None:
             return (None,) * 7
-        work = ctx.job.twice if torch.is_grad_enabled() else ctx.job.backward
-        return (None, *work(lambda: ctx.saved_tensors, ctx.needs_input_grad[1:], grad_value))
+        job, need = ctx.job, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return (None, *job.twice(ctx.saved_tensors, need, grad_value))
+        inputs = ctx.saved_tensors if any(need[2:]) else ()
+        return (None, *job.backward(inputs, need, grad_value))
 
 
 def total(

@@ -40,7 +40,7 @@ def divergence(
         value, job = eager(p, relative=relative, debias=debias, finite=finite, **common)
         epsilon = p.parameters[0]
         if relative and debias and not p.balanced:
-            epsilon = epsilon * as_tensor(job.terms[0].solution.scale)
+            epsilon = epsilon * as_tensor(job.solution(0).scale)
     if debias and not sharp and not p.balanced:
         value = value + mass_gap(p, epsilon)
     return value

@@ -17,7 +17,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._plain import plain
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
-from ucmkd.ops._solve import Flag, as_tensors
+from ucmkd.ops._solve import Flag
 from ucmkd.ops._sum import Sum, total
 
 
@@ -164,7 +164,7 @@ def _checked(
 def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool) -> Prepared:
     """Points without weights, labels or a start: nothing else depends on the data."""
     dtype = _check.compute_dtype(x, y)
-    given = (x.to(dtype), y.to(dtype))
+    given = (x if x.dtype is dtype else x.to(dtype), y if y.dtype is dtype else y.to(dtype))
     return Prepared(
         given, None, None, None, None, None, None,
         # A tensor of its own: one made in inference mode would be of no use afterwards.
@@ -265,18 +265,6 @@ def eager(
     return total(job, *p.given, p.x_weight, p.y_weight, p.parameters, p.distance), job
 
 
-def _single(solution: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The other fields of a :class:`SinkhornOutput` from the arrays of a single problem."""
-    residual = solution.residual.astype(np.float32 if dtype == torch.float32 else np.float64)
-    return (
-        torch.from_numpy(solution.x_potential[0]),
-        torch.from_numpy(solution.y_potential[0]),
-        torch.from_numpy(solution.iterations.reshape(())),
-        torch.from_numpy(residual.reshape(())),
-        torch.from_numpy(solution.converged.reshape(())),
-    )
-
-
 def sinkhorn(
     x: Tensor,
     y: Tensor,
@@ -358,7 +346,7 @@ def sinkhorn(
     options: dict[str, Any] = dict(
         cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen, accelerate=accelerate
     )
-    staged: Tensor | int = 0
+    staged: Tensor | None = None
     if epsilon_schedule is not None:
         from ucmkd.ops.schedule import scheduled_start  # which runs this operator
 
@@ -366,16 +354,20 @@ def sinkhorn(
         p = p._replace(start=start)
     if is_plain(p):
         value, job = eager(p, debias=False, **options)
-        solution = job.terms[0].solution
-        if p.single and not isinstance(solution.value, Tensor) and not staged:
-            return SinkhornOutput(value, *_single(solution, p.dtype))
-        solution = as_tensors(solution)
+        reported = job.report()
+        if reported is not None:
+            f, g, iterations, residual, converged = reported
+            if staged is not None:
+                iterations = iterations + (staged[0] if p.single else staged)
+            return SinkhornOutput(value, f, g, iterations, residual, converged)
+        solution = job.solution(0)
     else:
         solution = run(p, **options)
         value = solution.value.to(p.dtype)
         value = value[0] if p.single else value
+    iterations = solution.iterations if staged is None else solution.iterations + staged
     rest = (
-        solution.x_potential, solution.y_potential, solution.iterations + staged,
+        solution.x_potential, solution.y_potential, iterations,
         solution.residual.to(p.dtype), solution.converged,
     )  # fmt: skip
     return SinkhornOutput(value, *(t[0] for t in rest) if p.single else rest)

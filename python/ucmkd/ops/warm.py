@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
-from ucmkd.ops._solve import Flag, as_numpy, as_tensors
+from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors
 from ucmkd.ops._solve import solve as solve_one
 from ucmkd.ops.bank import PointBank
-from ucmkd.ops.divergence import mass_gap, sharp_term
+from ucmkd.ops.divergence import check_clouds, mass_gap, sharp_term
 from ucmkd.ops.frozen import FrozenTerm
 from ucmkd.ops.schedule import scheduled_start
 from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, supported
@@ -117,8 +117,8 @@ class SinkhornState:
 
     def _same_teacher(self, p: Prepared, key: tuple[Any, ...]) -> bool:
         """Whether the teacher is the one remembered; if not, remembers it."""
-        given = (p.y, p.y_weight, p.y_label, p.distance)
-        numbers = p.parameters.tolist()
+        given = (p.given[1], p.y_weight, p.y_label, p.distance)
+        numbers: list[list[float]] = p.parameters.tolist()
         same = key == self._teacher_key and all(map(_equal, given, self._teacher))
         if not same:
             self._teacher_key = key
@@ -139,7 +139,7 @@ class SinkhornState:
     def _remember_student(self, x: Tensor, near: bool) -> None:
         # The distance of neighbours in the minibatch is that of points drawn anew.
         if not near or self._age >= 20:
-            self._apart = SAME_POINTS**0.5 * _distance(x[:, 1:], x[:, :-1])
+            self._apart = SAME_POINTS**0.5 * _distance(x[..., 1:, :], x[..., :-1, :])
             self._age = 0
         self._age += 1
         self._student = x.clone()
@@ -180,49 +180,59 @@ def warm_divergence(
     tol: float,
     max_iter: int,
     backend: str,
+    finite: tuple[str, str] | None = None,
     ratio: float | None = None,
 ) -> Tensor:
     """``ops.divergence.divergence`` with a memory; ``ratio`` is that of an ε-schedule."""
+    bare = not sharp and is_plain(p)
+    if finite is not None and (ratio is not None or not bare or len(state._bank)):
+        check_clouds(p, finite)
+        finite = None
     chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
-    key = (p.y.shape, p.dtype, cost, relative, sharp, tol, max_iter, chosen, p.device)
+    x, y = p.given
+    key = (y.shape, y.dtype, cost, relative, sharp, tol, max_iter, chosen, y.device)
     same = state._same_teacher(p, key)
-    x = p.x.detach()
+    x = x.detach()
     near = state._near(x)
     start = p.start
     if near and same:
         start = state._g
     elif len(state._bank) and state._parameters is not None and p.distance is None:
         eps, _, rho, lam = state._parameters
-        if eps.shape[0] == x.shape[0] and eps.device == x.device:
+        if eps.shape[0] == p.x.shape[0] and eps.device == x.device:
             start = state._bank.potential(p.y.detach(), p.y_label, eps, rho, lam, cost)
     extra: Tensor | int = 0
     if start is None and ratio is not None:
         start, extra = scheduled_start(p, ratio=ratio, relative=relative, **common)
     p, own_start = p._replace(start=start), state._f_own if near else None
     arguments = (p, state, own_start, relative, debias, common)
-    if sharp or not is_plain(p):
+    if bare:
+        value, cross, own = _eager(*arguments, finite)
+    else:
         value, cross, own = _composed(*arguments, sharp)
         value = value[0] if p.single else value
-    else:
-        value, cross, own = _eager(*arguments)
-    parameters = p.parameters * cross.scale if relative else p.parameters
     if debias and not sharp and not p.balanced:
-        value = value + mass_gap(p, parameters[0])
+        value = value + mass_gap(p, _absolute(p, cross, relative)[0])
     state.iterations = Iterations(
-        cross.iterations + extra, 0 if own is None else own.iterations,
+        as_tensor(cross.iterations) + extra, 0 if own is None else as_tensor(own.iterations),
         state._term.iterations if debias else 0,
     )  # fmt: skip
     if _finite(value):
         state._remember_student(x, near)
-        state._g = cross.y_potential.detach()
-        state._f_own = None if own is None else own.x_potential.detach()
+        state._g = as_tensor(cross.y_potential).detach()
+        state._f_own = None if own is None else as_tensor(own.x_potential).detach()
         if state._bank.capacity:
-            state._parameters = parameters.detach()
-            state._bank.add(x, cross.x_potential, p.x_weight, p.x_label)
+            state._parameters = _absolute(p, cross, relative).detach()
+            state._bank.add(p.x.detach(), as_tensor(cross.x_potential), p.x_weight, p.x_label)
     else:
         state._forget_student()
     return value
+
+
+def _absolute(p: Prepared, cross: Solution, relative: bool) -> Tensor:
+    """ε, the reaches and λ in units of the cost, ``(4, B)``."""
+    return p.parameters * as_tensor(cross.scale) if relative else p.parameters
 
 
 def _eager(
@@ -232,8 +242,10 @@ def _eager(
     relative: bool,
     debias: bool,
     common: dict[str, Any],
+    finite: tuple[str, str] | None,
 ) -> tuple[Tensor, Solution, Solution | None]:
-    """All terms as one node; value and the solutions of the cross term and of the student's."""
+    """All terms as one node; value and the solutions (arrays, where the backend has them) of the
+    cross term and of the student's."""
 
     def known(parameters: Tensor, scale: Tensor) -> Tensor:
         return _teacher_term(p, state, parameters, scale, relative, False, common)
@@ -241,10 +253,9 @@ def _eager(
     frozen = debias and not _learned(p)
     value, job = eager(
         p, relative=relative, debias=debias, own_start=own_start, known=known if frozen else None,
-        **common,
+        finite=finite, **common,
     )  # fmt: skip
-    own = as_tensors(job.terms[1].solution) if debias else None
-    return value, as_tensors(job.terms[0].solution), own
+    return value, job.solution(0), job.solution(1) if debias else None
 
 
 def _composed(

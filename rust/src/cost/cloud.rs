@@ -129,6 +129,19 @@ impl<T: Real> Cloud<T> {
         }
     }
 
+    /// `sum_i w_i x_i` and `sum_i w_i |x_i|^2`; points without mass are left out.
+    #[must_use]
+    pub fn sums(&self, level: Level, weight: &[T]) -> (Vec<f64>, f64) {
+        let mut sum = vec![0.0; self.dim];
+        weighted_sum(level, &self.coords, weight, &mut sum);
+        let terms = weight.iter().zip(self.square.iter());
+        let square = terms
+            .filter(|(w, _)| **w > T::ZERO)
+            .map(|(w, s)| w.to_f64() * s.to_f64())
+            .sum();
+        (sum, square)
+    }
+
     /// Centre, total mass, and weighted sum of squared distances from the centre.
     fn moments(&self, level: Level, weight: &[T]) -> (Vec<f64>, f64, f64) {
         let points = &self.coords;

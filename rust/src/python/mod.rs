@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod divergence;
 mod interrupt;
 mod mmd;
 mod sides;
@@ -33,6 +34,8 @@ mod _rust {
 
     #[pymodule_export]
     use super::arrays::{add_scaled, distance, equal, is_finite};
+    #[pymodule_export]
+    use super::divergence::{Solved, divergence};
     #[pymodule_export]
     use super::mmd::{median_bandwidth, mmd};
     #[pymodule_export]

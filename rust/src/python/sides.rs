@@ -176,39 +176,60 @@ impl<'py, T: Real + Element> Classes<'py, T> {
     }
 }
 
-/// Numbers of each problem.
-pub(super) struct Numbers<'py> {
-    pub(super) epsilon: PyReadonlyArray1<'py, f64>,
-    pub(super) reach_x: PyReadonlyArray1<'py, f64>,
-    pub(super) reach_y: PyReadonlyArray1<'py, f64>,
+/// Epsilon, the two reaches and the label cost of each problem.
+pub(super) struct Numbers {
+    /// The four rows one after the other.
+    all: Vec<f64>,
+    batch: usize,
 }
 
-impl Numbers<'_> {
-    pub(super) fn check(&self, batch: usize) -> PyResult<()> {
-        for (name, array) in [
-            ("epsilon", &self.epsilon),
-            ("reach_x", &self.reach_x),
-            ("reach_y", &self.reach_y),
-        ] {
+impl Numbers {
+    /// From an array `(4, B)`.
+    pub(super) fn rows(parameters: &PyReadonlyArray2<'_, f64>, batch: usize) -> PyResult<Self> {
+        if parameters.shape() != [4, batch] {
+            return refuse(format!(
+                "parameters must have shape (4, {batch}); got {:?}",
+                parameters.shape()
+            ));
+        }
+        let all = parameters.as_array().iter().copied().collect();
+        Self { all, batch }.checked()
+    }
+
+    /// From epsilon and the reaches, without a label cost.
+    pub(super) fn columns(arrays: [&PyReadonlyArray1<'_, f64>; 3], batch: usize) -> PyResult<Self> {
+        let mut all = Vec::with_capacity(4 * batch);
+        for (name, array) in NAMES.into_iter().zip(arrays) {
             let values = array.as_slice()?;
+            if values.len() != batch {
+                return refuse(format!("{name} must hold {batch} numbers; got {values:?}"));
+            }
+            all.extend_from_slice(values);
+        }
+        all.resize(4 * batch, 0.0);
+        Self { all, batch }.checked()
+    }
+
+    fn checked(self) -> PyResult<Self> {
+        for (name, values) in NAMES.into_iter().zip(self.all.chunks_exact(self.batch)) {
             // NaN passes: NaN features make a NaN mean cost, and the answer to both is NaN.
-            if values.len() != batch || values.iter().any(|v| *v <= 0.0) {
+            if values.iter().any(|v| *v <= 0.0) {
                 return refuse(format!(
-                    "{name} must hold {batch} positive numbers; got {values:?}"
+                    "{name} must hold {} positive numbers; got {values:?}",
+                    self.batch
                 ));
             }
         }
-        Ok(())
+        Ok(self)
     }
 
-    pub(super) fn of(&self, k: usize) -> PyResult<(f64, f64, f64)> {
-        Ok((
-            self.epsilon.as_slice()?[k],
-            self.reach_x.as_slice()?[k],
-            self.reach_y.as_slice()?[k],
-        ))
+    /// Epsilon, reaches and label cost of one problem.
+    fn of(&self, k: usize) -> [f64; 4] {
+        [0, 1, 2, 3].map(|row| self.all[row * self.batch + k])
     }
 }
+
+const NAMES: [&str; 3] = ["epsilon", "reach_x", "reach_y"];
 
 /// Masses and warm starts of both sides.
 pub(super) struct Sides<'py, T: Element> {
@@ -243,9 +264,9 @@ impl<'py, T: Real + Element> Sides<'py, T> {
         &'s self,
         k: usize,
         costs: Costs<'s, T>,
-        (epsilon, reach_x, reach_y): (f64, f64, f64),
-        label_cost: f64,
+        numbers: &Numbers,
     ) -> PyResult<Problem<'s, T>> {
+        let [epsilon, reach_x, reach_y, label_cost] = numbers.of(k);
         let [_, n, m] = self.shape;
         Ok(Problem {
             costs,

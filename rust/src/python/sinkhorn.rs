@@ -1,6 +1,8 @@
 //! Entropic optimal transport on NumPy arrays.
 
-use numpy::{Element, PyArray1, PyArray3, PyReadonlyArray1, PyUntypedArrayMethods};
+use numpy::{
+    Element, PyArray1, PyArray3, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -8,10 +10,10 @@ use super::interrupt::interruptible;
 use super::sides::{Classes, Numbers, Optional, Sides, cube, optional_cube, part, refuse, stacked};
 use crate::cost::Cost;
 use crate::real::Real;
-use crate::sinkhorn::{Costs, Options, Solution, solve_until};
+use crate::sinkhorn::{Costs, Options, Problem, Solution, solve_until};
 
 /// The ten results that both functions share.
-fn shared_results<'py, T: Real + Element>(
+pub(super) fn shared_results<'py, T: Real + Element>(
     py: Python<'py>,
     solutions: &mut [Solution<T>],
     [batch, n, m]: [usize; 3],
@@ -47,7 +49,7 @@ fn shared_results<'py, T: Real + Element>(
 }
 
 /// Results of all problems as one array, or the empty one.
-fn wanted<'py, T: Real + Element>(
+pub(super) fn wanted<'py, T: Real + Element>(
     py: Python<'py>,
     want: bool,
     solutions: &mut [Solution<T>],
@@ -62,24 +64,36 @@ fn wanted<'py, T: Real + Element>(
 }
 
 /// Arguments of [`sinkhorn`] that do not depend on the number type.
-struct Arguments<'a, 'py> {
-    y: Optional<'a, 'py>,
-    weights: (Optional<'a, 'py>, Optional<'a, 'py>),
-    labels: (Optional<'a, 'py>, Optional<'a, 'py>),
-    distance: Optional<'a, 'py>,
-    want_distance: bool,
-    starts: (Optional<'a, 'py>, Optional<'a, 'py>),
-    numbers: Numbers<'py>,
-    label_cost: PyReadonlyArray1<'py, f64>,
-    cost: Cost,
-    options: Options,
+pub(super) struct Arguments<'a, 'py> {
+    pub(super) y: Optional<'a, 'py>,
+    pub(super) weights: (Optional<'a, 'py>, Optional<'a, 'py>),
+    pub(super) labels: (Optional<'a, 'py>, Optional<'a, 'py>),
+    pub(super) distance: Optional<'a, 'py>,
+    pub(super) want_distance: bool,
+    pub(super) starts: (Optional<'a, 'py>, Optional<'a, 'py>),
+    /// `(4, B)`, see [`Numbers`].
+    pub(super) parameters: PyReadonlyArray2<'py, f64>,
+    pub(super) cost: Cost,
+    pub(super) options: Options,
 }
 
-fn points<'py, T: Real + Element>(
-    py: Python<'py>,
+/// Sizes of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) batch: usize,
+    pub(super) n: usize,
+    pub(super) m: usize,
+    pub(super) dim: usize,
+    /// Those of the class distance.
+    pub(super) classes: [usize; 2],
+}
+
+/// Checks the arguments and hands the problems over.
+pub(super) fn with_problems<'py, T: Real + Element, R>(
     x: &Bound<'py, PyArray3<T>>,
     arguments: &Arguments<'_, 'py>,
-) -> PyResult<Bound<'py, PyTuple>> {
+    then: impl FnOnce(&[Problem<T>], Shape) -> PyResult<R>,
+) -> PyResult<R> {
     let x = cube("x", x)?;
     let (batch, n, dim) = (x.shape()[0], x.shape()[1], x.shape()[2]);
     let y = optional_cube("y", arguments.y)?;
@@ -98,14 +112,7 @@ fn points<'py, T: Real + Element>(
     let names = ["x_label", "y_label"];
     let (labels, distance) = (arguments.labels, arguments.distance);
     let classes = Classes::<T>::new(names, [batch, n, m], labels, distance, y.is_none())?;
-    arguments.numbers.check(batch)?;
-    let label_cost = arguments.label_cost.as_slice()?;
-    if label_cost.len() != batch {
-        return refuse(format!(
-            "label_cost must hold {batch} numbers; got {}",
-            label_cost.len()
-        ));
-    }
+    let numbers = Numbers::rows(&arguments.parameters, batch)?;
     let (x_all, y_all) = (
         x.as_slice()?,
         match &y {
@@ -114,7 +121,7 @@ fn points<'py, T: Real + Element>(
         },
     );
     let mut problems = Vec::with_capacity(batch);
-    for (k, &price) in label_cost.iter().enumerate() {
+    for k in 0..batch {
         let costs = Costs::Points {
             cost: arguments.cost,
             dim,
@@ -124,39 +131,57 @@ fn points<'py, T: Real + Element>(
             y_label: classes.y(k)?,
             distance: classes.distance()?,
         };
-        problems.push(sides.problem(k, costs, arguments.numbers.of(k)?, price)?);
+        problems.push(sides.problem(k, costs, &numbers)?);
     }
-    let options = arguments.options;
-    let mut solutions = interruptible(py, |stop| solve_until(&problems, &options, stop))?;
-    let mut results = shared_results(py, &mut solutions, [batch, n, m])?;
-    let mismatch: Vec<f64> = solutions.iter().map(|s| s.mismatch).collect();
-    results.push(PyArray1::from_vec(py, mismatch).into_any());
-    let want_y = options.want_y && y.is_some();
-    let shape = [batch, n, dim];
-    results.push(wanted(
-        py,
-        options.want_x,
-        &mut solutions,
-        |s| &mut s.grad_x,
-        shape,
-    )?);
-    let shape = [batch, m, dim];
-    results.push(wanted(
-        py,
-        want_y,
-        &mut solutions,
-        |s| &mut s.grad_y,
-        shape,
-    )?);
-    let [rows, columns] = classes.count();
-    results.push(wanted(
-        py,
-        arguments.want_distance && rows > 0,
-        &mut solutions,
-        |s| &mut s.class_mass,
-        [batch, rows, columns],
-    )?);
-    PyTuple::new(py, results)
+    let classes = classes.count();
+    then(
+        &problems,
+        Shape {
+            batch,
+            n,
+            m,
+            dim,
+            classes,
+        },
+    )
+}
+
+fn points<'py, T: Real + Element>(
+    py: Python<'py>,
+    x: &Bound<'py, PyArray3<T>>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    with_problems(x, arguments, |problems, shape| {
+        let options = arguments.options;
+        let Shape {
+            batch, n, m, dim, ..
+        } = shape;
+        let mut solutions = interruptible(py, |stop| solve_until(problems, &options, stop))?;
+        let mut results = shared_results(py, &mut solutions, [batch, n, m])?;
+        let mismatch: Vec<f64> = solutions.iter().map(|s| s.mismatch).collect();
+        results.push(PyArray1::from_vec(py, mismatch).into_any());
+        let want_y = options.want_y && arguments.y.is_some();
+        let mut push = |want, pick: fn(&mut Solution<T>) -> &mut Vec<T>, shape| {
+            wanted(py, want, &mut solutions, pick, shape).map(|array| results.push(array))
+        };
+        push(options.want_x, |s| &mut s.grad_x, [batch, n, dim])?;
+        push(want_y, |s| &mut s.grad_y, [batch, m, dim])?;
+        let [rows, columns] = shape.classes;
+        let want = arguments.want_distance && rows > 0;
+        push(want, |s| &mut s.class_mass, [batch, rows, columns])?;
+        PyTuple::new(py, results)
+    })
+}
+
+/// The cost of that name.
+pub(super) fn cost_named(name: &str) -> PyResult<Cost> {
+    match Cost::from_name(name) {
+        Some(cost) => Ok(cost),
+        None => refuse(format!(
+            "cost must be one of {}; got {name:?}",
+            Cost::ALL.map(Cost::name).join(", ")
+        )),
+    }
 }
 
 /// Sinkhorn between point clouds, with the envelope gradients.
@@ -164,8 +189,7 @@ fn points<'py, T: Real + Element>(
 /// Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch,
 /// grad_x, grad_y, class_mass; see `crate::sinkhorn::Solution`.
 #[pyfunction]
-#[pyo3(signature = (x, y, a, b, x_label, y_label, distance, f0, g0, epsilon, reach_x, reach_y,
-    label_cost, cost, relative, tol, max_iter, want_x, want_y, want_distance, accelerate, budget,
+#[pyo3(signature = (x, y, a, b, x_label, y_label, distance, f0, g0, parameters, cost, relative, tol, max_iter, want_x, want_y, want_distance, accelerate, budget,
     threads))]
 #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub fn sinkhorn<'py>(
@@ -179,10 +203,7 @@ pub fn sinkhorn<'py>(
     distance: Optional<'_, 'py>,
     f0: Optional<'_, 'py>,
     g0: Optional<'_, 'py>,
-    epsilon: PyReadonlyArray1<'py, f64>,
-    reach_x: PyReadonlyArray1<'py, f64>,
-    reach_y: PyReadonlyArray1<'py, f64>,
-    label_cost: PyReadonlyArray1<'py, f64>,
+    parameters: PyReadonlyArray2<'py, f64>,
     cost: &str,
     relative: bool,
     tol: f64,
@@ -194,12 +215,7 @@ pub fn sinkhorn<'py>(
     budget: usize,
     threads: usize,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let Some(cost) = Cost::from_name(cost) else {
-        return refuse(format!(
-            "cost must be one of {}; got {cost:?}",
-            Cost::ALL.map(Cost::name).join(", ")
-        ));
-    };
+    let cost = cost_named(cost)?;
     let arguments = Arguments {
         y,
         weights: (a, b),
@@ -207,12 +223,7 @@ pub fn sinkhorn<'py>(
         distance,
         want_distance,
         starts: (f0, g0),
-        numbers: Numbers {
-            epsilon,
-            reach_x,
-            reach_y,
-        },
-        label_cost,
+        parameters,
         cost,
         options: Options {
             relative,
@@ -240,19 +251,19 @@ fn given<'py, T: Real + Element>(
     cost: &Bound<'py, PyArray3<T>>,
     weights: (Optional<'_, 'py>, Optional<'_, 'py>),
     starts: (Optional<'_, 'py>, Optional<'_, 'py>),
-    numbers: &Numbers<'py>,
+    numbers: [&PyReadonlyArray1<'py, f64>; 3],
     options: &Options,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let cost = cube("cost", cost)?;
     let shape = [cost.shape()[0], cost.shape()[1], cost.shape()[2]];
     let [batch, n, m] = shape;
     let sides = Sides::<T>::new(shape, weights.0, weights.1, starts.0, starts.1)?;
-    numbers.check(batch)?;
+    let numbers = Numbers::columns(numbers, batch)?;
     let all = cost.as_slice()?;
     let mut problems = Vec::with_capacity(batch);
     for k in 0..batch {
         let costs = Costs::Matrix(&all[k * n * m..(k + 1) * n * m]);
-        problems.push(sides.problem(k, costs, numbers.of(k)?, 0.0)?);
+        problems.push(sides.problem(k, costs, &numbers)?);
     }
     let mut solutions = interruptible(py, |stop| solve_until(&problems, options, stop))?;
     let mut results = shared_results(py, &mut solutions, shape)?;
@@ -285,11 +296,7 @@ pub fn sinkhorn_cost<'py>(
     accelerate: bool,
     threads: usize,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let numbers = Numbers {
-        epsilon,
-        reach_x,
-        reach_y,
-    };
+    let numbers = [&epsilon, &reach_x, &reach_y];
     let options = Options {
         tol,
         max_iter,
@@ -299,9 +306,9 @@ pub fn sinkhorn_cost<'py>(
         ..Options::default()
     };
     if let Ok(cost) = cost.cast::<PyArray3<f32>>() {
-        given(py, cost, (a, b), (f0, g0), &numbers, &options)
+        given(py, cost, (a, b), (f0, g0), numbers, &options)
     } else if let Ok(cost) = cost.cast::<PyArray3<f64>>() {
-        given(py, cost, (a, b), (f0, g0), &numbers, &options)
+        given(py, cost, (a, b), (f0, g0), numbers, &options)
     } else {
         refuse("cost must be a 3-d array of float32 or float64".into())
     }

@@ -11,9 +11,10 @@ use super::solver;
 pub(super) const LARGE: usize = 1 << 14;
 
 /// Entries from which the problems of a batch are solved one after the other.
-const HUGE: usize = 1 << 20;
+pub(super) const HUGE: usize = 1 << 20;
 
-fn entries<T>(problem: &Problem<T>) -> usize {
+/// Entries of the cost matrix.
+pub(super) fn entries<T>(problem: &Problem<T>) -> usize {
     let columns = if problem.symmetric() {
         problem.a.len()
     } else {

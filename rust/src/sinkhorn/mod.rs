@@ -24,6 +24,7 @@ mod potentials;
 mod problem;
 mod solver;
 mod source;
+mod sum;
 mod sweep;
 mod symmetric;
 mod transform;
@@ -34,4 +35,5 @@ mod tests;
 
 pub use batch::{solve, solve_all, solve_until};
 pub use problem::{Costs, Options, Problem, Solution};
+pub use sum::{Divergence, Summed, solve_sums};
 pub use transform::{Transform, plan_apply, softmin};

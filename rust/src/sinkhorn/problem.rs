@@ -58,6 +58,15 @@ impl<T> Problem<'_, T> {
     pub fn symmetric(&self) -> bool {
         matches!(self.costs, Costs::Points { y: None, .. })
     }
+
+    /// The coordinates of each side.
+    pub fn points(&self) -> impl Iterator<Item = &[T]> {
+        let sides = match self.costs {
+            Costs::Points { x, y, .. } => [Some(x), y],
+            Costs::Matrix(_) => [None, None],
+        };
+        sides.into_iter().flatten()
+    }
 }
 
 /// How to solve, the same for all problems of a batch.

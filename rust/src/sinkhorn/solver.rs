@@ -134,13 +134,35 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
     }
 }
 
-fn total<T: Real>(weight: &[T]) -> f64 {
+/// Sum of the masses.
+pub fn total<T: Real>(weight: &[T]) -> f64 {
     weight.iter().map(|w| w.to_f64()).sum()
+}
+
+/// The unit that a mean cost gives: where all points coincide there is no scale, and 1 keeps
+/// everything finite.
+pub fn unit<T: Real>(mean: f64) -> f64 {
+    if mean < T::MIN_POSITIVE.to_f64().sqrt() {
+        1.0
+    } else {
+        mean
+    }
 }
 
 /// Solves one problem with a team of `threads` threads; without meaning after an interrupt.
 pub fn solve<T: Real>(
     problem: &Problem<T>,
+    options: &Options,
+    threads: usize,
+    interrupt: &Interrupt,
+) -> Solution<T> {
+    solve_on(problem, None, options, threads, interrupt)
+}
+
+/// [`solve`] on points that were made ready before, all of whose matrices are kept then.
+pub fn solve_on<T: Real>(
+    problem: &Problem<T>,
+    ready: Option<Ground<T>>,
     options: &Options,
     threads: usize,
     interrupt: &Interrupt,
@@ -165,7 +187,9 @@ pub fn solve<T: Real>(
         Costs::Matrix(matrix) => Source::Matrix(matrix, m),
         Costs::Points { .. } => {
             let weights = (problem.a, b);
-            let ground = Ground::new(&problem.costs, weights, options.level, keep);
+            let ready = ready.filter(|_| keep == Keep::Both);
+            let ground =
+                ready.or_else(|| Ground::new(&problem.costs, weights, options.level, keep));
             Source::Points(ground.expect("points"))
         }
     };
@@ -235,10 +259,7 @@ fn lead<T: Real>(
     let sum = total_cost(engine, problem.a, b, options.relative);
     let mut scale = 1.0;
     if options.relative {
-        // Where all points coincide there is no scale, and 1 keeps everything finite.
-        let floor = T::MIN_POSITIVE.to_f64().sqrt();
-        let mean = sum / (mass_a * mass_b);
-        scale = if mean < floor { 1.0 } else { mean };
+        scale = unit::<T>(sum / (mass_a * mass_b));
     }
     let numbers = Numbers {
         epsilon: problem.epsilon * scale,

@@ -11,6 +11,7 @@ mod dense;
 mod hard_inputs;
 mod properties;
 mod reference;
+mod sums;
 mod tiers;
 
 /// A deterministic sequence of numbers in (-1, 1).
