@@ -141,13 +141,13 @@ def test_a_fixed_teacher_is_solved_once_and_its_value_is_exact(backend: str) -> 
     first = sinkhorn_align(x, y, state=state, **options)
     assert torch.equal(first, sinkhorn_align(x, y, **options))
     assert int(state.iterations.teacher) > 0
-    stored = state._term._value
+    stored = state._teachers.latest.term._value
     assert stored is not None
     for _ in range(3):
         x = drift(x)
         sinkhorn_align(x, y.clone(), state=state, **options)
         assert state.iterations.teacher == 0
-        assert state._term._value is stored
+        assert state._teachers.latest.term._value is stored
     # Minibatches far from the last are solved cold: nothing but the cache is left, bit for bit.
     x = -x
     assert torch.equal(
@@ -389,3 +389,27 @@ def test_the_sequence_of_epsilons() -> None:
     for bad in (0, 1, -0.5, True, "x", float("nan")):
         with pytest.raises(ValueError, match="epsilon_schedule"):
             ops.sinkhorn(*clouds(), epsilon=1.0, epsilon_schedule=bad)  # type: ignore[arg-type]
+
+
+def test_a_pool_of_teachers_is_remembered() -> None:
+    """Each of eight keeps its self-term and potentials; a ninth takes the place of the oldest."""
+    state = SinkhornState()
+    student, _ = clouds()
+    teachers = [clouds()[1] for _ in range(9)]
+    options: dict[str, Any] = dict(epsilon=0.3, epsilon_scale=None, tol=1e-8)
+
+    def call(k: int) -> Tensor:
+        value = sinkhorn_align(student, teachers[k], state=state, **options)
+        torch.testing.assert_close(value, sinkhorn_align(student, teachers[k], **options))
+        return value
+
+    first = [call(k) for k in range(8)]
+    for k in range(8):
+        torch.testing.assert_close(call(k), first[k])
+        cross, own, teacher = (int(i) for i in state.iterations)
+        assert teacher == 0 and cross <= 2 and own <= 2
+    call(8)
+    call(7)
+    assert int(state.iterations.teacher) == 0
+    call(0)
+    assert int(state.iterations.teacher) > 0

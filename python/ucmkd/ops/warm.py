@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
-from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors
+from ucmkd.ops._solve import Flag, as_tensor, as_tensors
 from ucmkd.ops._solve import solve as solve_one
 from ucmkd.ops.bank import PointBank
 from ucmkd.ops.divergence import check_clouds, mass_gap, sharp_term
-from ucmkd.ops.frozen import FrozenTerm
 from ucmkd.ops.schedule import scheduled_start
 from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, supported
+from ucmkd.ops.teachers import Teacher, Teachers, distance
 from ucmkd.reference import Solution
 
 #: The student counts as the same points, moved, while the mean squared move is below this part
@@ -38,16 +38,16 @@ class SinkhornState:
     Give the same object to every call of one loss: ``sinkhorn_align(s, t, state=state)``. It
     remembers
 
-    - the teacher's self-term :math:`\mathrm{OT}(\beta,\beta)`. It is used again only while the
-      teacher's features, weights and labels are *equal entry by entry* to the copy kept here
-      (one read of both, 10 to 20 µs for 256 x 128, so that no change in place goes unnoticed)
-      and every option is the same. At fixed parameters the value is the stored one, bit for bit;
-      with ``epsilon_scale="mean"``, where ε drifts with the student, it is interpolated between
-      solved points where concavity bounds the error by ``1e-2 tol`` (:mod:`ucmkd.ops.frozen`),
-      or solved again from the last potential;
-    - the potentials of the cross term and of the student's self-term, as the start of the next
-      solve, while the teacher is equal and the student's points have moved little (in the mean
-      by less than a fifth of what drawing them anew would);
+    - for each of the last eight teacher minibatches its self-term
+      :math:`\mathrm{OT}(\beta,\beta)`. It is used again only for features, weights and labels
+      that are *equal entry by entry* to the copy kept here (one read of both, 10 to 20 µs for
+      256 x 128, so that no change in place goes unnoticed) and the same options. At fixed
+      parameters the value is the stored one, bit for bit; with ``epsilon_scale="mean"``, where ε
+      drifts with the student, it is interpolated between solved points where concavity bounds
+      the error by ``1e-2 tol`` (:mod:`ucmkd.ops.frozen`), or solved again from the last potential;
+    - the potentials of the cross term with each teacher and of the student's self-term, as the
+      start of the next solve, while the student's points have moved little since (in the mean by
+      less than a fifth of what drawing them anew would);
     - with ``bank=N``, the last ``N`` student points with their potentials, from which a
       minibatch of other points gets its start, :math:`g(y)=\mathrm{softmin}` over them
       (:func:`ucmkd.ops.extend_potential`).
@@ -83,10 +83,7 @@ class SinkhornState:
         """Forgets everything."""
         self._bank.clear()
         self.iterations = Iterations(0, 0, 0)
-        self._teacher_key: tuple[Any, ...] | None = None
-        self._numbers: list[list[float]] = []
-        self._teacher: tuple[Tensor | None, ...] = ()
-        self._term = FrozenTerm()
+        self._teachers = Teachers()
         self._parameters: Tensor | None = None
         self._forget_student()
 
@@ -94,8 +91,8 @@ class SinkhornState:
         self._student: Tensor | None = None
         self._apart = 0.0
         self._age = 0
-        self._g: Tensor | None = None
         self._f_own: Tensor | None = None
+        self._teachers.forget_students()
 
     def to(self, device: torch.device | str) -> SinkhornState:
         """Moves everything remembered to a device, and returns itself."""
@@ -104,69 +101,25 @@ class SinkhornState:
             return None if t is None else t.to(device)
 
         self._bank.to(device)
-        self._term.to(device)
-        self._teacher = tuple(move(t) for t in self._teacher)
+        self._teachers.to(device)
         self._parameters, self._student = move(self._parameters), move(self._student)
-        self._g, self._f_own = move(self._g), move(self._f_own)
-        self._teacher_key = (
-            None
-            if self._teacher_key is None
-            else (*self._teacher_key[:-1], torch.empty(0, device=device).device)
-        )
+        self._f_own = move(self._f_own)
         return self
 
-    def _same_teacher(self, p: Prepared, key: tuple[Any, ...]) -> bool:
-        """Whether the teacher is the one remembered; if not, remembers it."""
-        given = (p.given[1], p.y_weight, p.y_label, p.distance)
-        numbers: list[list[float]] = p.parameters.tolist()
-        same = key == self._teacher_key and all(map(_equal, given, self._teacher))
-        if not same:
-            self._teacher_key = key
-            self._teacher = tuple(None if t is None else t.detach().clone() for t in given)
-            self._term = FrozenTerm()
-        elif numbers != self._numbers:
-            self._term.forget_values()
-        self._numbers = numbers
-        return same
-
-    def _near(self, x: Tensor) -> bool:
-        """Whether the student's points are the last ones, moved a little."""
-        last = self._student
+    def _near(self, x: Tensor, last: Tensor | None) -> bool:
+        """Whether these points are former ones, moved a little."""
         if last is None or last.shape != x.shape or last.dtype != x.dtype:
             return False
-        return _distance(x, last) <= self._apart
+        return distance(x, last) <= self._apart
 
-    def _remember_student(self, x: Tensor, near: bool) -> None:
+    def _remember_student(self, x: Tensor, near: bool) -> Tensor:
         # The distance of neighbours in the minibatch is that of points drawn anew.
         if not near or self._age >= 20:
-            self._apart = SAME_POINTS**0.5 * _distance(x[..., 1:, :], x[..., :-1, :])
+            self._apart = SAME_POINTS**0.5 * distance(x[..., 1:, :], x[..., :-1, :])
             self._age = 0
         self._age += 1
         self._student = x.clone()
-
-
-def _equal(one: Tensor | None, two: Tensor | None) -> bool:
-    if one is None or two is None:
-        return one is two
-    if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
-        return False
-    if _fast(one):
-        return bool(_backend.rust().equal(as_numpy(one), as_numpy(two)))
-    return torch.equal(one, two)
-
-
-def _fast(points: Tensor) -> bool:
-    """Whether one pass of the compiled extension will do, without PyTorch's threads."""
-    return (
-        points.device.type == "cpu" and points.dtype in (torch.float32, torch.float64)
-        and _backend.has_rust()
-    )  # fmt: skip
-
-
-def _distance(one: Tensor, two: Tensor) -> float:
-    if _fast(one):
-        return float(_backend.rust().distance(as_numpy(one), as_numpy(two)))
-    return float(torch.dist(one, two))
+        return self._student
 
 
 def warm_divergence(
@@ -192,12 +145,13 @@ def warm_divergence(
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     x, y = p.given
     key = (y.shape, y.dtype, cost, relative, sharp, tol, max_iter, chosen, y.device)
-    same = state._same_teacher(p, key)
+    given = (y, p.y_weight, p.y_label, p.distance)
+    teacher = state._teachers.find(key, given, p.parameters.tolist())
     x = x.detach()
-    near = state._near(x)
+    near = state._near(x, state._student)
     start = p.start
-    if near and same:
-        start = state._g
+    if (teacher.student is state._student and near) or state._near(x, teacher.student):
+        start = teacher.potential
     elif len(state._bank) and state._parameters is not None and p.distance is None:
         eps, _, rho, lam = state._parameters
         if eps.shape[0] == p.x.shape[0] and eps.device == x.device:
@@ -206,21 +160,25 @@ def warm_divergence(
     if start is None and ratio is not None:
         start, extra = scheduled_start(p, ratio=ratio, relative=relative, **common)
     p, own_start = p._replace(start=start), state._f_own if near else None
-    arguments = (p, state, own_start, relative, debias, common)
-    if bare:
-        value, cross, own = _eager(*arguments, finite)
-    else:
-        value, cross, own = _composed(*arguments, sharp)
-        value = value[0] if p.single else value
+    arguments = (p, teacher, own_start, relative, debias, common)
+    try:
+        if bare:
+            value, cross, own = _eager(*arguments, finite)
+        else:
+            value, cross, own = _composed(*arguments, sharp)
+            value = value[0] if p.single else value
+    except BaseException:
+        state._teachers.forget(teacher)
+        raise
     if debias and not sharp and not p.balanced:
         value = value + mass_gap(p, _absolute(p, cross, relative)[0])
     state.iterations = Iterations(
         as_tensor(cross.iterations) + extra, 0 if own is None else as_tensor(own.iterations),
-        state._term.iterations if debias else 0,
+        teacher.term.iterations if debias else 0,
     )  # fmt: skip
     if _finite(value):
-        state._remember_student(x, near)
-        state._g = as_tensor(cross.y_potential).detach()
+        teacher.student = state._remember_student(x, near)
+        teacher.potential = as_tensor(cross.y_potential).detach()
         state._f_own = None if own is None else as_tensor(own.x_potential).detach()
         if state._bank.capacity:
             state._parameters = _absolute(p, cross, relative).detach()
@@ -237,7 +195,7 @@ def _absolute(p: Prepared, cross: Solution, relative: bool) -> Tensor:
 
 def _eager(
     p: Prepared,
-    state: SinkhornState,
+    teacher: Teacher,
     own_start: Tensor | None,
     relative: bool,
     debias: bool,
@@ -248,7 +206,7 @@ def _eager(
     cross term and of the student's."""
 
     def known(parameters: Tensor, scale: Tensor) -> Tensor:
-        return _teacher_term(p, state, parameters, scale, relative, False, common)
+        return _teacher_term(p, teacher, parameters, scale, relative, False, common)
 
     frozen = debias and not _learned(p)
     value, job = eager(
@@ -260,7 +218,7 @@ def _eager(
 
 def _composed(
     p: Prepared,
-    state: SinkhornState,
+    teacher: Teacher,
     own_start: Tensor | None,
     relative: bool,
     debias: bool,
@@ -276,7 +234,7 @@ def _composed(
         return value.to(dtype), cross, None
     own = _self_term(p, 0, parameters, own_start, **common)
     value = value - (sharp_term(p, (0, 0), own, parameters, cost) if sharp else own.value) / 2
-    value = value - _teacher_term(p, state, parameters, cross.scale, relative, sharp, common) / 2
+    value = value - _teacher_term(p, teacher, parameters, cross.scale, relative, sharp, common) / 2
     return value.to(dtype), cross, own
 
 
@@ -325,7 +283,7 @@ def _self_term(
 
 def _teacher_term(
     p: Prepared,
-    state: SinkhornState,
+    teacher: Teacher,
     parameters: Tensor,
     scale: Tensor,
     relative: bool,
@@ -334,7 +292,7 @@ def _teacher_term(
 ) -> Tensor:
     """The teacher's self-term: from the memory, unless a gradient is asked of it."""
     if _learned(p):
-        own = _self_term(p, 1, parameters, state._term.potential, **common)
+        own = _self_term(p, 1, parameters, teacher.term.potential, **common)
         return sharp_term(p, (1, 1), own, parameters, common["cost"]) if sharp else own.value
 
     def solve(at: Tensor, start: Tensor | None, tol: float) -> tuple[Solution, Tensor]:
@@ -354,8 +312,8 @@ def _teacher_term(
                 return own, sharp_term(p, (1, 1), own, absolute, common["cost"])
         return own, own.value
 
-    value = state._term.value(
-        scale, state._numbers[3][0], tol=float(common["tol"]),
+    value = teacher.term.value(
+        scale, teacher.numbers[3][0], tol=float(common["tol"]),
         interpolate=relative and not sharp, solve=solve,
     )  # fmt: skip
     return value.double()
