@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd import _backend
+from ucmkd.ops import _deferred
 from ucmkd.ops._plain import plain
 
 Number = float | int | Tensor
@@ -45,6 +46,7 @@ def pair(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
     """Two clouds in one space: same rank, batch, width and device."""
     points(x, x_name)
     points(y, y_name)
+    _deferred.poll()
     if x.dim() != y.dim():
         raise ValueError(
             f"{x_name} and {y_name} must both be (n, d) or both (B, n, d); "
@@ -76,6 +78,17 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def holds(good: Tensor, message: str, got: Callable[[], object]) -> None:
+    """Raises ValueError unless all of ``good``; on a GPU a later call does, without what it got.
+
+    ``got`` is only called for the error.
+    """
+    if good.device.type == "cuda":
+        _deferred.later(good.all(), message)
+    elif not bool(good.all()):
+        raise ValueError(f"{message}; got {got()}")
+
+
 _NUMPY = (torch.float32, torch.float64)
 
 
@@ -87,6 +100,14 @@ def finite(
     ``single`` hides the batch index; ``array`` is the same memory, where it is at hand.
     """
     dtype = compute_dtype(value)
+    if value.device.type == "cuda":
+        norm = torch.linalg.vector_norm(value.detach(), dtype=dtype)
+        _deferred.later(
+            torch.isfinite(norm),
+            f"{name} must be finite, and small enough for squared distances in {value.dtype}; got "
+            "NaN, infinite or huge entries (check_finite=False skips this test)",
+        )
+        return
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
     if array is None and value.device.type == "cpu" and value.dtype in _NUMPY and plain(value):
         array = value.detach().numpy()
@@ -145,14 +166,16 @@ def weight(
     if torch.compiler.is_compiling():
         return value
     data = value.detach()
-    if not bool((data >= 0).all()):
-        raise ValueError(f"{name} must be non-negative and not NaN; got {float(data.min())} in it")
+    holds(
+        data >= 0, f"{name} must be non-negative and not NaN", lambda: f"{float(data.min())} in it"
+    )
     dtype = compute_dtype(like) if dtype is None else dtype
     mass = data.to(dtype).sum(-1)
     low, high = _RANGE[dtype]
-    if not bool(((mass >= low) & (mass <= high)).all()):
-        got = data.double().sum(-1).tolist()
-        raise ValueError(f"{name} must have a positive finite sum in {dtype}; got {got}")
+    holds(
+        (mass >= low) & (mass <= high), f"{name} must have a positive finite sum in {dtype}",
+        lambda: data.double().sum(-1).tolist(),
+    )  # fmt: skip
     return value
 
 
@@ -227,8 +250,7 @@ def number(
             data = value.detach()
             data = data.double() if dtype == torch.float32 else data
             good = (data > minimum if strict else data >= minimum) & (data >= low) & (data <= high)
-            if not bool(good.all()):
-                raise ValueError(f"{name} {_accepted(minimum, strict, dtype)}; got {data.tolist()}")
+            holds(good, f"{name} {_accepted(minimum, strict, dtype)}", data.tolist)
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a floating tensor; got {type(value).__name__}")
@@ -262,16 +284,18 @@ def label_cost(
     same_device(like, value, "the points", "label_cost")
     if torch.compiler.is_compiling():
         return 1.0, value
-    if not bool(torch.isfinite(value.detach()).all()):
-        raise ValueError("label_cost must be finite; got NaN or infinite class distances")
+    holds(
+        torch.isfinite(value.detach()), "label_cost must be finite",
+        lambda: "NaN or infinite class distances",
+    )  # fmt: skip
     for label, name, classes in zip((x_label, y_label), names, value.shape, strict=True):
         assert label is not None
-        low, high = (int(v) for v in label.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"{name}_label must lie in 0..{classes - 1} to index label_cost of shape "
-                f"{tuple(value.shape)}; got {low if low < 0 else high}"
-            )
+        inside = (label >= 0) & (label < classes)
+        message = (
+            f"{name}_label must lie in 0..{classes - 1} to index label_cost of shape "
+            f"{tuple(value.shape)}"
+        )
+        holds(inside, message, lambda label=label, inside=inside: int(label[~inside][0]))  # type: ignore[misc]
     return 1.0, value
 
 
@@ -284,12 +308,13 @@ def symmetric(distance: Tensor, name: str) -> None:
         )
     if torch.compiler.is_compiling():
         return
-    gap = float((distance - distance.T).detach().abs().max())
-    if gap > 0:
-        raise ValueError(
-            f"{name} must be symmetric with debias=True, where each side is compared with itself; "
-            f"got entries that differ by up to {gap:.3g} (debias=False takes any)"
-        )
+    gap = (distance - distance.T).detach().abs()
+    holds(
+        gap == 0,
+        f"{name} must be symmetric with debias=True, where each side is compared with itself "
+        "(debias=False takes any)",
+        lambda: f"entries that differ by up to {float(gap.max()):.3g}",
+    )
 
 
 def reaches(
@@ -339,16 +364,16 @@ def equal_mass(reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_
     first = 1.0 if a is None else a.detach().double().sum(-1)
     second = 1.0 if b is None else b.detach().double().sum(-1)
     gap = torch.as_tensor(first - second).abs()
-    if bool((gap > 1e-4 * torch.as_tensor(first)).any()):
 
-        def show(mass: Tensor | float) -> object:
-            return mass.tolist() if isinstance(mass, Tensor) else mass
+    def show(mass: Tensor | float) -> object:
+        return mass.tolist() if isinstance(mass, Tensor) else mass
 
-        raise ValueError(
-            f"{a_name} and {b_name} must have the same mass when reach is None; got sums "
-            f"{show(first)} and {show(second)} (no weights means mass 1). Normalise them, or "
-            "give a reach"
-        )
+    holds(
+        ~(gap > 1e-4 * torch.as_tensor(first, device=gap.device)),
+        f"{a_name} and {b_name} must have the same mass when reach is None (no weights means mass "
+        "1): normalise them, or give a reach",
+        lambda: f"sums {show(first)} and {show(second)}",
+    )
 
 
 def stopping(tol: float, max_iter: int) -> None:
