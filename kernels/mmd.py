@@ -344,7 +344,7 @@ def compilations() -> Iterator[Compilation]:
     ) -> Compilation:
         launch = TABLE[key]
         constants = meta(
-            launch, dtype, kernel, five, 3, **{**common, **changes}, one_block=key[1] != "wide"
+            launch, dtype, kernel, five, 3, **{**common, **changes}, one_block=key[1] == launch.block_d
         )
         if not constants["UNBIASED"]:
             constants["factor_ptr"] = None

@@ -108,20 +108,6 @@ def differences(rows, columns, d, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def near_pairs(moved, weight, row_tile, first, d, output, BLOCK_N: tl.constexpr):
-    """Subtracts sum_j w_ij (z_i - z_j), column by column: exact where the points nearly coincide.
-
-    ``first`` points at the first of the columns.
-    """
-    index = tl.arange(0, BLOCK_N)
-    for j in range(0, BLOCK_N):
-        w = tl.sum(tl.where(index[None, :] == j, weight, 0.0), 1)
-        column = tl.load(first + j * d + output).to(tl.float32)
-        moved -= w[:, None] * (row_tile - column[None, :])
-    return moved
-
-
-@triton.jit
 def row_block(
     z_ptr, s_ptr, norm_ptr, factor_ptr, sum_ptr, inner_ptr, moved_ptr,
     sigma, gamma, coef, d, classes, batch, total, row_start, column_start, low, high, own, times,
@@ -139,7 +125,6 @@ def row_block(
     row count, twice.
     """
     INVARIANT: tl.constexpr = KERNEL != POLYNOMIAL
-    ROOTED: tl.constexpr = KERNEL == LAPLACE or KERNEL == ENERGY
     rate, mean, unit = constants(sigma, gamma, KERNEL, COUNT, DEGREE)
     m = tl.arange(0, BLOCK_M)
     j = tl.arange(0, BLOCK_N)
@@ -160,7 +145,8 @@ def row_block(
             row_mass = row_mass * tl.where(own, tl.load(factor_ptr + batch * 2 + side), 1.0)
     # Where a point meets itself; nowhere between the two sides.
     identity = tl.where(own, row_start + m - column_start, -1)
-    x_first = tl.load(row_base + m[:, None] * d + k[None, :])
+    if ONE_BLOCK:  # stays for the whole pass
+        x = tl.load(row_base + m[:, None] * d + k[None, :])
 
     value = tl.zeros([BLOCK_M], tl.float32)
     moment = tl.zeros([BLOCK_M], tl.float32)
@@ -170,12 +156,14 @@ def row_block(
     for start in range(low, high, BLOCK_N):
         first = pool + column_start + start
         column_base = z_ptr + first * d
-        z = tl.load(column_base + j[:, None] * d + k[None, :])
-        product = tl.dot(x_first, tl.trans(z), input_precision=PRECISION)
-        if not ONE_BLOCK:
-            for offset in range(BLOCK_D, d, BLOCK_D):
-                x_next = tl.load(row_base + m[:, None] * d + (offset + k)[None, :])
-                z_next = tl.load(column_base + j[:, None] * d + (offset + k)[None, :])
+        if ONE_BLOCK:
+            z = tl.load(column_base + j[:, None] * d + k[None, :])
+            product = tl.dot(x, tl.trans(z), input_precision=PRECISION)
+        else:
+            product = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+            for offset in range(0, d, BLOCK_D):
+                x_next = tl.load(row_base + offset + m[:, None] * d + k[None, :])
+                z_next = tl.load(column_base + offset + j[:, None] * d + k[None, :])
                 product = tl.dot(x_next, tl.trans(z_next), product, input_precision=PRECISION)
         same = identity[:, None] == (start + j)[None, :]
         argument = product
@@ -220,15 +208,6 @@ def row_block(
             if MOMENT:
                 moment += tl.sum(weight * argument, 1)
         if GRADIENT:
-            if EXACT and ROOTED:
-                close = (argument < NEAR * norms) & (weight != 0)
-                if tl.max(tl.max(close.to(tl.int32), 1), 0) > 0:
-                    row_tile = tl.load(row_base + m[:, None] * d + output[None, :]).to(tl.float32)
-                    moved = near_pairs(
-                        moved, tl.where(close, weight, 0.0), row_tile, column_base, d, output,
-                        BLOCK_N,
-                    )  # fmt: skip
-                    weight = tl.where(close, 0.0, weight)
             if ONE_BLOCK:
                 z_out = z
             else:
