@@ -62,29 +62,29 @@ class Launch(NamedTuple):
 
 
 #: Fixed configurations by (arithmetic, coordinates, rows), so that a new batch size never stalls a
-#: training step. Up to 128 coordinates are one block, which serves both products.
+#: training step. A block of the product as wide as the points serves both products.
 TABLE = {
     ("float", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
     ("float", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
-    ("float", 64, "few"): Launch(32, 32, 64, 64, 4, 2),
-    ("float", 128, "few"): Launch(32, 32, 128, 128, 4, 2),
-    ("float", "wide", "few"): Launch(32, 32, 32, 128, 4, 2),
-    ("float", 16, "many"): Launch(64, 64, 16, 16, 4, 2),
-    ("float", 32, "many"): Launch(64, 64, 32, 32, 4, 2),
-    ("float", 64, "many"): Launch(64, 32, 64, 64, 4, 2),
-    ("float", 128, "many"): Launch(64, 32, 128, 128, 8, 2),
-    ("float", "wide", "many"): Launch(64, 32, 32, 256, 8, 2),
+    ("float", 64, "few"): Launch(32, 32, 32, 64, 4, 2),
+    ("float", 128, "few"): Launch(32, 32, 32, 128, 8, 2),
+    ("float", "wide", "few"): Launch(32, 32, 32, 128, 8, 2),
+    ("float", 16, "many"): Launch(64, 32, 16, 16, 4, 2),
+    ("float", 32, "many"): Launch(64, 32, 32, 32, 8, 2),
+    ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 2),
+    ("float", 128, "many"): Launch(64, 32, 32, 128, 8, 2),
+    ("float", "wide", "many"): Launch(64, 16, 32, 256, 8, 2),
     ("half", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
     ("half", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
     ("half", 64, "few"): Launch(32, 32, 64, 64, 4, 2),
-    ("half", 128, "few"): Launch(32, 32, 128, 128, 4, 2),
+    ("half", 128, "few"): Launch(32, 32, 64, 128, 4, 2),
     ("half", "wide", "few"): Launch(32, 32, 64, 128, 4, 2),
-    ("half", 16, "many"): Launch(64, 64, 16, 16, 4, 2),
-    ("half", 32, "many"): Launch(64, 64, 32, 32, 4, 2),
-    ("half", 64, "many"): Launch(64, 64, 64, 64, 4, 2),
-    ("half", 128, "many"): Launch(64, 64, 128, 128, 8, 2),
-    ("half", "wide", "many"): Launch(64, 64, 64, 256, 8, 2),
-}  # fmt: skip
+    ("half", 16, "many"): Launch(64, 64, 16, 16, 8, 2),
+    ("half", 32, "many"): Launch(64, 64, 32, 32, 8, 2),
+    ("half", 64, "many"): Launch(64, 64, 32, 64, 8, 2),
+    ("half", 128, "many"): Launch(64, 64, 64, 128, 8, 2),
+    ("half", "wide", "many"): Launch(64, 64, 64, 128, 8, 2),
+}
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
 FEW_ROWS = 4096
 #: Programs that fill a GPU: with fewer, the columns are split among several.
@@ -109,13 +109,17 @@ def runs(kernel: str, scales: Sequence[float]) -> tuple[tuple[float, ...], tuple
     return ordered, tuple(fresh)
 
 
-def launch_of(dtype: torch.dtype, d: int, rows: int) -> Launch:
-    """The row of the table for points of ``d`` coordinates."""
+def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
+    """The row of the table for points of ``d`` coordinates.
+
+    ``summed``: classes or the sums for the masses, which need the registers of the large tiles.
+    """
     width: int | str = max(16, triton.next_power_of_2(d))
     if isinstance(width, int) and width > 128:
         width = "wide"
-    kind = "float" if dtype == torch.float32 else "half"
-    return TABLE[kind, width, "few" if rows <= FEW_ROWS else "many"]
+    # float16 points have their second product in TF32, as float32 ones do.
+    kind = "half" if dtype == torch.bfloat16 else "float"
+    return TABLE[kind, width, "few" if summed or rows <= FEW_ROWS else "many"]
 
 
 def meta(
@@ -262,7 +266,7 @@ def mmd(
     if pairs != (b is not None and b.dim() == 3):
         raise ValueError("a and b must both have classes, or neither")
     (batch, n, d), m = x.shape, y.shape[1]
-    launch = launch_of(x.dtype, d, batch * (n + m))
+    launch = launch_of(x.dtype, d, batch * (n + m), pairs or inner)
     pool = pool_of(
         readable(x.contiguous()), readable(y.contiguous()), a, b, launch,
         centred=kernel != "polynomial" and x.dtype == torch.float32,
@@ -353,10 +357,12 @@ def compilations() -> Iterator[Compilation]:
         if not any(changes.get("gradient", (True, True))):
             constants["moved_ptr"] = None
         pointer = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}[dtype]
-        name = "/".join(str(part) for part in key)
+        place = "/".join(str(part) for part in key)
         options = "+".join(sorted(changes)) or "gradient"
+        if "full" in changes:
+            options = "one-side" if any(changes["gradient"]) else "value"
         return Compilation(
-            name=f"mmd/{name}/{kernel}/{pointer[1:]}/{options}",
+            name=f"mmd/{place}/{kernel}/{pointer[1:]}/{options}",
             kernel=mmd_kernel,
             signature=_signature(mmd_kernel, pointer, constants),
             constants=constants,
@@ -369,13 +375,17 @@ def compilations() -> Iterator[Compilation]:
     for key in TABLE:
         dtype = torch.float32 if key[0] == "float" else torch.bfloat16
         yield one(key, "gaussian", dtype)
-        if key[2] == "many" and key[1] in (128, "wide"):
+        if key[1] not in (64, "wide"):
+            continue
+        if key[2] == "many":
             for kernel in KERNELS:
                 if kernel != "gaussian":
                     yield one(key, kernel, dtype)
             yield one(key, "gaussian", dtype, **half_full)
             yield one(key, "gaussian", dtype, full=(False, False), gradient=(False, False))
+            yield one(key, "laplace", dtype, unbiased=True, moment=True)
+            if dtype == torch.float32:
+                yield one(key, "laplace", torch.float16)
+        else:
             yield one(key, "laplace", dtype, **everything)
             yield one(key, "laplace", dtype, **everything, pairs=True)
-            if dtype == torch.bfloat16:
-                yield one(key, "laplace", torch.float16)
