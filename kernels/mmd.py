@@ -63,10 +63,10 @@ class Launch(NamedTuple):
 
 #: Fixed configurations by (arithmetic, coordinates, rows), so that a new batch size never stalls a
 #: training step. A block of the product as wide as the points serves both products.
-TABLE = {
+TABLE: dict[tuple[str, int | str, str], Launch] = {
     ("float", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
     ("float", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
-    ("float", 64, "few"): Launch(32, 32, 32, 64, 4, 2),
+    ("float", 64, "few"): Launch(32, 32, 32, 64, 8, 2),
     ("float", 128, "few"): Launch(32, 32, 32, 128, 8, 2),
     ("float", "wide", "few"): Launch(32, 32, 32, 128, 8, 2),
     ("float", 16, "many"): Launch(64, 32, 16, 16, 4, 2),
@@ -84,6 +84,10 @@ TABLE = {
     ("half", 64, "many"): Launch(64, 64, 32, 64, 8, 2),
     ("half", 128, "many"): Launch(64, 64, 64, 128, 8, 2),
     ("half", "wide", "many"): Launch(64, 64, 64, 128, 8, 2),
+    ("float", 128, "summed"): Launch(32, 32, 32, 64, 8, 2),
+    ("float", "wide", "summed"): Launch(32, 32, 32, 64, 8, 2),
+    ("half", 128, "summed"): Launch(32, 32, 64, 64, 8, 2),
+    ("half", "wide", "summed"): Launch(32, 32, 64, 64, 8, 2),
 }
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
 FEW_ROWS = 4096
@@ -119,7 +123,9 @@ def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
         width = "wide"
     # float16 points have their second product in TF32, as float32 ones do.
     kind = "half" if dtype == torch.bfloat16 else "float"
-    return TABLE[kind, width, "few" if summed or rows <= FEW_ROWS else "many"]
+    if summed:
+        return TABLE.get((kind, width, "summed")) or TABLE[kind, width, "few"]
+    return TABLE[kind, width, "few" if rows <= FEW_ROWS else "many"]
 
 
 def meta(
@@ -179,7 +185,7 @@ def pool_of(
     total = first + _up(m, tile)
     width = _up(d, max(launch.block_d, launch.block_o))
     pairs = a is not None and a.dim() == 3
-    real = {"dtype": torch.float32, "device": x.device}
+    real: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     one, two = _classes(x, a), _classes(y, b)
     points = torch.empty((batch, total, width), dtype=x.dtype, device=x.device)
     norms = torch.empty((batch, total), **real)
@@ -282,7 +288,7 @@ def mmd(
         if 4 * splits * launch.block_n > min(pool.first, total - pool.first):
             break
         splits *= 2
-    real = {"dtype": torch.float32, "device": x.device}
+    real: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     sums = torch.zeros((batch, 2 * splits, blocks, 2), **real)
     products = torch.empty((batch, 2 * splits, total, classes), **real) if inner else None
     rows = pool.first * want[0] + (total - pool.first) * want[1]
@@ -317,7 +323,7 @@ def mmd(
         count = a.shape[2] if pairs and a is not None else 1
         points = points[..., :count]
         within, cross = points[:, :splits].sum(1), points[:, splits:].sum(1)
-    return Sums(ends[:, 0], ends[:, 1], *found, within, cross)
+    return Sums(ends[:, 0], ends[:, 1], found[0], found[1], within, cross)
 
 
 def _signature(kernel: Any, points: str, constants: dict[str, Any]) -> dict[str, str]:
@@ -348,8 +354,9 @@ def compilations() -> Iterator[Compilation]:
     ) -> Compilation:
         launch = TABLE[key]
         constants = meta(
-            launch, dtype, kernel, five, 3, **{**common, **changes}, one_block=key[1] == launch.block_d
-        )
+            launch, dtype, kernel, five, 3, one_block=key[1] == launch.block_d,
+            **{**common, **changes},
+        )  # fmt: skip
         if not constants["UNBIASED"]:
             constants["factor_ptr"] = None
         if not constants["INNER"]:
@@ -374,10 +381,14 @@ def compilations() -> Iterator[Compilation]:
 
     for key in TABLE:
         dtype = torch.float32 if key[0] == "float" else torch.bfloat16
-        yield one(key, "gaussian", dtype)
-        if key[1] not in (64, "wide"):
+        rows = key[2]
+        if rows == "summed" or (key[1] == 64 and rows == "few"):
+            yield one(key, "laplace", dtype, **everything)
+            yield one(key, "laplace", dtype, **everything, pairs=True)
+        if rows == "summed":
             continue
-        if key[2] == "many":
+        yield one(key, "gaussian", dtype)
+        if rows == "many" and key[1] in (64, "wide"):
             for kernel in KERNELS:
                 if kernel != "gaussian":
                     yield one(key, kernel, dtype)
@@ -386,6 +397,3 @@ def compilations() -> Iterator[Compilation]:
             yield one(key, "laplace", dtype, unbiased=True, moment=True)
             if dtype == torch.float32:
                 yield one(key, "laplace", torch.float16)
-        else:
-            yield one(key, "laplace", dtype, **everything)
-            yield one(key, "laplace", dtype, **everything, pairs=True)

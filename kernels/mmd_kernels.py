@@ -173,13 +173,9 @@ def row_block(
             if EXACT:
                 near = (argument < NEAR * norms) & (same == 0)
                 if tl.max(tl.max(near.to(tl.int32), 1), 0) > 0:
-                    exact = differences(
-                        row_base + m * d, column_base + j * d, d, BLOCK_M, BLOCK_N
-                    )
+                    exact = differences(row_base + m * d, column_base + j * d, d, BLOCK_M, BLOCK_N)
                     argument = tl.where(near, exact, argument)
-        kernel, slope = evaluate(
-            argument, rate, gamma, coef, KERNEL, SCALES, FRESH, COUNT, DEGREE
-        )
+        kernel, slope = evaluate(argument, rate, gamma, coef, KERNEL, SCALES, FRESH, COUNT, DEGREE)
         if PAIRS:
             pair = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
             for offset in range(0, classes, BLOCK_K):
@@ -208,28 +204,24 @@ def row_block(
             if MOMENT:
                 moment += tl.sum(weight * argument, 1)
         if GRADIENT:
-            if ONE_BLOCK:
-                z_out = z
-            else:
-                z_out = tl.load(column_base + j[:, None] * d + output[None, :])
+            if not ONE_BLOCK:
+                z = tl.load(column_base + j[:, None] * d + output[None, :])
             if SPLIT:
                 # Two terms of 8 bits; the row sums are of what is multiplied, so that the
                 # gradient still vanishes with the differences.
                 upper = weight.to(tl.bfloat16)
                 lower = (weight - upper.to(tl.float32)).to(tl.bfloat16)
                 coefficient += tl.sum(upper.to(tl.float32) + lower.to(tl.float32), 1)
-                moved = tl.dot(upper.to(z_out.dtype), z_out, moved)
-                moved = tl.dot(lower.to(z_out.dtype), z_out, moved)
+                moved = tl.dot(upper.to(z.dtype), z, moved)
+                moved = tl.dot(lower.to(z.dtype), z, moved)
             else:
                 coefficient += tl.sum(weight, 1)
-                moved = tl.dot(weight, z_out.to(tl.float32), moved, input_precision="tf32x3")
+                moved = tl.dot(weight, z.to(tl.float32), moved, input_precision="tf32x3")
 
     line = (batch * parts + part) * total + row_start + m
     if INNER:
         if PAIRS:
-            tl.store(
-                inner_ptr + line[:, None] * classes + columns_of_mass[None, :], mean * inner
-            )
+            tl.store(inner_ptr + line[:, None] * classes + columns_of_mass[None, :], mean * inner)
         elif chunk == 0:
             tl.store(inner_ptr + line, mean * value)
     if chunk == 0:

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from typing import Any, NamedTuple
 
 import pytest
@@ -252,7 +253,7 @@ def test_bad_input_is_refused() -> None:
         km.mmd(x.double(), x.double(), None, None, sigma)
     with pytest.raises(ValueError, match="both have classes"):
         km.mmd(x, x, torch.ones(1, 4, 2), None, sigma)
-    with pytest.raises(ValueError, match="backend='triton' cannot run here: .*float64"):
+    with pytest.raises(ValueError, match=r"backend='triton' cannot run here: .*float64"):
         ops.mmd(x.double(), x.double(), backend="triton")
 
 
@@ -260,6 +261,47 @@ def test_scales_that_share_an_exponential() -> None:
     assert km.runs("gaussian", FIVE) == ((4, 2, 1, 0.5, 0.25), (True, *[False] * 4))
     assert km.runs("laplace", (1, 3, 0.5)) == ((3, 1, 0.5), (True, True, False))
     assert sum(km.runs("gaussian", [2.0**-i for i in range(7)])[1]) == 2
+
+
+#: The block that serves both products, and the loop over blocks; each for one capability.
+COMPILED = [c for c in km.compilations() if "/64/" in c.name or "/wide/" in c.name]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET=1: the interpreter compiles nothing")
+@pytest.mark.parametrize("index", range(len(COMPILED)), ids=lambda i: COMPILED[i].name)
+def test_compiles_without_spills(index: int) -> None:
+    triton = pytest.importorskip("triton")
+    nvidia = pytest.importorskip("triton.backends.nvidia.compiler")
+    entry, capability = COMPILED[index], (80, 90, 100)[index % 3]
+    names = entry.kernel.arg_names
+    source = triton.compiler.ASTSource(
+        entry.kernel,
+        {name: entry.signature.get(name, "constexpr") for name in names},
+        entry.constants,
+        {
+            (i,): [["tt.divisibility", 16]]
+            for i, name in enumerate(names)
+            if entry.signature.get(name, "").startswith("*") or (name == "d")
+        },
+    )
+    ptx = triton.compile(
+        source,
+        target=triton.backends.compiler.GPUTarget("cuda", capability, 32),
+        options={"num_warps": entry.warps, "num_stages": entry.stages, "enable_fp_fusion": True},
+    ).asm["ptx"]
+    assert ("ex2.approx" in ptx) == entry.exponentials
+    assert re.search(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", ptx)
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        name = f"sm_{capability}" + ("a" if capability >= 90 else "")
+        said = subprocess.run(
+            [nvidia.get_ptxas(capability).path, "-v", f"--gpu-name={name}", file.name,
+             "-o", os.devnull],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    log = said.stdout + said.stderr
+    assert re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log) == [("0", "0")]
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")

@@ -63,9 +63,9 @@ def mmd(
     value is computed once whatever the number of classes.
 
     Differentiable to the points, the weights, soft memberships and a ``bandwidth`` tensor. Memory
-    is ``O((n + m)(d + K))`` with the Rust and Triton backends. Second derivatives (``create_graph=True``)
-    come from the dense formula and take ``O(n m d)``. Where points coincide the energy and Laplace
-    kernels have the gradient 0.
+    is ``O((n + m)(d + K))`` with the Rust and Triton backends. Second derivatives
+    (``create_graph=True``) come from the dense formula and take ``O(n m d)``. Where points coincide
+    the energy and Laplace kernels have the gradient 0.
 
     Precision: float16 and bfloat16 points are taken as they are and computed in float32; the value
     comes in float32, the gradient is rounded once, to the input's type (at most its ``eps`` of the
