@@ -116,7 +116,8 @@ def runs(kernel: str, scales: Sequence[float]) -> tuple[tuple[float, ...], tuple
 def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
     """The row of the table for points of ``d`` coordinates.
 
-    ``summed``: classes or the sums for the masses, which need the registers of the large tiles.
+    ``summed``: classes, the sums for the masses or a kernel of several logarithms, which need the
+    registers of the large tiles.
     """
     width: int | str = max(16, triton.next_power_of_2(d))
     if isinstance(width, int) and width > 128:
@@ -272,7 +273,9 @@ def mmd(
     if pairs != (b is not None and b.dim() == 3):
         raise ValueError("a and b must both have classes, or neither")
     (batch, n, d), m = x.shape, y.shape[1]
-    launch = launch_of(x.dtype, d, batch * (n + m), pairs or inner)
+    launch = launch_of(
+        x.dtype, d, batch * (n + m), pairs or inner or kernel == "rational_quadratic"
+    )
     pool = pool_of(
         readable(x.contiguous()), readable(y.contiguous()), a, b, launch,
         centred=kernel != "polynomial" and x.dtype == torch.float32,
@@ -385,12 +388,13 @@ def compilations() -> Iterator[Compilation]:
         if rows == "summed" or (key[1] == 64 and rows == "few"):
             yield one(key, "laplace", dtype, **everything)
             yield one(key, "laplace", dtype, **everything, pairs=True)
+            yield one(key, "rational_quadratic", dtype)
         if rows == "summed":
             continue
         yield one(key, "gaussian", dtype)
         if rows == "many" and key[1] in (64, "wide"):
             for kernel in KERNELS:
-                if kernel != "gaussian":
+                if kernel not in ("gaussian", "rational_quadratic"):
                     yield one(key, kernel, dtype)
             yield one(key, "gaussian", dtype, **half_full)
             yield one(key, "gaussian", dtype, full=(False, False), gradient=(False, False))
