@@ -122,11 +122,12 @@ def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
     width: int | str = max(16, triton.next_power_of_2(d))
     if isinstance(width, int) and width > 128:
         width = "wide"
-    # float16 points have their second product in TF32, as float32 ones do.
+    # float16 points have their second product in TF32, as float32 ones do, and convert for it.
+    few = rows <= FEW_ROWS or dtype == torch.float16
     kind = "half" if dtype == torch.bfloat16 else "float"
     if summed:
         return TABLE.get((kind, width, "summed")) or TABLE[kind, width, "few"]
-    return TABLE[kind, width, "few" if rows <= FEW_ROWS else "many"]
+    return TABLE[kind, width, "few" if few else "many"]
 
 
 def meta(
@@ -392,6 +393,8 @@ def compilations() -> Iterator[Compilation]:
         if rows == "summed":
             continue
         yield one(key, "gaussian", dtype)
+        if rows == "few" and key[0] == "float" and key[1] in (64, "wide"):
+            yield one(key, "laplace", torch.float16)
         if rows == "many" and key[1] in (64, "wide"):
             for kernel in KERNELS:
                 if kernel not in ("gaussian", "rational_quadratic"):
@@ -399,5 +402,3 @@ def compilations() -> Iterator[Compilation]:
             yield one(key, "gaussian", dtype, **half_full)
             yield one(key, "gaussian", dtype, full=(False, False), gradient=(False, False))
             yield one(key, "laplace", dtype, unbiased=True, moment=True)
-            if dtype == torch.float32:
-                yield one(key, "laplace", torch.float16)
