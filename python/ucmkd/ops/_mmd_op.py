@@ -125,14 +125,26 @@ def _torch(
     )
 
 
+def _points_type(x: Tensor, y: Tensor, dtype: torch.dtype, backend: str) -> torch.dtype:
+    """The type in which a backend takes the points: Triton multiplies 16-bit ones as they are."""
+    return x.dtype if backend == "triton" and x.dtype == y.dtype else dtype
+
+
 def compute(
     x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, sigma: Any, spec: Spec, flags: int
 ) -> Outputs:
-    """Value and wanted gradients; all tensors are of one type, ``sigma`` float64 ``(B,)``."""
+    """Value and wanted gradients; all tensors are of one type, ``sigma`` float64 ``(B,)``.
+
+    Only Triton takes 16-bit points; what it returns is float32 all the same.
+    """
     if spec.backend == "rust":
         if isinstance(sigma, Tensor):
             sigma = as_numpy(sigma)
         return _rust(x, y, a, b, sigma, spec, flags)
+    if spec.backend == "triton":
+        from ucmkd.ops import _triton_mmd
+
+        return _triton_mmd.compute(x, y, a, b, sigma, spec, flags)
     return _torch(x, y, a, b, torch.as_tensor(sigma, device=x.device), spec, flags)
 
 
@@ -198,7 +210,8 @@ class DirectMMD(torch.autograd.Function):
             | (need[2] or need[3]) * Flag.MASSES
             | need[4] * Flag.BANDWIDTH
         )
-        left, right = _cast(x, dtype), _cast(y, dtype)
+        kind = _points_type(x, y, dtype, spec.backend)
+        left, right = _cast(x, kind), _cast(y, kind)
         first, second = (None if w is None else _cast(w, dtype) for w in (a, b))
         value, *ctx.gradients = compute(left, right, first, second, sigma, spec, int(flags))
         ctx.save_for_backward(x, y, a, b, width)
@@ -259,13 +272,16 @@ def _spec(
 def _(  # type: ignore[no-untyped-def]
     x, y, x_mass, y_mass, bandwidth, kernel, scales, polynomial, flags, backend
 ):
-    def like(flag, tensor, shape=None, dtype=None):  # type: ignore[no-untyped-def]
+    # 16-bit points give float32.
+    wide = torch.promote_types(x.dtype, torch.float32)
+
+    def like(flag, tensor, shape=None, dtype=wide):  # type: ignore[no-untyped-def]
         if not flags & flag:
             return x.new_empty(0)
         return x.new_empty(tensor.shape if shape is None else shape, dtype=dtype)
 
     return (
-        x.new_empty((x.shape[0],)),
+        x.new_empty((x.shape[0],), dtype=wide),
         like(Flag.X, x),
         like(Flag.Y, y),
         like(Flag.MASSES, x_mass, x.shape[:2] if x_mass is None else None),
@@ -329,7 +345,8 @@ def apply(
         single = x.dim() == 2
         if single:
             x, y = x.unsqueeze(0), y.unsqueeze(0)
-        cast = [None if t is None else t.to(dtype) for t in (x, y, a, b)]
+        kind = _points_type(x, y, dtype, spec.backend)
+        cast = [x.to(kind), y.to(kind), *(None if w is None else w.to(dtype) for w in (a, b))]
         need = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in cast]
         sigma = bandwidth.to(torch.float64).expand(batch)
         flags = (
@@ -346,7 +363,11 @@ def apply(
         )[0]  # fmt: skip
         return value.squeeze(0) if single else value
     width = None
-    if isinstance(bandwidth, Tensor):
+    if isinstance(bandwidth, Tensor) and spec.backend == "triton":
+        # It stays on the device.
+        width = bandwidth if bandwidth.requires_grad else None
+        bandwidth = bandwidth.detach().to(torch.float64).expand(batch).contiguous()
+    elif isinstance(bandwidth, Tensor):
         width = bandwidth if bandwidth.requires_grad else None
         bandwidth = np.array(
             bandwidth.detach().to("cpu", torch.float64).expand(batch).numpy(), order="C"

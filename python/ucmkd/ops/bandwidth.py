@@ -12,6 +12,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._median import device_median
 from ucmkd.ops._solve import as_numpy
 
 RULES = ("median", "mean")
@@ -42,6 +43,8 @@ def median_bandwidth_op(
     """The median heuristic ``(B,)`` in float64; not differentiable."""
     if backend == "rust":
         return torch.from_numpy(_median(x, y, x_weight, y_weight))
+    if backend == "triton" or x.device.type != "cpu":
+        return device_median(x, y, x_weight, y_weight, MEDIAN_LIMIT)
     a = x.new_ones(x.shape[:2]) if x_weight is None else x_weight
     b = y.new_ones(y.shape[:2]) if y_weight is None else y_weight
     return reference.median_bandwidth(x, y, a, b, MEDIAN_LIMIT).double()

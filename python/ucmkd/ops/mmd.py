@@ -63,9 +63,9 @@ def mmd(
     value is computed once whatever the number of classes.
 
     Differentiable to the points, the weights, soft memberships and a ``bandwidth`` tensor. Memory
-    is ``O((n + m)(d + K))`` with the Rust backend. Second derivatives (``create_graph=True``)
-    come from the dense formula and take ``O(n m d)``. Where points coincide the energy and Laplace
-    kernels have the gradient 0.
+    is ``O((n + m)(d + K))`` with the Rust and Triton backends. Second derivatives
+    (``create_graph=True``) come from the dense formula and take ``O(n m d)``. Where points coincide
+    the energy and Laplace kernels have the gradient 0.
 
     Precision: float16 and bfloat16 points are taken as they are and computed in float32; the value
     comes in float32, the gradient is rounded once, to the input's type (at most its ``eps`` of the
@@ -97,7 +97,8 @@ def mmd(
         degree: Of the polynomial kernel, an integer ≥ 1.
         gamma: Its factor :math:`\gamma` > 0, ``None`` for ``1/d``.
         coef: Its constant :math:`c` ≥ 0.
-        backend: ``"auto"``, ``"rust"`` or ``"torch"``.
+        backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``. The linear estimator is plain
+            PyTorch with each of them.
 
     Returns:
         A 0-d tensor, or ``(B,)`` for batched points.
@@ -180,7 +181,7 @@ def run(
         raise ValueError(f"{missing} must be given too: the class-conditional MMD needs both")
     a = _check.weight(weights[0], sizes[0], f"{names[0]}_weight", x, dtype)
     b = _check.weight(weights[1], sizes[1], f"{names[1]}_weight", x, dtype)
-    chosen = _backend.choose(backend, x.device, dtype, supported=("rust", "torch"))
+    chosen = _backend.choose(backend, x.device, dtype)
     direct = plain(x, y, a, b, bandwidth, first, second)
     if isinstance(bandwidth, str):
         _check.one_of(bandwidth, RULES, "bandwidth")
@@ -189,7 +190,8 @@ def run(
         _check_linear(sizes, a, b, first, names, class_names)
         sigma = torch.as_tensor(bandwidth_of(rule, x, y, a, b, chosen, dtype, direct))
         return _linear(x.to(dtype), y.to(dtype), shape, sigma.to(x.device, dtype))
-    sigma = bandwidth_of(rule, x, y, a, b, chosen, dtype, direct)
+    # An array would be copied to the device, which waits for it.
+    sigma = bandwidth_of(rule, x, y, a, b, chosen, dtype, direct and chosen != "triton")
     if first is not None and second is not None:
         pair = memberships(first, second, num_classes, sizes, class_names, x, dtype)
         a, b = class_masses(*pair, *(None if w is None else w.to(dtype) for w in (a, b)))

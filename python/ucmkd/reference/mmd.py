@@ -17,7 +17,7 @@ def _columns(weight: Tensor) -> Tensor:
     return weight.unsqueeze(-1) if weight.dim() == 2 else weight
 
 
-def _pairs(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pair_counts(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mass, sum of squares and multiplier of the U-statistic, each ``(B, K)`` in float64."""
     wide = weight.double()
     mass, square = wide.sum(1), (wide * wide).sum(1)
@@ -65,7 +65,7 @@ def mmd(
         if unbiased:
             values = values * (1 - torch.eye(points.shape[1], dtype=x.dtype, device=x.device))
         full = (weight * (values @ weight)).sum(1)
-        return full * _pairs(weight)[2].to(x.dtype) if unbiased else full
+        return full * pair_counts(weight)[2].to(x.dtype) if unbiased else full
 
     cross = (a * (kernel_value(kernel, argument(kernel, x, y), sigma) @ b)).sum(1)
     return (within(x, a) + within(y, b) - 2 * cross).sum(-1)
@@ -115,7 +115,7 @@ def mmd_gradient(
         inner = values @ w
         to_weight, factor = 2 * inner, torch.ones_like(w[:, 0])
         if unbiased:
-            mass, square, exact = _pairs(w)
+            mass, square, exact = pair_counts(w)
             factor = exact.to(w.dtype)
             rest = torch.where(exact > 0, mass**2 - square, 1.0)
             # d(m²/(m²-q)) = (2m(m²-q) - m²(2m-2w)) / (m²-q)²
