@@ -17,21 +17,20 @@ def _soft(value: Tensor, shape: tuple[int, int], name: str, like: Tensor) -> Ten
     if value.dim() != 3 or tuple(value.shape[:2]) != shape or value.shape[2] == 0:
         raise ValueError(f"{name} must have shape ({shape[1]}, K) or {(*shape, 'K')}; got {given}")
     data = value.detach()
-    # A GPU would be waited for.
-    read = not torch.compiler.is_compiling() and value.device.type == "cpu"
-    if read and not bool(((data >= 0) & data.isfinite()).all()):
-        raise ValueError(
-            f"{name} must be non-negative and finite; got {float(data.min())} to "
-            f"{float(data.max())} in it"
-        )
+    if not torch.compiler.is_compiling():
+        _check.holds(
+            (data >= 0) & data.isfinite(), f"{name} must be non-negative and finite",
+            lambda: f"{float(data.min())} to {float(data.max())} in it",
+        )  # fmt: skip
     return value
 
 
 def _one_hot(label: Tensor, classes: int, name: str, dtype: torch.dtype) -> Tensor:
-    if not torch.compiler.is_compiling() and label.device.type == "cpu":
-        low, high = int(label.min()), int(label.max())
-        if low < 0 or high >= classes:
-            raise ValueError(f"{name} must lie in [0, {classes}); got {low} to {high}")
+    if not torch.compiler.is_compiling():
+        _check.holds(
+            (label >= 0) & (label < classes), f"{name} must lie in [0, {classes})",
+            lambda: f"{int(label.min())} to {int(label.max())}",
+        )  # fmt: skip
     return (label.unsqueeze(-1) == torch.arange(classes, device=label.device)).to(dtype)
 
 
