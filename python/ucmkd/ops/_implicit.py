@@ -47,11 +47,12 @@ def density(
 ) -> tuple[Tensor, Tensor]:
     """The scores :math:`(f_i+g_j-C_{ij})/\\varepsilon` and their exponentials, ``P = a b exp``.
 
-    Two masked points have no bound on their density, and no mass: it is taken as 1.
+    Two masked points have no bound on their density, and no mass: it is taken as 1. Those of a
+    masked point and another one, or far from a solution, are bounded as in :func:`ratio`.
     """
     masked = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
     score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
-    score = score.masked_fill(masked, 0.0)
+    score = score.masked_fill(masked, 0.0).clamp(max=600.0)
     return score, torch.exp(score)
 
 

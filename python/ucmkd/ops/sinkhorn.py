@@ -16,6 +16,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._plain import plain
+from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, as_tensors
 from ucmkd.ops._sum import Sum, total
@@ -120,8 +121,8 @@ def prepare(
     given = (x.to(dtype), y.to(dtype))
     return Prepared(
         given,
-        None if a is None else a.to(dtype),
-        None if b is None else b.to(dtype),
+        None if a is None else cast(a, dtype),
+        None if b is None else cast(b, dtype),
         k,
         l,
         None if distance is None else distance.to(dtype),
