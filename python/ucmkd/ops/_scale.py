@@ -55,6 +55,8 @@ class _Widen(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (gradient,) = gradients
         most = torch.finfo(torch.float32).max
+        if gradient.dim() > 1:  # weights: all problems may share theirs
+            most /= gradient.shape[0]
         return torch.where(torch.isinf(gradient), gradient, gradient.clamp(-most, most)).float()
 
 
