@@ -251,3 +251,16 @@ def test_a_matrix_that_drowns_epsilon_in_float32(backend: str) -> None:
     assert matrix.grad is not None
     torch.testing.assert_close(matrix.grad.sum(0), torch.full((4,), 1 / 4), rtol=1e-5, atol=0)
     torch.testing.assert_close(matrix.grad.sum(1), torch.full((6,), 1 / 6), rtol=1e-4, atol=0)
+
+
+def test_second_derivative_where_costs_drown_epsilon(backend: str) -> None:
+    x, y, v = torch.randn(6, 3) + 2e3, torch.randn(5, 3), torch.randn(6, 3)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        p = x.to(dtype).requires_grad_()
+        value = ops.sinkhorn(p, y.to(dtype), epsilon=0.5, max_iter=2000, backend=backend).value
+        (gradient,) = torch.autograd.grad(value, p, create_graph=True)
+        (second,) = torch.autograd.grad((gradient * v.to(dtype)).sum(), p)
+        found.append((gradient.detach().double(), second.double()))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())

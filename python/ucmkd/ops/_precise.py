@@ -12,10 +12,7 @@ from torch import Tensor
 
 from ucmkd.ops._scale import cast
 from ucmkd.ops.sinkhorn import Prepared
-
-#: Rounding of the costs in units of ε, above which potentials in float32 do not do: it is the
-#: relative error of the plan's entries.
-COARSE = 2**-10
+from ucmkd.reference.sinkhorn import COARSE_PLAN
 
 
 def precise(p: Prepared, cost: str, backend: str, *, relative: bool = False) -> Prepared:
@@ -34,7 +31,9 @@ def precise(p: Prepared, cost: str, backend: str, *, relative: bool = False) -> 
         if p.x_label is not None:
             size = size + unit * p.parameters[3] * _largest(p.distance)
         rounding = torch.finfo(p.dtype).eps * size
-        if not bool((torch.isfinite(size) & (rounding > COARSE * unit * p.parameters[0])).any()):
+        if not bool(
+            (torch.isfinite(size) & (rounding > COARSE_PLAN * unit * p.parameters[0])).any()
+        ):
             return p
     return p._replace(
         given=(p.given[0].double(), p.given[1].double()),

@@ -310,6 +310,13 @@ def sinkhorn(
     weights, ``epsilon``, ``reach`` and ``label_cost`` by the envelope theorem, and a second time
     by implicit differentiation (``create_graph=True``; that holds n × m matrices in float64).
 
+    Float32 problems whose ε is below about 1e-5 mean costs (clouds far apart, mostly) are solved in
+    float64 on the CPU: the potentials are as large as the costs, and a float32 does not hold them
+    to a fraction of ε. The results are float32 all the same, and so the potentials have no plan:
+    :func:`ucmkd.ops.transport_plan` does. A derivative to a weight or a parameter that is too large
+    for the type of it, as to the weight of a masked point that would take in what the other side
+    must get rid of, :math:`\rho e^{-f/\rho}`, is the largest number of float32 or float64.
+
     Args:
         x: Points ``(n, d)`` or ``(B, n, d)``.
         y: Points ``(m, d)`` or ``(B, m, d)``.

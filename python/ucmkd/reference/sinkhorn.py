@@ -48,8 +48,9 @@ def dense_softmin(matrix: Tensor, epsilon: Tensor) -> Softmin:
     return softmin
 
 
-#: Rounding of the costs in units of ε, above which float32 does not do.
-COARSE = 1 / 64
+#: Rounding of the costs in units of ε, above which float32 does not do: for a solve, and for a plan
+#: from potentials, where it is the relative error of the entries.
+COARSE, COARSE_PLAN = 2**-6, 2**-10
 
 
 def too_coarse(
