@@ -20,7 +20,7 @@ from torch import Tensor
 from . import extension, public
 from .draw import Draw
 
-#: Exceptions that are an answer; any other, PyTorch's own and a Rust panic among them, is a failure.
+#: Exceptions that are an answer; any other, of PyTorch or a Rust panic, is a failure.
 ANSWERS = (ValueError, TypeError, OverflowError)
 
 
