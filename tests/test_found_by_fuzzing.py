@@ -132,3 +132,135 @@ def test_potential_of_a_masked_point_is_that_of_the_others(
         wanted, density = -rho * torch.expm1(-f / rho), torch.exp(-f / rho)
     wanted = wanted - 0.003 * (density - b.sum())
     torch.testing.assert_close(gradient[a == 0], wanted[a == 0], rtol=1e-6, atol=1e-9)
+
+
+def pulled_towards(reach: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    """A masked point beside a strict one that another point has to serve over a distance of 5."""
+    x, y = torch.tensor([[0.0], [5.0]], dtype=dtype), torch.tensor([[0.0]], dtype=dtype)
+    weight = torch.tensor([0.0, 1.0]).requires_grad_()
+    return x, y, weight, dict(epsilon=0.05, reach=reach, tol=1e-9, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("call", ["points", "swapped", "matrix", "batch", "debiased"])
+def test_gradient_to_the_weight_of_a_masked_point_is_finite(
+    backend: str, call: str, dtype: torch.dtype
+) -> None:
+    """Truly ρ exp(25 τ/ρ) and more: its largest number where the weights' type has no such."""
+    x, y, weight, options = pulled_towards((0.1, None), dtype, backend=backend)
+    if call == "points":
+        value = ops.sinkhorn(x, y, x_weight=weight, **options).value
+    elif call == "swapped":
+        options["reach"] = options["reach"][::-1]
+        value = ops.sinkhorn(y, x, y_weight=weight, **options).value
+    elif call == "matrix":
+        value = ops.sinkhorn_cost((x - y.T) ** 2, x_weight=weight, **options).value
+    elif call == "batch":  # which share the weight
+        x, y = x.expand(3, 2, 1), y.expand(3, 1, 1)
+        value = ops.sinkhorn(x, y, x_weight=weight, **options).value.sum()
+    else:
+        options["epsilon_scale"] = None
+        value = losses.sinkhorn_align(x, y, student_weight=weight, **options)
+    value.backward()
+    gradient = weight.grad
+    assert gradient is not None and gradient.dtype == torch.float32
+    assert torch.isfinite(gradient).all() and gradient[0] < -1e38 and abs(gradient[1]) < 1e3
+
+
+def test_gradient_to_the_weight_of_a_masked_point_in_float64(backend: str) -> None:
+    x, y, weight, options = pulled_towards((0.1, None), torch.float64, backend=backend)
+    weight = weight.detach().double().requires_grad_()
+    ops.sinkhorn(x, y, x_weight=weight, **options).value.backward()
+    potential = -(0.1 / 0.15) * 25.0  # that of the strict point is 25
+    density = np.exp(-potential / 0.1)
+    assert weight.grad is not None
+    assert weight.grad[0].item() == pytest.approx(-0.1 * (density - 1) - 0.05 * density, rel=1e-6)
+
+
+@pytest.mark.parametrize("incoming", [3e4, float("inf"), float("nan")])
+def test_what_comes_into_a_saturated_gradient_is_not_hidden(backend: str, incoming: float) -> None:
+    """A gradient scaler looks for infinities."""
+    x, y, weight, options = pulled_towards((0.1, None), backend=backend)
+    value = ops.sinkhorn(x, y, x_weight=weight, **options).value
+    value.backward(torch.tensor(incoming))
+    assert weight.grad is not None
+    assert bool(torch.isfinite(weight.grad).all()) == np.isfinite(incoming)
+
+
+def test_gradients_to_parameters_with_a_masked_point(backend: str) -> None:
+    """Zero weight times infinite density is no NaN."""
+    x, y, weight, options = pulled_towards(None, backend=backend)
+    epsilon, reach = (torch.tensor(v, requires_grad=True) for v in (0.05, 0.02))
+    options |= dict(epsilon=epsilon, reach=(reach, None), x_weight=weight)
+    out = ops.sinkhorn(x, y, **options)
+    out.value.backward()
+    # Strict, one point each that has mass: P = 1, no entropy, no mass is created.
+    assert epsilon.grad is not None and abs(epsilon.grad) < 1e-3
+    assert reach.grad is not None and abs(reach.grad) < 1e-3
+
+
+def test_sharp_gradient_where_some_masses_are_subnormal(backend: str) -> None:
+    """One of the columns gets a mass of about 1e-310: its inverse is infinite."""
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    y = torch.tensor([[1.0], [2.862], [2.868], [2.874], [4.0]], dtype=torch.float64)
+    y.requires_grad_()
+    value = losses.sinkhorn_align(
+        x, y, epsilon=0.01, epsilon_scale=None, reach=(5.0, 0.0001), sharp=True, debias=False,
+        detach_teacher=False, backend=backend,
+    )  # fmt: skip
+    value.backward()
+    plan = ops.transport_plan(x, y.detach(), epsilon=0.01, reach=(5.0, 0.0001), backend=backend)
+    assert ((plan > 0) & (plan < 1e-308)).any() and plan.sum() > 1e-3
+    assert y.grad is not None and torch.isfinite(y.grad).all() and y.grad[0].abs() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("cost", "far", "epsilon"),
+    [("sqeuclidean", 2e3, 0.2), ("sqeuclidean", 1e4, 0.5), ("euclidean", 1e4, 0.01),
+     ("l1", 1e4, 0.01)],
+)  # fmt: skip
+@pytest.mark.parametrize("reach", [None, (None, 300.0), (100.0, None)])
+def test_costs_that_drown_epsilon_in_float32(
+    backend: str, cost: str, far: float, epsilon: float, reach: Any
+) -> None:
+    """A cost of 4e6 has a rounding of 0.25: the plan, and what follows from it, is float64's."""
+    x, y = torch.randn(7, 3) + far, torch.randn(5, 3)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        p, q = (t.detach().to(dtype).requires_grad_() for t in (x, y))
+        options = dict(epsilon=epsilon, cost=cost, reach=reach, max_iter=50, backend=backend)
+        out = ops.sinkhorn(p, q, **options)
+        out.value.backward()
+        plan = ops.transport_plan(p, q, **options)
+        image = ops.barycentric_map(p, q, **options)
+        options |= dict(epsilon_scale=None, sharp=True, debias=False, detach_teacher=False)
+        r = p.detach().requires_grad_()
+        sharp = losses.sinkhorn_align(r, q, **options)
+        sharp.backward()
+        results = (out.value, plan, image, sharp, p.grad, r.grad)
+        assert all(t is not None and t.dtype == dtype for t in results)
+        found.append([t.detach().double() for t in results if t is not None])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5 * two.abs().max().item())
+
+
+def test_a_matrix_that_drowns_epsilon_in_float32(backend: str) -> None:
+    matrix = (torch.randn(6, 4) + 3000.0).requires_grad_()
+    out = ops.sinkhorn_cost(matrix, epsilon=0.001, max_iter=5000, backend=backend)
+    out.value.backward()
+    assert matrix.grad is not None
+    torch.testing.assert_close(matrix.grad.sum(0), torch.full((4,), 1 / 4), rtol=1e-5, atol=0)
+    torch.testing.assert_close(matrix.grad.sum(1), torch.full((6,), 1 / 6), rtol=1e-4, atol=0)
+
+
+def test_second_derivative_where_costs_drown_epsilon(backend: str) -> None:
+    x, y, v = torch.randn(6, 3) + 2e3, torch.randn(5, 3), torch.randn(6, 3)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        p = x.to(dtype).requires_grad_()
+        value = ops.sinkhorn(p, y.to(dtype), epsilon=0.5, max_iter=2000, backend=backend).value
+        (gradient,) = torch.autograd.grad(value, p, create_graph=True)
+        (second,) = torch.autograd.grad((gradient * v.to(dtype)).sum(), p)
+        found.append((gradient.detach().double(), second.double()))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())

@@ -2,6 +2,6 @@
 
 Each case calls a public operator, a loss, or a function of the compiled extension with arguments
 of odd shapes, strides, types and values. It must return finite-or-declared results of the right
-shape, or raise ``ValueError``, ``TypeError`` or another ordinary exception; never crash, hang,
-panic, or hand out memory that was not written.
+shape, or raise ``ValueError``, ``TypeError`` or ``OverflowError``; never crash, hang, panic, or
+hand out memory that was not written.
 """

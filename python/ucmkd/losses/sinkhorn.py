@@ -17,6 +17,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._precise import precise
 from ucmkd.ops.divergence import check_clouds, divergence
 from ucmkd.ops.schedule import check_ratio, scheduled_start
 from ucmkd.ops.sinkhorn import prepare
@@ -116,6 +117,9 @@ def sinkhorn_align(
         label_cost=label_cost, x_potential=None, y_potential=None, tol=tol, max_iter=max_iter,
         names=("student", "teacher"),
     )  # fmt: skip
+    dtype = p.dtype
+    if sharp:  # the value comes from the potentials
+        p = precise(p, cost, backend, relative=epsilon_scale == "mean")
     options: dict[str, Any] = dict(
         cost=cost, relative=epsilon_scale == "mean", tol=tol, max_iter=max_iter, backend=backend
     )
@@ -133,7 +137,7 @@ def sinkhorn_align(
             start, _ = scheduled_start(p, ratio=epsilon_schedule, **options)
             p = p._replace(start=start)
         value = divergence(p, debias=debias, sharp=sharp, finite=finite, **options)
-    return reduce(value, reduction)
+    return reduce(value.to(dtype), reduction)
 
 
 def feature_align(

@@ -23,6 +23,8 @@ from torch import Tensor
 _GOAL, _LIMIT = 1e-28, 1e-18
 #: Most iterations before a restart, and most unknowns of the direct solve.
 _MOST_ITERATIONS, _MOST_UNKNOWNS = 1000, 2048
+#: Stiffness up to which a point counts as one without mass.
+_PRESENT = 1e-280
 
 
 def solve_two_sided(
@@ -48,7 +50,7 @@ def solve_two_sided(
         return torch.diag_embed(stiff_y) - inner
 
     right = right_y - _left(plan, inverse_x * right_x)
-    right = torch.where(stiff_y > 0, right, 0.0)
+    right = torch.where(stiff_y > _PRESENT, right, 0.0)
     surplus = right.sum(-1, keepdim=True) / stiff_y.sum(-1, keepdim=True)
     right = right - torch.where(kernel.unsqueeze(-1), surplus, 0.0) * stiff_y
     second = _solve(schur, dense, right, inverse_y)
@@ -64,7 +66,7 @@ def solve_symmetric(plan: Tensor, stiff: Tensor, right: Tensor) -> Tensor:
     def dense() -> Tensor:
         return torch.diag_embed(stiff) + (plan + plan.transpose(-1, -2)) / 2
 
-    return _solve(image, dense, torch.where(stiff > 0, right, 0.0), _inverse(stiff))
+    return _solve(image, dense, torch.where(stiff > _PRESENT, right, 0.0), _inverse(stiff))
 
 
 def _right(plan: Tensor, v: Tensor) -> Tensor:
@@ -76,7 +78,8 @@ def _left(plan: Tensor, v: Tensor) -> Tensor:
 
 
 def _inverse(stiff: Tensor) -> Tensor:
-    present = stiff > 0
+    # The inverse of what is nearly zero would be infinite, and all it multiplies is as small.
+    present = stiff > _PRESENT
     return torch.where(present, 1 / torch.where(present, stiff, 1.0), 0.0)
 
 

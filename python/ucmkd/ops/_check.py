@@ -15,6 +15,7 @@ from torch import Tensor
 from ucmkd import _backend
 from ucmkd.ops import _deferred
 from ucmkd.ops._plain import plain
+from ucmkd.ops._scale import cast
 
 Number = float | int | Tensor
 Reach = Number | None | tuple[Number | None, Number | None]
@@ -348,7 +349,7 @@ def pack(values: Sequence[Number], like: Tensor, batch: int) -> Tensor:
         return torch.from_numpy(array).to(like.device)
     return torch.stack(
         [
-            value.to(torch.float64).expand(batch)
+            cast(value, torch.float64).expand(batch)
             if isinstance(value, Tensor)
             else torch.full((batch,), value, dtype=torch.float64, device=like.device)
             for value in values

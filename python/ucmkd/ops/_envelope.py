@@ -20,8 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ucmkd import reference
+from ucmkd.ops._implicit import dual_term, ratio
 from ucmkd.reference.loop import weighted
+
+#: Far beyond the range of float32, and sums of a few of them are finite in float64.
+_LARGEST = 1e300
 
 
 class Sides(NamedTuple):
@@ -37,10 +40,18 @@ class Sides(NamedTuple):
 
 def reach_gradient(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
     """KL(a e^{-f/ρ} | a), the derivative of the dual in ρ; 0 for a strict marginal."""
-    strict = torch.isinf(reach)
-    ratio = potential / torch.where(strict, 1.0, reach).unsqueeze(-1)
-    terms = -torch.expm1(-ratio) - ratio * torch.exp(-ratio)
-    return torch.where(strict, 0.0, weighted(weight, terms).sum(-1))
+    r = ratio(potential, reach)
+    return weighted(weight, -torch.expm1(-r) - r * torch.exp(-r)).sum(-1)
+
+
+def relative_mass(weight: Tensor, given: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
+    """The marginal over the weight: ``given`` by the solve, or its limit where the weight is 0.
+
+    The potential of a masked point is the transform of the other one, so that the limit is
+    :math:`e^{-f/\\rho}`; the solve's own type may not hold it.
+    """
+    limit = torch.exp(-ratio(potential, reach))
+    return torch.where(weight > 0, given.clamp(max=_LARGEST), limit)
 
 
 def gradients(
@@ -53,6 +64,10 @@ def gradients(
     symmetric: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of each problem's value to ``a``, ``b`` and ``parameters``, in float64.
+
+    The derivative to a weight grows like :math:`e^{-f/\\rho}` where a point could take in mass for
+    which the other side pays; beyond 1e260 it is a bound, not the number. It may be too large for
+    the type of the weights long before (:func:`ucmkd.ops._scale.saturated`).
 
     Args:
         sides: The solution.
@@ -70,12 +85,13 @@ def gradients(
     if symmetric:
         rho_y = rho_x
     mass_a, mass_b = a_.sum(-1, keepdim=True), b_.sum(-1, keepdim=True)
+    row, column = relative_mass(a_, row, f, rho_x), relative_mass(b_, column, g, rho_y)
     grad_a = grad_b = grad_parameters = None
     if need[0] and a is not None:
-        grad_a = reference.dual_term(f, rho_x) - eps.unsqueeze(-1) * (row - mass_b)
+        grad_a = dual_term(f, rho_x) - eps.unsqueeze(-1) * (row - mass_b)
         grad_a = 2 * grad_a if symmetric else grad_a
     if need[1] and b is not None and not symmetric:
-        grad_b = reference.dual_term(g, rho_y) - eps.unsqueeze(-1) * (column - mass_a)
+        grad_b = dual_term(g, rho_y) - eps.unsqueeze(-1) * (column - mass_a)
     if need[2]:
         rows, columns = a_ * row, b_ * column
         entropy = (rows * f).sum(-1) + (columns * g).sum(-1) - sides.transport.double()

@@ -23,6 +23,10 @@ from torch import Tensor
 from ucmkd.ops._adjoint import solve_symmetric, solve_two_sided
 from ucmkd.ops._once import twice
 from ucmkd.ops._pairwise import add_labels, class_distances, one_hot, pairwise_cost
+from ucmkd.reference.sinkhorn import COARSE_PLAN, solve_dense
+
+#: Stopping rule of a second solve in float64, which starts from the potentials of the first.
+_TOLERANCE, _MOST_ITERATIONS = 1e-6, 1000
 
 #: Gradients to x, y, a, b, the parameters and the class distances, or None.
 Gradients = tuple[Tensor | None, ...]
@@ -47,11 +51,12 @@ def density(
 ) -> tuple[Tensor, Tensor]:
     """The scores :math:`(f_i+g_j-C_{ij})/\\varepsilon` and their exponentials, ``P = a b exp``.
 
-    Two masked points have no bound on their density, and no mass: it is taken as 1.
+    Two masked points have no bound on their density, and no mass: it is taken as 1. Those of a
+    masked point and another one, or far from a solution, are bounded as in :func:`ratio`.
     """
     masked = (a == 0).unsqueeze(-1) & (b == 0).unsqueeze(-2)
     score = (f.unsqueeze(-1) + g.unsqueeze(-2) - matrix) / epsilon[:, None, None]
-    score = score.masked_fill(masked, 0.0)
+    score = score.masked_fill(masked, 0.0).clamp(max=600.0)
     return score, torch.exp(score)
 
 
@@ -165,6 +170,35 @@ def _explicit(
     return plan, to_a, to_b, to_epsilon, to_reach_x, to_reach_y
 
 
+def _exact(
+    matrix: Tensor,
+    a: Tensor,
+    b: Tensor,
+    parameters: Tensor,
+    f: Tensor,
+    g: Tensor,
+    symmetric: bool,
+) -> tuple[Tensor, Tensor]:
+    """The potentials in float64; solved for again where float32 ones have no plan.
+
+    ``parameters`` are ε, ρ_x, ρ_y and perhaps more, all but ``f`` and ``g`` in float64.
+    """
+    wide = f.detach().double(), g.detach().double()
+    if f.dtype != torch.float32:
+        return wide
+    with torch.no_grad():
+        size = torch.einsum("bn,bnm,bm->b", a, matrix, b).abs() / (a.sum(-1) * b.sum(-1))
+        coarse = torch.finfo(f.dtype).eps * size > COARSE_PLAN * parameters[0]
+        if not bool((coarse & torch.isfinite(size)).any()):
+            return wide
+        solution, _ = solve_dense(
+            matrix, None, a, b, wide[1], parameters[0], parameters[1], parameters[2],
+            torch.zeros_like(parameters[0]), symmetric=symmetric, relative=False, tol=_TOLERANCE,
+            max_iter=_MOST_ITERATIONS,
+        )  # fmt: skip
+    return solution.x_potential, solution.y_potential
+
+
 def _to_reach(weight: Tensor, potential: Tensor, reach: Tensor) -> Tensor:
     """:math:`\\mathrm{KL}(a e^{-f/\\rho}|a)`; 0 for a strict marginal."""
     r = ratio(potential, reach)
@@ -234,10 +268,11 @@ def differentiable_gradients(
     features = pairwise_cost(x_, y_, cost)
     apart = class_distances(distance, x_label, y_label)
     matrix = add_labels(features, label_cost, apart)
+    wide = a.double(), b.double()
+    f, g = _exact(matrix, *wide, parameters_.double(), f, g, symmetric)
     plan, to_a, to_b, to_epsilon, to_reach_x, to_reach_y = _explicit(
-        matrix, a.double(), b.double(), epsilon, reach_x, reach_y, f.detach().double(),
-        g.detach().double(), symmetric,
-    )  # fmt: skip
+        matrix, *wide, epsilon, reach_x, reach_y, f, g, symmetric
+    )
     result: list[Tensor | None] = [None] * 6
     points = [(0, x_)] if symmetric else [(0, x_), (1, y_)]
     points = [(i, p) for i, p in points if need[i]]
@@ -277,11 +312,10 @@ def differentiable_gradients_cost(
     ``parameters (3, B)`` are ε, ρ_x and ρ_y; the gradients are those to the matrix (the plan),
     ``a``, ``b`` and the parameters.
     """
+    wide = matrix.double(), a.double(), b.double()
+    f, g = _exact(*wide, parameters.double(), f, g, False)
     epsilon, reach_x, reach_y = parameters.double()
-    plan, to_a, to_b, *to_parameters = _explicit(
-        matrix.double(), a.double(), b.double(), epsilon, reach_x, reach_y, f.detach().double(),
-        g.detach().double(), False,
-    )  # fmt: skip
+    plan, to_a, to_b, *to_parameters = _explicit(*wide, epsilon, reach_x, reach_y, f, g, False)
     gradients = (
         plan.to(matrix.dtype), to_a.to(a.dtype), to_b.to(b.dtype),
         torch.stack(to_parameters).to(parameters.dtype),

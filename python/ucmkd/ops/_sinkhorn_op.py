@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ucmkd.ops import _envelope
 from ucmkd.ops._implicit import differentiable_gradients
+from ucmkd.ops._scale import saturated
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import Flag, as_tensors, solve
 from ucmkd.reference import Solution
@@ -176,9 +177,9 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         )
         factor = grad_value.double()
         if grad_a is not None:
-            none[2] = (factor.unsqueeze(-1) * grad_a).to(a.dtype)
+            none[2] = saturated(grad_a, factor.unsqueeze(-1), a.dtype)
         if grad_b is not None:
-            none[3] = (factor.unsqueeze(-1) * grad_b).to(b.dtype)
+            none[3] = saturated(grad_b, factor.unsqueeze(-1), b.dtype)
         if grad_p is not None:
             none[8] = factor * solution.scale * grad_p
     if need[5]:

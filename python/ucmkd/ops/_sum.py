@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops import _check, _envelope
+from ucmkd.ops._scale import saturated
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
 from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors, solve
@@ -225,8 +226,14 @@ class Sum:
             if need[i] and gradient is not None:
                 out[i] = scale_by(gradient, factor)
         if inputs:
+            factor = factor.reshape(-1).double()
             for term in range(len(self.terms)):
-                self._add_rest(out, term, inputs, need, factor.reshape(-1))
+                self._add_rest(out, term, inputs, need, factor)
+            for place in (2, 3, 4):
+                gradient, given = out[place], inputs[place]
+                if gradient is not None and given is not None:
+                    rows = factor if place == 4 else factor.unsqueeze(-1)
+                    out[place] = saturated(gradient, rows, given.dtype)
         return out
 
     def _add_rest(
@@ -237,6 +244,8 @@ class Sum:
         need: Sequence[bool],
         factor: Tensor,
     ) -> None:
+        """Adds the term's gradients; those to weights and parameters in float64, not yet times
+        ``factor``."""
         term, s, weights = self.terms[index], as_tensors(self.solution(index)), inputs[2:4]
         given = self._own_parameters(term.first) if index else self._parameters
         parameters = as_tensor(given)
@@ -249,18 +258,24 @@ class Sum:
         grad_a, grad_b, grad_p = _envelope.gradients(
             sides, a, b, absolute(parameters, s.scale), wanted, symmetric=own
         )
-        weight = term.coefficient * factor.double()
+
+        def add(place: int, gradient: Tensor) -> None:
+            before = out[place]
+            gradient = term.coefficient * gradient
+            out[place] = gradient if before is None else before + gradient
+
         for side, gradient in ((term.first, grad_a), (term.second, grad_b)):
             if gradient is not None:
-                _accumulate(out, 2 + side, weight.unsqueeze(-1) * gradient, inputs)
+                add(2 + side, gradient)
         if grad_p is not None:
             # ε and λ of a self-term are those of the cross term, in the cross term's unit.
             unit = as_tensor(self._unit())
             if own and term.first == 1:
                 grad_p = torch.stack([grad_p[0], torch.zeros_like(grad_p[0]), grad_p[1], grad_p[3]])
-            _accumulate(out, 4, weight * unit * grad_p, inputs)
+            add(4, unit * grad_p)
         if need[5]:
-            _accumulate(out, 5, class_gradient(s, parameters, weight), inputs)
+            moved = class_gradient(s, parameters, term.coefficient * factor)
+            _accumulate(out, 5, moved, inputs)
 
     def twice(
         self, inputs: Sequence[Tensor | None], need: Sequence[bool], factor: Tensor

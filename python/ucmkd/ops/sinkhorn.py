@@ -16,6 +16,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._plain import plain
+from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag
 from ucmkd.ops._sum import Sum, total
@@ -120,8 +121,8 @@ def prepare(
     given = (x.to(dtype), y.to(dtype))
     return Prepared(
         given,
-        None if a is None else a.to(dtype),
-        None if b is None else b.to(dtype),
+        None if a is None else cast(a, dtype),
+        None if b is None else cast(b, dtype),
         k,
         l,
         None if distance is None else distance.to(dtype),
@@ -296,6 +297,13 @@ def sinkhorn(
     with the full cost (no ½) and ε in its units. The value is differentiable to the points, the
     weights, ``epsilon``, ``reach`` and ``label_cost`` by the envelope theorem, and a second time
     by implicit differentiation (``create_graph=True``; that holds n × m matrices in float64).
+
+    Float32 problems whose ε is below about 1e-5 mean costs (clouds far apart, mostly) are solved in
+    float64 on the CPU: the potentials are as large as the costs, and a float32 does not hold them
+    to a fraction of ε. The results are float32 all the same, and so the potentials have no plan:
+    :func:`ucmkd.ops.transport_plan` does. A derivative to a weight or a parameter that is too large
+    for the type of it, as to the weight of a masked point that would take in what the other side
+    must get rid of, :math:`\rho e^{-f/\rho}`, is the largest number of float32 or float64.
 
     Args:
         x: Points ``(n, d)`` or ``(B, n, d)``.

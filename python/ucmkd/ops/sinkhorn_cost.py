@@ -15,7 +15,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._envelope import Sides, gradients
 from ucmkd.ops._implicit import differentiable_gradients_cost
-from ucmkd.ops._scale import scale
+from ucmkd.ops._scale import cast, saturated, scale
 from ucmkd.ops._sinkhorn_op import masses
 from ucmkd.ops._solve import as_numpy
 from ucmkd.ops.sinkhorn import SinkhornOutput
@@ -133,9 +133,9 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
         grad_a, grad_b, grad_p = gradients(sides, a, b, parameters, need[1:], symmetric=False)
         factor = grad_value.double()
         if grad_a is not None:
-            none[1] = (factor.unsqueeze(-1) * grad_a).to(a.dtype)
+            none[1] = saturated(grad_a, factor.unsqueeze(-1), a.dtype)
         if grad_b is not None:
-            none[2] = (factor.unsqueeze(-1) * grad_b).to(b.dtype)
+            none[2] = saturated(grad_b, factor.unsqueeze(-1), b.dtype)
         if grad_p is not None:
             none[4] = factor * grad_p
     return tuple(none)
@@ -177,8 +177,8 @@ def _solve(
     chosen = _backend.choose(backend, matrix.device, dtype, supported=("rust", "torch"))
     out = sinkhorn_cost_op(
         matrix.to(dtype),
-        None if a is None else a.to(dtype),
-        None if b is None else b.to(dtype),
+        None if a is None else cast(a, dtype),
+        None if b is None else cast(b, dtype),
         _check.potential(y_potential, (batch, m), "y_potential", matrix, dtype),
         parameters,
         float(tol),

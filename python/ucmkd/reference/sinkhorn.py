@@ -48,6 +48,45 @@ def dense_softmin(matrix: Tensor, epsilon: Tensor) -> Softmin:
     return softmin
 
 
+#: Rounding of the costs in units of ε, above which float32 does not do: for a solve, and for a plan
+#: from potentials, where it is the relative error of the entries.
+COARSE, COARSE_PLAN = 2**-6, 2**-10
+
+
+def too_coarse(
+    feature_cost: Tensor,
+    different: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    epsilon: Tensor,
+    label_cost: Tensor,
+    relative: bool,
+) -> bool:
+    """Whether float32 costs are to be float64; arguments as in :func:`solve_dense`.
+
+    The exponents :math:`(f_i+g_j-C_{ij})/\\varepsilon` need potentials as large as the costs to a
+    fraction of ε. Where a float32 cannot hold them to that (clouds 1000 apart, or ε a millionth of
+    the cost), no plan is left, and densities may overflow.
+    """
+    if feature_cost.dtype != torch.float32:
+        return False
+    with torch.no_grad():
+        mass = a.sum(-1) * b.sum(-1)
+        mean = torch.einsum("bn,bnm,bm->b", a, feature_cost, b).double() / mass
+        unit = mean if relative else torch.ones_like(mean)
+        size = mean.abs()
+        if different is not None:
+            size = size + unit * label_cost * different.to(mean.dtype).abs().amax((-1, -2))
+        rounding = torch.finfo(feature_cost.dtype).eps * size
+        return bool((torch.isfinite(size) & (rounding > COARSE * unit * epsilon)).any())
+
+
+def narrowed(solution: Solution, dtype: torch.dtype) -> Solution:
+    """The solution of a float64 problem in another type."""
+    fields = (t.to(dtype) if t.is_floating_point() else t for t in solution)
+    return Solution(*fields)
+
+
 def solve_dense(
     feature_cost: Tensor,
     different: Tensor | None,
@@ -81,6 +120,13 @@ def solve_dense(
         tol: Tolerance of the residual.
         max_iter: Most iterations.
     """
+    if too_coarse(feature_cost, different, a, b, epsilon, label_cost, relative):
+        solution, plan = solve_dense(
+            feature_cost.double(), different, a.double(), b.double(), g0.double(),
+            epsilon.double(), reach_x.double(), reach_y.double(), label_cost.double(),
+            symmetric=symmetric, relative=relative, tol=tol, max_iter=max_iter,
+        )  # fmt: skip
+        return narrowed(solution, a.dtype), plan.to(a.dtype)
     mass_a, mass_b = a.sum(-1), b.sum(-1)
     scale = torch.ones_like(epsilon)
     if relative:
@@ -159,6 +205,7 @@ def sinkhorn(
 ) -> Solution:
     """Entropic optimal transport between point clouds, value and envelope gradients.
 
+    Float32 problems whose ε is below the rounding of their costs are solved in float64.
     ``y=None`` is the self-term of ``x``; its ``grad_x`` is the total derivative (both sides).
     ``distance (K, L)`` is the label cost between the classes, in units of ``label_cost``. Other
     arguments as in :func:`solve_dense`.
@@ -166,16 +213,30 @@ def sinkhorn(
     symmetric = y is None
     other = x if y is None else y
     labels = (x_label, x_label) if symmetric else (x_label, y_label)
+    b = a if symmetric else b
+    label_cost = torch.zeros_like(epsilon) if label_cost is None else label_cost
+    matrix, different = cost_matrix(x, other, cost), label_matrix(*labels, distance)
+    if too_coarse(matrix, different, a, b, epsilon, label_cost, relative):
+        solution = sinkhorn(
+            x.double(), None if y is None else y.double(), a.double(), b.double(),
+            epsilon=epsilon.double(), cost=cost, reach_x=reach_x.double(),
+            reach_y=reach_y.double(), x_label=x_label, y_label=y_label,
+            label_cost=label_cost.double(),
+            distance=None if distance is None else distance.double(),
+            g0=None if g0 is None else g0.double(), relative=relative, tol=tol, max_iter=max_iter,
+            want_x=want_x, want_y=want_y, want_distance=want_distance,
+        )  # fmt: skip
+        return narrowed(solution, x.dtype)
     solution, plan = solve_dense(
-        cost_matrix(x, other, cost),
-        label_matrix(*labels, distance),
+        matrix,
+        different,
         a,
-        a if symmetric else b,
-        torch.zeros_like(a if symmetric else b) if g0 is None else g0,
+        b,
+        torch.zeros_like(b) if g0 is None else g0,
         epsilon,
         reach_x,
         reach_x if symmetric else reach_y,
-        torch.zeros_like(epsilon) if label_cost is None else label_cost,
+        label_cost,
         symmetric=symmetric,
         relative=relative,
         tol=tol,

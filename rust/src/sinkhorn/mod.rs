@@ -21,6 +21,7 @@ mod collect;
 mod columns;
 mod gradient;
 mod potentials;
+mod precise;
 mod problem;
 mod solver;
 mod source;

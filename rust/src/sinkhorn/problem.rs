@@ -1,6 +1,7 @@
 //! What a Sinkhorn problem is given and what it returns.
 
 use crate::cost::{ClassDistance, Cost};
+use crate::real::Real;
 use crate::simd::Level;
 
 /// Where the costs come from.
@@ -27,6 +28,23 @@ pub enum Costs<'a, T> {
     },
     /// A matrix `n x m`, row-major.
     Matrix(&'a [T]),
+}
+
+impl<T: Real> Costs<'_, T> {
+    /// The largest class distance, 1 without a matrix of them, 0 without labels.
+    pub(super) fn largest_distance(&self) -> f64 {
+        match self {
+            Costs::Points {
+                x_label: Some(_),
+                distance,
+                ..
+            } => distance.map_or(1.0, |d| {
+                let sizes = d.values.iter().map(|v| v.to_f64().abs());
+                sizes.fold(0.0, f64::max)
+            }),
+            _ => 0.0,
+        }
+    }
 }
 
 /// One problem.

@@ -11,6 +11,7 @@ use crate::real::Real;
 
 use super::block::{Block, Round, Shared};
 use super::collect::collect;
+use super::precise;
 use super::problem::{Costs, Options, Problem, Solution};
 use super::source::{Ground, Keep, Source};
 use super::sweep::Rule;
@@ -230,36 +231,44 @@ pub fn solve_on<T: Real>(
         T::spare().give(block.cost);
         T::spare().give(block.kernel);
     }
-    solution
+    solution.unwrap_or_else(|| precise::solve(problem, options, threads, interrupt))
 }
 
-/// `sum_ij a_i b_j c_ij` without labels: by a pass over the costs where these are kept or nothing
-/// else gives it. Where it is only a test for NaN, a cheaper number may stand for it.
-fn total_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> f64 {
+/// The mean cost without labels: by a pass over the costs where these are kept or nothing else
+/// gives it. Where only its size matters, and whether it is a number, a cheap bound stands for it.
+fn mean_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> f64 {
+    let (mass_a, mass_b) = (total(a), total(b));
     if engine.keep != Keep::Both {
         let shared = engine.shared.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(ground) = shared.source.ground()
             && !(relative && (ground.cost.rooted() || ground.cost == Cost::L1))
         {
-            return ground.total(shared.level, a, b);
+            let mean = ground.total(shared.level, a, b) / mass_a / mass_b;
+            return match ground.cost {
+                Cost::L1 => (mean * ground.x.dim as f64).sqrt(),
+                cost if cost.rooted() => mean.sqrt(),
+                _ => mean,
+            };
         }
     }
     engine.round(Round::Costs, |_| {});
-    engine.blocks.iter().map(|block| lock(block).mean).sum()
+    let total: f64 = engine.blocks.iter().map(|block| lock(block).mean).sum();
+    total / mass_a / mass_b
 }
 
+/// The solution; None if it takes a finer number type.
 fn lead<T: Real>(
     engine: &Engine<T>,
     problem: &Problem<T>,
     b: &[T],
     options: &Options,
-) -> Solution<T> {
+) -> Option<Solution<T>> {
     let (n, m) = (problem.a.len(), b.len());
     let (mass_a, mass_b) = (total(problem.a), total(b));
-    let sum = total_cost(engine, problem.a, b, options.relative);
+    let mean = mean_cost(engine, problem.a, b, options.relative);
     let mut scale = 1.0;
     if options.relative {
-        scale = unit::<T>(sum / (mass_a * mass_b));
+        scale = unit::<T>(mean);
     }
     let numbers = Numbers {
         epsilon: problem.epsilon * scale,
@@ -273,6 +282,10 @@ fn lead<T: Real>(
         mass_b,
     };
     let price = problem.label_cost * scale;
+    let size = mean.abs() + price * problem.costs.largest_distance();
+    if precise::needed::<T>(size, numbers.epsilon) {
+        return None;
+    }
     let labelled = {
         let mut shared = engine
             .shared
@@ -289,7 +302,7 @@ fn lead<T: Real>(
     if labelled && engine.keep == Keep::Both {
         engine.round(Round::Labels, |_| {});
     }
-    let outcome = if !(sum.is_finite() && numbers.epsilon.is_finite() && price.is_finite()) {
+    let outcome = if !(mean.is_finite() && numbers.epsilon.is_finite() && price.is_finite()) {
         // NaN or overflow in the costs or in epsilon: say so by NaN at once.
         Outcome {
             f: vec![f64::NAN; n],
@@ -305,7 +318,7 @@ fn lead<T: Real>(
         two_sided::iterate(engine, problem, numbers, options)
     };
     if engine.interrupt.raised() {
-        return Solution::default();
+        return Some(Solution::default());
     }
     let nothing = outcome.iterations == 0;
     engine.round(Round::Gradient, |s| {
@@ -328,5 +341,5 @@ fn lead<T: Real>(
         ..Solution::default()
     };
     collect(engine, b, &outcome, numbers, options, &mut solution);
-    solution
+    Some(solution)
 }

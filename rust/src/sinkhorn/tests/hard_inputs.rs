@@ -151,3 +151,41 @@ fn unequal_masses_and_stiff_relaxation() {
         }
     }
 }
+
+#[test]
+fn costs_that_drown_epsilon_are_solved_in_double_precision() {
+    // Costs of 1e6 round to 0.06 in f32: of an epsilon of 0.1 too little is left.
+    let mut stream = Stream(16);
+    let (n, m, dim) = (7, 9, 3);
+    let (x, y) = (stream.points::<f32>(n, dim), stream.points::<f32>(m, dim));
+    let x: Vec<f32> = x.iter().map(|t| t + 600.0).collect();
+    let (a, b) = (uniform::<f32>(n), uniform::<f32>(m));
+    let wide = |v: &[f32]| v.iter().map(|&t| f64::from(t)).collect::<Vec<_>>();
+    let (x_wide, y_wide, a_wide, b_wide) = (wide(&x), wide(&y), wide(&a), wide(&b));
+    let options = Options {
+        tol: 1e-6,
+        want_x: true,
+        want_plan: true,
+        max_iter: 10_000,
+        ..Options::default()
+    };
+    for cost in [Cost::SqEuclidean, Cost::Euclidean, Cost::L1] {
+        let epsilon = if cost == Cost::SqEuclidean { 0.1 } else { 1e-4 };
+        let problem = between(cost, dim, (&x, &a), (Some(&y), &b), epsilon);
+        let solution = solve(&problem, &options);
+        let exact = between(
+            cost,
+            dim,
+            (&x_wide, &a_wide),
+            (Some(&y_wide), &b_wide),
+            epsilon,
+        );
+        let exact = solve(&exact, &options);
+        assert_eq!(solution.iterations, exact.iterations);
+        all_close(&solution.plan, &exact.plan, 1e-6);
+        for (row, &wanted) in solution.plan.chunks_exact(m).zip(&a) {
+            let mass: f32 = row.iter().sum();
+            assert!((mass - wanted).abs() < 1e-5, "{cost:?}: {mass}");
+        }
+    }
+}
