@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ucmkd.kernels.compilation import Compilation
 from ucmkd.kernels.tiles import (
+    ALIGNMENT,
     COSTS,
     DISTANCE,
     L1,
@@ -40,6 +41,7 @@ from ucmkd.kernels.tiles import (
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
+    VARIANTS,
     Cloud,
     Problem,
     check_points,
@@ -47,6 +49,7 @@ from ucmkd.kernels.tiles import (
     from_differences,
     kind_of,
     label_costs,
+    point_type,
     products,
     readable,
     signature,
@@ -58,10 +61,10 @@ LEAST = tl.constexpr(2.0**-80)
 GREATEST = tl.constexpr(2.0**100)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["classes"])
 def cost_kernel(
     x_ptr, y_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr, distance_ptr, price_ptr,
-    cost_ptr, n, m, d, scale, classes,
+    cost_ptr, n, m, d, stride, scale, classes,
     COST: tl.constexpr, LABEL: tl.constexpr, SAME: tl.constexpr, ONE_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -104,14 +107,14 @@ def cost_kernel(
         y_label = tl.load(y_label_ptr + batch * m + columns, mask=column_in, other=0)
         price = tl.load(price_ptr + batch)
         cost += label_costs(x_label, y_label, distance_ptr, classes, price, LABEL)
-    place = batch * n * m + rows.to(tl.int64)[:, None] * m + columns[None, :]
+    place = (batch * n + rows)[:, None] * stride + columns[None, :]
     tl.store(cost_ptr + place, cost, mask=row_in[:, None] & column_in[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups", "row_blocks"])
 def sweep_kernel(
     cost_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, damping_ptr, active_ptr, f_ptr, partial_ptr,
-    n, m, groups, row_blocks,
+    n, m, stride, groups, row_blocks,
     BLOCK_M: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: row_blocks times BLOCK_M rows of one problem, whole rows in registers."""
@@ -129,7 +132,7 @@ def sweep_kernel(
     for block in range(group * row_blocks, (group + 1) * row_blocks):
         rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
         row_in = rows < n
-        place = batch * n * m + rows.to(tl.int64)[:, None] * m + columns[None, :]
+        place = (batch * n + rows)[:, None] * stride + columns[None, :]
         cost = tl.load(cost_ptr + place, mask=row_in[:, None] & column_in[None, :], other=0.0)
         score = u[None, :] - kappa * cost
         top = tl.max(score, 1)
@@ -146,10 +149,10 @@ def sweep_kernel(
     tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * m + columns, column, mask=column_in)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups"])
 def wide_kernel(
     cost_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, damping_ptr, active_ptr, f_ptr, partial_ptr,
-    n, m, groups,
+    n, m, stride, groups,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_M rows too wide for the registers, read twice, the second time near by."""
@@ -159,7 +162,7 @@ def wide_kernel(
     rows = (tl.program_id(0) % groups) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_in = rows < n
     kappa = tl.load(kappa_ptr + batch)
-    cost_rows = cost_ptr + batch * n * m + rows.to(tl.int64) * m
+    cost_rows = cost_ptr + (batch * n + rows) * stride
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     for start in range(0, m, BLOCK_N):
@@ -196,10 +199,10 @@ def wide_kernel(
         tl.store(partial + columns, tl.sum(term * weight[:, None], 0), mask=column_in)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups"])
 def merge_kernel(
     partial_ptr, cost_ptr, f_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, active_ptr, change_ptr,
-    n, m, groups,
+    n, m, stride, groups,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_N columns of one problem, from the sums of all groups of rows."""
@@ -231,7 +234,7 @@ def merge_kernel(
             u = tl.load(log_a_ptr + batch * n + rows, mask=row_in, other=float("-inf"))
             f = tl.load(f_ptr + batch * n + rows, mask=row_in, other=0.0)
             u = tl.where(u > float("-inf"), u + f, u)
-            place = batch * n * m + rows.to(tl.int64)[:, None] * m + columns[None, :]
+            place = (batch * n + rows)[:, None] * stride + columns[None, :]
             inside = row_in[:, None] & column_in[None, :]
             cost = tl.load(cost_ptr + place, mask=inside, other=0.0)
             score = u[:, None] - kappa * cost
@@ -256,33 +259,34 @@ class CostLaunch(NamedTuple):
 
 
 class SweepLaunch(NamedTuple):
-    """Rows at a time and warps."""
+    """Rows at a time, warps, and programs a multiprocessor that the rows are shared among."""
 
     block_m: int
     warps: int
+    programs: int
 
 
 #: Tiles of the cost matrix by kind of arithmetic.
 COST_TABLE = {
     "half": CostLaunch(64, 64, 64, 4, 3),
+    "half/root": CostLaunch(64, 32, 64, 4, 2),
     "float": CostLaunch(64, 64, 32, 4, 2),
+    "float/root": CostLaunch(64, 32, 32, 4, 2),
     "l1": CostLaunch(32, 64, 16, 4, 1),
 }
-#: Rows held in registers by their width, a power of 2: 16 to 64 entries a thread.
+#: Rows held in registers by their width, a power of 2: 32 entries a thread.
 SWEEP_TABLE = {
-    128: SweepLaunch(32, 4),
-    256: SweepLaunch(16, 4),
-    512: SweepLaunch(8, 4),
-    1024: SweepLaunch(8, 8),
-    2048: SweepLaunch(4, 8),
-    4096: SweepLaunch(4, 16),
+    128: SweepLaunch(32, 4, 4),
+    256: SweepLaunch(16, 4, 4),
+    512: SweepLaunch(8, 4, 4),
+    1024: SweepLaunch(4, 4, 4),
+    2048: SweepLaunch(4, 8, 2),
+    4096: SweepLaunch(2, 8, 2),
 }
 #: Wider rows: tile, warps, pipeline stages.
-WIDE = CostLaunch(16, 128, 16, 4, 2)
+WIDE = CostLaunch(8, 128, 16, 4, 2)
 #: Tile of the merge.
-MERGE = CostLaunch(16, 64, 16, 4, 2)
-#: Programs a multiprocessor that the rows are shared among.
-PROGRAMS = 2
+MERGE = CostLaunch(64, 32, 16, 4, 2)
 
 
 class Sweep(NamedTuple):
@@ -291,17 +295,17 @@ class Sweep(NamedTuple):
     groups: int  #: programs a problem
     row_blocks: int  #: blocks of rows a program; 0: rows too wide for the registers
     width: int
-    launch: SweepLaunch
+    launch: SweepLaunch | None
 
 
 def plan_sweep(batch: int, n: int, m: int, processors: int) -> Sweep:
     """The shares for a batch of problems on a GPU with so many multiprocessors."""
     width = max(min(SWEEP_TABLE), triton.next_power_of_2(m))
     if width not in SWEEP_TABLE:
-        return Sweep(triton.cdiv(n, WIDE.block_m), 0, width, SweepLaunch(WIDE.block_m, WIDE.warps))
+        return Sweep(triton.cdiv(n, WIDE.block_m), 0, width, None)
     launch = SWEEP_TABLE[width]
     blocks = triton.cdiv(n, launch.block_m)
-    row_blocks = max(1, batch * blocks // (PROGRAMS * processors))
+    row_blocks = max(1, batch * blocks // (launch.programs * processors))
     return Sweep(triton.cdiv(blocks, row_blocks), row_blocks, width, launch)
 
 
@@ -318,11 +322,13 @@ def cost_matrix(rows: Cloud, columns: Cloud, problem: Problem) -> Tensor:
     config = COST_TABLE[kind_of(problem.cost, x.dtype)]
     block_d = fit_block(config.block_d, d)
     labelled = problem.label_kind > 0
-    out = torch.empty((batch, n, m), dtype=torch.float32, device=x.device)
+    # Rows that begin at a multiple of 16 numbers are read in whole vectors.
+    stride = triton.cdiv(m, ALIGNMENT) * ALIGNMENT
+    out = torch.empty((batch, n, stride), dtype=torch.float32, device=x.device)[..., :m]
     cost_kernel[(batch * triton.cdiv(n, config.block_m), triton.cdiv(m, config.block_n))](
         readable(x), readable(y), rows.norm, columns.norm, rows.label if labelled else None,
         columns.label if labelled else None, problem.distance, problem.price, out,
-        n, m, d, problem.scale, problem.classes,
+        n, m, d, stride, problem.scale, problem.classes,
         COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same,
         ONE_BLOCK=d <= block_d, PRECISION=PRECISION,
         BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_D=block_d,
@@ -348,7 +354,7 @@ def iterate(
     """One iteration: the rows' new potential into ``f``, the change of the columns' into ``change``.
 
     Args:
-        cost: ``(B, n, m)``, float32, contiguous.
+        cost: ``(B, n, m)``, float32, from :func:`cost_matrix` or contiguous.
         g: Potential of the columns ``(B, m)``, in units of ε/log2(e).
         log_a: log2 of the rows' weights ``(B, n)``.
         log_b: log2 of the columns' weights ``(B, m)``.
@@ -361,20 +367,21 @@ def iterate(
         sweep: From :func:`plan_sweep`.
     """
     batch, n, m = cost.shape
-    arguments = (cost, g, log_a, log_b, kappa, damping, active, f, partial, n, m, sweep.groups)
+    arguments = (cost, g, log_a, log_b, kappa, damping, active, f, partial, n, m)
+    numbers = (cost.stride(1), sweep.groups)
     grid = (batch * sweep.groups,)
-    if sweep.row_blocks:
+    if sweep.launch is not None:
         sweep_kernel[grid](
-            *arguments, sweep.row_blocks, BLOCK_M=sweep.launch.block_m, WIDTH=sweep.width,
+            *arguments, *numbers, sweep.row_blocks, BLOCK_M=sweep.launch.block_m, WIDTH=sweep.width,
             num_warps=sweep.launch.warps, num_stages=1, enable_fp_fusion=True,
         )  # fmt: skip
     else:
         wide_kernel[grid](
-            *arguments, BLOCK_M=WIDE.block_m, BLOCK_N=WIDE.block_n,
+            *arguments, *numbers, BLOCK_M=WIDE.block_m, BLOCK_N=WIDE.block_n,
             num_warps=WIDE.warps, num_stages=WIDE.stages, enable_fp_fusion=True,
         )  # fmt: skip
     merge_kernel[(batch * triton.cdiv(m, MERGE.block_n),)](
-        partial, cost, f, g, log_a, log_b, kappa, active, change, n, m, sweep.groups,
+        partial, cost, f, g, log_a, log_b, kappa, active, change, n, m, *numbers,
         BLOCK_M=MERGE.block_m, BLOCK_N=MERGE.block_n,
         num_warps=MERGE.warps, num_stages=MERGE.stages, enable_fp_fusion=True,
     )  # fmt: skip
@@ -383,14 +390,14 @@ def iterate(
 def compilations() -> Iterator[Compilation]:
     """Every tabled configuration."""
     for kind, config in COST_TABLE.items():
-        costs = [("l1", False)] if kind == "l1" else [("sqeuclidean", True), ("euclidean", False)]
-        for cost, one in costs:
-            label = MISMATCH.value if one else DISTANCE.value
-            absent = ("distance_ptr",) * one + ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
+        cost, one = VARIANTS[kind]
+        for label in (MISMATCH.value, DISTANCE.value):
+            absent = ("distance_ptr",) * (label == MISMATCH.value)
+            absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
             yield Compilation(
-                f"cached/cost/{kind}/{cost}",
+                f"cached/cost/{kind}/{'mismatch' if label == MISMATCH.value else 'distance'}",
                 cost_kernel,
-                signature(cost_kernel, "*bf16" if kind == "half" else "*fp32", absent),
+                signature(cost_kernel, point_type(kind), absent),
                 {
                     "COST": COSTS[cost], "LABEL": label, "SAME": True, "ONE_BLOCK": one,
                     "PRECISION": PRECISION, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,

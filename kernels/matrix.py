@@ -36,7 +36,7 @@ MOST = tl.constexpr(115.0)
 @triton.jit
 def matrix_softmin_kernel(
     cost_ptr, potential_ptr, log_weight_ptr, own_ptr, kappa_ptr, damping_ptr, active_ptr, out_ptr,
-    n, m, stride_i, stride_j,
+    n, m, stride_b, stride_i, stride_j,
     CHANGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_M rows of one problem; rows and columns by their strides."""
@@ -46,7 +46,7 @@ def matrix_softmin_kernel(
         return
     rows = (tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_in = rows < n
-    cost_rows = cost_ptr + batch * n * m + rows.to(tl.int64) * stride_i
+    cost_rows = cost_ptr + batch * stride_b + rows.to(tl.int64) * stride_i
     kappa = tl.load(kappa_ptr + batch)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -75,7 +75,7 @@ def matrix_softmin_kernel(
 @triton.jit
 def plan_kernel(
     cost_ptr, f_ptr, g_ptr, a_ptr, b_ptr, kappa_ptr, row_ptr, transport_ptr, plan_ptr,
-    n, m, stride_i, stride_j,
+    n, m, stride_b, stride_i, stride_j,
     PLAN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_M rows of one problem's plan, its sums and, if wanted, itself."""
@@ -83,7 +83,7 @@ def plan_kernel(
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     rows = (tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_in = rows < n
-    base = batch * n * m + rows.to(tl.int64) * stride_i
+    base = batch * stride_b + rows.to(tl.int64) * stride_i
     kappa = tl.load(kappa_ptr + batch)
     f = tl.load(f_ptr + batch * n + rows, mask=row_in, other=0.0)
     a = tl.load(a_ptr + batch * n + rows, mask=row_in, other=0.0)
@@ -122,7 +122,7 @@ class MatrixLaunch(NamedTuple):
 #: of rows in the whole batch.
 TABLE = {
     ("rows", "few"): MatrixLaunch(4, 512, 4, 2),
-    ("rows", "many"): MatrixLaunch(16, 256, 4, 2),
+    ("rows", "many"): MatrixLaunch(8, 256, 4, 2),
     ("columns", "few"): MatrixLaunch(32, 64, 4, 2),
     ("columns", "many"): MatrixLaunch(64, 64, 4, 2),
 }
@@ -151,7 +151,7 @@ def matrix_half_step(
     """Softmin over the last dimension of ``cost`` (the first one if ``transposed``).
 
     Args:
-        cost: ``(B, n, m)``, float32, contiguous.
+        cost: ``(B, n, m)``, float32, by its strides.
         log_weight: log2 of the weights that are summed over ``(B, m)``, or ``(B, n)``.
         kappa: log2(e)/ε ``(B,)``.
         potential: Their potential, in units of ε/log2(e).
@@ -162,9 +162,9 @@ def matrix_half_step(
         own: The potential of the other side.
     """
     batch, n, m = cost.shape
-    strides = (m, 1)
+    strides = cost.stride()
     if transposed:
-        n, m, strides = m, n, (1, m)
+        n, m, strides = m, n, (strides[0], strides[2], strides[1])
     config = config_of(batch, n, transposed)
     matrix_softmin_kernel[(batch * triton.cdiv(n, config.block_m),)](
         cost, potential, log_weight, own, kappa, damping, active, out, n, m, *strides,
@@ -205,9 +205,9 @@ def plan(
         want_plan: Emit the plan ``(B, n, m)``.
     """
     batch, n, m = cost.shape
-    strides = (m, 1)
+    strides = cost.stride()
     if transposed:
-        n, m, strides = m, n, (1, m)
+        n, m, strides = m, n, (strides[0], strides[2], strides[1])
     config = config_of(batch, n, transposed)
     row, transport = torch.empty((2, batch, n), dtype=torch.float32, device=cost.device)
     found = torch.empty_like(cost) if want_plan else cost.new_empty(0)

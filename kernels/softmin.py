@@ -44,6 +44,7 @@ from ucmkd.kernels.tiles import (
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
+    VARIANTS,
     Cloud,
     Problem,
     check_points,
@@ -54,6 +55,7 @@ from ucmkd.kernels.tiles import (
     label_costs,
     label_distances,
     pad_points,
+    point_type,
     products,
     readable,
     signature,
@@ -69,7 +71,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["classes"])
 def softmin_kernel(
     x_ptr, y_ptr, potential_ptr, log_weight_ptr, own_ptr, x_norm_ptr, y_norm_ptr,
     x_label_ptr, y_label_ptr, distance_ptr, kappa_ptr, price_ptr, damping_ptr, active_ptr,
@@ -160,7 +162,7 @@ def softmin_kernel(
         tl.store(out_ptr + batch * n + rows, out, mask=row_in)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def softmin_merge_kernel(
     partial_ptr, own_ptr, damping_ptr, active_ptr, out_ptr, n, total_rows, splits,
     CHANGE: tl.constexpr, BLOCK: tl.constexpr,
@@ -174,14 +176,15 @@ def softmin_merge_kernel(
     row_in = rows < n
     top = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    for split in range(0, splits):
-        partial = partial_ptr + 2 * split.to(tl.int64) * total_rows + batch * n + rows
+    partial = partial_ptr + batch * n + rows
+    for _ in range(0, splits):
         one = tl.load(partial, mask=row_in, other=float("-inf"))
         new_top = tl.maximum(top, one)
         reference = tl.where(new_top == float("-inf"), 0.0, new_top)
         part = tl.load(partial + total_rows, mask=row_in, other=0.0)
         total = total * tl.exp2(top - reference) + part * tl.exp2(one - reference)
         top = new_top
+        partial += 2 * total_rows
     out = -(top + tl.log2(total))
     if CHANGE:
         out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
@@ -206,8 +209,12 @@ class Launch(NamedTuple):
 TABLE = {
     ("half", "few"): Launch(16, 128, 64, 4, 3),
     ("half", "many"): Launch(128, 64, 64, 8, 3),
+    ("half/root", "few"): Launch(16, 128, 64, 4, 3),
+    ("half/root", "many"): Launch(64, 64, 64, 8, 3),
     ("float", "few"): Launch(16, 64, 32, 4, 2),
-    ("float", "many"): Launch(64, 64, 32, 8, 2),
+    ("float", "many"): Launch(64, 64, 32, 8, 1),
+    ("float/root", "few"): Launch(16, 64, 32, 4, 2),
+    ("float/root", "many"): Launch(64, 32, 32, 8, 2),
     ("l1", "few"): Launch(16, 64, 16, 4, 1),
     ("l1", "many"): Launch(32, 64, 16, 4, 1),
 }
@@ -331,28 +338,26 @@ def softmin(
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration: the first block of coordinates is all of them or not."""
+    """Every tabled configuration, ending either way, with both kinds of label cost."""
     for (kind, rows), launch in TABLE.items():
-        costs = [("l1", False)] if kind == "l1" else [("sqeuclidean", True), ("euclidean", False)]
-        for cost, one in costs:
-            for change, split in ((False, True), (True, False)):
-                label = DISTANCE.value if change else MISMATCH.value
-                absent = ["partial_ptr"] if change else ["own_ptr", "out_ptr", "damping_ptr"]
-                absent += ["damping_ptr"] * change + ["distance_ptr"] * (label == MISMATCH.value)
-                absent += ["x_norm_ptr", "y_norm_ptr"] * (kind == "l1")
-                points = "*bf16" if kind == "half" else "*fp32"
-                yield Compilation(
-                    f"softmin/{kind}/{rows}/{cost}/{'change' if change else 'split'}",
-                    softmin_kernel,
-                    signature(softmin_kernel, points, tuple(absent)),
-                    {
-                        "COST": COSTS[cost], "LABEL": label, "SAME": change, "ONE_BLOCK": one,
-                        "CHANGE": change, "SPLIT": split, "PRECISION": PRECISION,
-                        "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
-                        "BLOCK_D": launch.block_d, **dict.fromkeys(absent),
-                    },
-                    launch.warps, launch.stages, kind != "l1", True,
-                )  # fmt: skip
+        cost, one = VARIANTS[kind]
+        for change, split in ((False, True), (True, False)):
+            label = DISTANCE.value if change else MISMATCH.value
+            absent = ["partial_ptr", "damping_ptr"] if change else ["own_ptr", "damping_ptr"]
+            absent += ["distance_ptr"] * (not change)
+            absent += ["x_norm_ptr", "y_norm_ptr"] * (kind == "l1")
+            yield Compilation(
+                f"softmin/{kind}/{rows}/{'change' if change else 'split'}",
+                softmin_kernel,
+                signature(softmin_kernel, point_type(kind), tuple(absent)),
+                {
+                    "COST": COSTS[cost], "LABEL": label, "SAME": change, "ONE_BLOCK": one,
+                    "CHANGE": change, "SPLIT": split, "PRECISION": PRECISION,
+                    "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
+                    "BLOCK_D": launch.block_d, **dict.fromkeys(absent),
+                },
+                launch.warps, launch.stages, kind != "l1", True,
+            )  # fmt: skip
     yield Compilation(
         "softmin_merge", softmin_merge_kernel,
         signature(softmin_merge_kernel, absent=("own_ptr",)),

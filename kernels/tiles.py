@@ -158,10 +158,24 @@ def cloud(
 
 
 def kind_of(cost: str, dtype: torch.dtype) -> str:
-    """The row of the tables that a cost and an input type belong to."""
+    """The row of the tables that a cost and an input type belong to.
+
+    Distances need a root and the near pairs, and more registers for them.
+    """
     if cost == "l1":
         return "l1"
-    return "float" if dtype == torch.float32 else "half"
+    kind = "float" if dtype == torch.float32 else "half"
+    return f"{kind}/root" if cost == "euclidean" else kind
+
+
+#: The costs that stand for the kinds in a compilation: name, whether all coordinates are one block.
+VARIANTS = {
+    "half": ("sqeuclidean", True),
+    "half/root": ("euclidean", False),
+    "float": ("sqeuclidean", True),
+    "float/root": ("euclidean", False),
+    "l1": ("l1", False),
+}
 
 
 def fit_block(block: int, d: int) -> int:
@@ -208,6 +222,11 @@ def readable(points: Tensor) -> Tensor:
 def square_norms(points: Tensor) -> Tensor:
     """Squared norms ``(B, n)`` in float32, of the values as they are stored."""
     return points.float().square().sum(-1)
+
+
+def point_type(kind: str) -> str:
+    """How the points of a kind of arithmetic are declared for a compilation."""
+    return "*bf16" if kind.startswith("half") else "*fp32"
 
 
 def signature(kernel: Any, points: str = "*fp32", absent: tuple[str, ...] = ()) -> dict[str, str]:

@@ -42,6 +42,7 @@ from ucmkd.kernels.tiles import (
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
+    VARIANTS,
     Cloud,
     Problem,
     check_points,
@@ -50,6 +51,7 @@ from ucmkd.kernels.tiles import (
     kind_of,
     label_costs,
     label_distances,
+    point_type,
     products,
     readable,
     signature,
@@ -94,7 +96,7 @@ def signs(
     return gradient
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["classes"])
 def transport_kernel(
     x_ptr, y_ptr, f_ptr, g_ptr, a_ptr, b_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr,
     distance_ptr, kappa_ptr, price_ptr, row_ptr, transport_ptr, mismatch_ptr, output_ptr,
@@ -167,14 +169,15 @@ def transport_kernel(
         # A masked column has b = 0 whatever its potential.
         density = tl.exp2((f[:, None] + g[None, :]) - kappa * cost)
         plan = tl.where(b[None, :] > 0, b[None, :] * density, 0.0)
-        row += tl.sum(plan, 1)
-        transport += tl.sum(tl.where(plan > 0, plan * cost, 0.0), 1)
-        if LABEL != NO_LABEL:
-            apart = label_distances(x_label, y_label, distance_ptr, classes, LABEL)
-            mismatch += tl.sum(plan * apart, 1)
         if OUTPUT == CLASSES:
             member = (y_label[:, None] == output[None, :]).to(tl.float32)
             out = tl.dot(plan, member, out, input_precision=PRECISION)
+        else:
+            row += tl.sum(plan, 1)
+            transport += tl.sum(tl.where(plan > 0, plan * cost, 0.0), 1)
+            if LABEL != NO_LABEL:
+                apart = label_distances(x_label, y_label, distance_ptr, classes, LABEL)
+                mismatch += tl.sum(plan * apart, 1)
         if OUTPUT == GRADIENT:
             if COST == L1:
                 out = signs(out, plan, x_rows, y_rows, row_in, column_in, d, first, output, BLOCK_O)
@@ -198,7 +201,7 @@ def transport_kernel(
                 out = tl.dot(-weight, y_tile, out, input_precision=PRECISION)
 
     a = tl.load(a_ptr + batch * n + rows, mask=row_in, other=0.0)
-    if tl.program_id(1) == 0:
+    if OUTPUT != CLASSES and tl.program_id(1) == 0:
         tl.store(row_ptr + batch * n + rows, row, mask=row_in)
         tl.store(transport_ptr + batch * n + rows, a * transport, mask=row_in)
         if LABEL != NO_LABEL:
@@ -229,10 +232,22 @@ class TransportLaunch(NamedTuple):
 TABLE = {
     ("half", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
     ("half", "many"): TransportLaunch(64, 32, 64, 64, 8, 2),
+    ("half/root", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
+    ("half/root", "many"): TransportLaunch(64, 32, 32, 32, 8, 1),
     ("float", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
-    ("float", "many"): TransportLaunch(64, 32, 32, 64, 8, 2),
+    ("float", "many"): TransportLaunch(64, 32, 32, 64, 8, 1),
+    ("float/root", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
+    ("float/root", "many"): TransportLaunch(64, 32, 32, 32, 8, 1),
     ("l1", "few"): TransportLaunch(16, 64, 16, 64, 4, 1),
     ("l1", "many"): TransportLaunch(32, 64, 16, 64, 4, 1),
+}
+#: The same when the output is the mass between classes, for any number of rows.
+CLASS_TABLE = {
+    "half": TransportLaunch(16, 64, 64, 32, 4, 2),
+    "half/root": TransportLaunch(16, 64, 64, 32, 4, 1),
+    "float": TransportLaunch(16, 64, 32, 32, 4, 2),
+    "float/root": TransportLaunch(16, 64, 32, 32, 4, 1),
+    "l1": TransportLaunch(16, 64, 16, 32, 4, 1),
 }
 #: Up to this many rows in the whole batch the small tiles fill a GPU better than the large ones.
 FEW_ROWS = 8192
@@ -271,7 +286,7 @@ def transport(
         b: Weights of the columns ``(B, m)``; a zero masks a point.
         gradient: Emit the gradient to the rows ``(B, n, d)``.
         classes: Emit the mass that each row sends to each of so many classes ``(B, n, classes)``
-            in its place.
+            in its place; the other results are then 0.
 
     Returns:
         ``row``, ``transport``, ``mismatch`` ``(B, n)`` and ``output``, all float32.
@@ -283,7 +298,10 @@ def transport(
     check_points(x, y)
     batch, n, d = x.shape
     m = y.shape[1]
-    config = TABLE[kind_of(problem.cost, x.dtype), "few" if batch * n <= FEW_ROWS else "many"]
+    arithmetic = kind_of(problem.cost, x.dtype)
+    config = TABLE[arithmetic, "few" if batch * n <= FEW_ROWS else "many"]
+    if classes:
+        config = CLASS_TABLE[arithmetic]
     kind = CLASSES.value if classes else GRADIENT.value if gradient else NOTHING.value
     width = {CLASSES.value: classes, GRADIENT.value: d, NOTHING.value: 0}[kind]
     block_d, block_o = fit_block(config.block_d, d), fit_block(config.block_o, max(width, 1))
@@ -305,24 +323,24 @@ def transport(
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration: the first block of coordinates is all of them or not."""
-    for (kind, rows), launch in TABLE.items():
-        costs = [("l1", False)] if kind == "l1" else [("sqeuclidean", True), ("euclidean", False)]
-        for cost, one in costs:
-            for output, name in ((GRADIENT, "gradient"), (CLASSES, "classes")):
-                label = MISMATCH.value if output is GRADIENT else DISTANCE.value
-                absent = ("distance_ptr",) * (label == MISMATCH.value)
-                absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
-                yield Compilation(
-                    f"transport/{kind}/{rows}/{cost}/{name}",
-                    transport_kernel,
-                    signature(transport_kernel, "*bf16" if kind == "half" else "*fp32", absent),
-                    {
-                        "COST": COSTS[cost], "LABEL": label, "SAME": True,
-                        "OUTPUT": output.value, "ONE_BLOCK": one, "PRECISION": PRECISION,
-                        "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
-                        "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o,
-                        **dict.fromkeys(absent),
-                    },
-                    launch.warps, launch.stages, kind != "l1" or output is CLASSES, True,
-                )  # fmt: skip
+    """Every tabled configuration."""
+    tabled = [(f"{kind}/{rows}", kind, launch, GRADIENT) for (kind, rows), launch in TABLE.items()]
+    tabled += [(f"{kind}/classes", kind, launch, CLASSES) for kind, launch in CLASS_TABLE.items()]
+    for name, kind, launch, output in tabled:
+        cost, one = VARIANTS[kind]
+        label = MISMATCH.value if output is GRADIENT else DISTANCE.value
+        absent = ("distance_ptr",) * (label == MISMATCH.value)
+        absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
+        yield Compilation(
+            f"transport/{name}",
+            transport_kernel,
+            signature(transport_kernel, point_type(kind), absent),
+            {
+                "COST": COSTS[cost], "LABEL": label, "SAME": True, "OUTPUT": output.value,
+                "ONE_BLOCK": one, "PRECISION": PRECISION,
+                "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
+                "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o,
+                **dict.fromkeys(absent),
+            },
+            launch.warps, launch.stages, kind != "l1" or output is CLASSES, True,
+        )  # fmt: skip
