@@ -1,8 +1,8 @@
 r"""Sinkhorn iterations on a cost matrix that stays in the second-level cache.
 
-The matrix :math:`C` is computed once, on tensor cores, and an iteration reads it once. A program
-owns some rows and all columns. With :math:`\kappa=\log_2(e)/\varepsilon`, the old potential
-:math:`\gamma` of the columns and :math:`\sigma_i` the softmin of row i,
+The matrix :math:`C` is computed once (:mod:`ucmkd.kernels.cost`), and an iteration reads it once.
+A program owns some rows and all columns. With :math:`\kappa=\log_2(e)/\varepsilon`, the old
+potential :math:`\gamma` of the columns and :math:`\sigma_i` the softmin of row i,
 
 .. math::
     p_{ij} = \exp_2(\gamma_j+\log_2 b_j-\kappa C_{ij}+\sigma_i)\in[0,1],\qquad \sum_j p_{ij}=1,
@@ -26,89 +26,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ucmkd.kernels.compilation import Compilation
-from ucmkd.kernels.tiles import (
-    ALIGNMENT,
-    COSTS,
-    DISTANCE,
-    L1,
-    MISMATCH,
-    NO_LABEL,
-    PRECISION,
-    SQEUCLIDEAN,
-    VARIANTS,
-    Cloud,
-    Problem,
-    check_points,
-    fit_block,
-    from_differences,
-    kind_of,
-    label_costs,
-    point_type,
-    products,
-    readable,
-    signature,
-    square_distances,
-)
+from ucmkd.kernels.tiles import signature
 
 #: Outside of these bounds the terms of a column sum may have been flushed, or overflown.
 LEAST = tl.constexpr(2.0**-80)
 GREATEST = tl.constexpr(2.0**100)
-
-
-@triton.jit(do_not_specialize=["classes"])
-def cost_kernel(
-    x_ptr, y_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr, distance_ptr, price_ptr,
-    cost_ptr, n, m, d, stride, scale, classes,
-    COST: tl.constexpr, LABEL: tl.constexpr, SAME: tl.constexpr, ONE_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """One program: a tile of one problem's cost matrix."""
-    blocks = tl.cdiv(n, BLOCK_M)
-    batch = (tl.program_id(0) // blocks).to(tl.int64)
-    rows = (tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_in, column_in = rows < n, columns < m
-    x_rows = x_ptr + batch * n * d + rows * d
-    y_rows = y_ptr + batch * m * d + columns * d
-    if COST == L1:
-        cost = from_differences(x_rows, y_rows, row_in, column_in, d, False, BLOCK_M, BLOCK_N)
-    else:
-        x_norm = tl.load(x_norm_ptr + batch * n + rows, mask=row_in, other=0.0)
-        y_norm = tl.load(y_norm_ptr + batch * m + columns, mask=column_in, other=0.0)
-        k = tl.arange(0, BLOCK_D)
-        x_first = tl.zeros([BLOCK_M, BLOCK_D], x_ptr.dtype.element_ty)
-        if ONE_BLOCK:
-            x_first = tl.load(
-                x_rows[:, None] + k[None, :], mask=row_in[:, None] & (k[None, :] < d), other=0.0
-            )
-        product = products(
-            x_rows, y_rows, row_in, column_in, x_first, d,
-            PRECISION, ONE_BLOCK, BLOCK_M, BLOCK_N, BLOCK_D,
-        )  # fmt: skip
-        if SAME:  # the distance of a point to itself is exactly 0
-            product = tl.where(rows[:, None] == columns[None, :], y_norm[None, :], product)
-        if COST == SQEUCLIDEAN:
-            cost = tl.maximum(x_norm[:, None] + y_norm[None, :] - 2.0 * product, 0.0)
-        else:
-            cost = tl.sqrt(
-                square_distances(
-                    product, x_norm, y_norm, x_rows, y_rows, row_in, column_in, d, BLOCK_M, BLOCK_N
-                )
-            )
-    cost *= scale
-    if LABEL != NO_LABEL:
-        x_label = tl.load(x_label_ptr + batch * n + rows, mask=row_in, other=0)
-        y_label = tl.load(y_label_ptr + batch * m + columns, mask=column_in, other=0)
-        price = tl.load(price_ptr + batch)
-        cost += label_costs(x_label, y_label, distance_ptr, classes, price, LABEL)
-    place = (batch * n + rows)[:, None] * stride + columns[None, :]
-    tl.store(cost_ptr + place, cost, mask=row_in[:, None] & column_in[None, :])
 
 
 @triton.jit(do_not_specialize=["groups", "row_blocks"])
@@ -248,12 +175,11 @@ def merge_kernel(
     tl.store(change_ptr + batch * m + columns, change, mask=column_in)
 
 
-class CostLaunch(NamedTuple):
-    """Tile of rows, columns and coordinates, warps, pipeline stages."""
+class TileLaunch(NamedTuple):
+    """Tile of rows and columns, warps, pipeline stages."""
 
     block_m: int
     block_n: int
-    block_d: int
     warps: int
     stages: int
 
@@ -266,14 +192,6 @@ class SweepLaunch(NamedTuple):
     programs: int
 
 
-#: Tiles of the cost matrix by kind of arithmetic.
-COST_TABLE = {
-    "half": CostLaunch(64, 64, 64, 4, 3),
-    "half/root": CostLaunch(64, 32, 64, 4, 2),
-    "float": CostLaunch(64, 64, 32, 4, 2),
-    "float/root": CostLaunch(64, 32, 32, 4, 2),
-    "l1": CostLaunch(32, 64, 16, 4, 1),
-}
 #: Rows held in registers by their width, a power of 2: 32 entries a thread.
 SWEEP_TABLE = {
     128: SweepLaunch(32, 4, 4),
@@ -284,9 +202,9 @@ SWEEP_TABLE = {
     4096: SweepLaunch(2, 8, 2),
 }
 #: Wider rows: tile, warps, pipeline stages.
-WIDE = CostLaunch(8, 128, 16, 4, 2)
+WIDE = TileLaunch(8, 128, 4, 2)
 #: Tile of the merge.
-MERGE = CostLaunch(64, 32, 16, 4, 2)
+MERGE = TileLaunch(64, 32, 4, 2)
 
 
 class Sweep(NamedTuple):
@@ -309,34 +227,6 @@ def plan_sweep(batch: int, n: int, m: int, processors: int) -> Sweep:
     return Sweep(triton.cdiv(blocks, row_blocks), row_blocks, width, launch)
 
 
-def cost_matrix(rows: Cloud, columns: Cloud, problem: Problem) -> Tensor:
-    """The cost ``(B, n, m)`` with its label term, float32.
-
-    Raises:
-        ValueError: The points are of different or other types, not contiguous, or too many.
-    """
-    x, y = rows.points, columns.points
-    check_points(x, y)
-    batch, n, d = x.shape
-    m = y.shape[1]
-    config = COST_TABLE[kind_of(problem.cost, x.dtype)]
-    block_d = fit_block(config.block_d, d)
-    labelled = problem.label_kind > 0
-    # Rows that begin at a multiple of 16 numbers are read in whole vectors.
-    stride = triton.cdiv(m, ALIGNMENT) * ALIGNMENT
-    out = torch.empty((batch, n, stride), dtype=torch.float32, device=x.device)[..., :m]
-    cost_kernel[(batch * triton.cdiv(n, config.block_m), triton.cdiv(m, config.block_n))](
-        readable(x), readable(y), rows.norm, columns.norm, rows.label if labelled else None,
-        columns.label if labelled else None, problem.distance, problem.price, out,
-        n, m, d, stride, problem.scale, problem.classes,
-        COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same,
-        ONE_BLOCK=d <= block_d, PRECISION=PRECISION,
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_D=block_d,
-        num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
-    )  # fmt: skip
-    return out
-
-
 def iterate(
     cost: Tensor,
     g: Tensor,
@@ -351,10 +241,10 @@ def iterate(
     partial: Tensor,
     sweep: Sweep,
 ) -> None:
-    """One iteration: the rows' new potential into ``f``, the change of the columns' into ``change``.
+    """One iteration: the rows' new potential into ``f``, and the change of the columns'.
 
     Args:
-        cost: ``(B, n, m)``, float32, from :func:`cost_matrix` or contiguous.
+        cost: ``(B, n, m)``, float32, from :func:`ucmkd.kernels.cost.cost_matrix` or contiguous.
         g: Potential of the columns ``(B, m)``, in units of ε/log2(e).
         log_a: log2 of the rows' weights ``(B, n)``.
         log_b: log2 of the columns' weights ``(B, m)``.
@@ -389,22 +279,6 @@ def iterate(
 
 def compilations() -> Iterator[Compilation]:
     """Every tabled configuration."""
-    for kind, config in COST_TABLE.items():
-        cost, one = VARIANTS[kind]
-        for label in (MISMATCH.value, DISTANCE.value):
-            absent = ("distance_ptr",) * (label == MISMATCH.value)
-            absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
-            yield Compilation(
-                f"cached/cost/{kind}/{'mismatch' if label == MISMATCH.value else 'distance'}",
-                cost_kernel,
-                signature(cost_kernel, point_type(kind), absent),
-                {
-                    "COST": COSTS[cost], "LABEL": label, "SAME": True, "ONE_BLOCK": one,
-                    "PRECISION": PRECISION, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
-                    "BLOCK_D": config.block_d, **dict.fromkeys(absent),
-                },
-                config.warps, config.stages, kind != "l1", False,
-            )  # fmt: skip
     for width, launch in SWEEP_TABLE.items():
         yield Compilation(
             f"cached/sweep/{width}", sweep_kernel, signature(sweep_kernel),

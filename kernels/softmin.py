@@ -67,7 +67,7 @@ __all__ = [
     "ALIGNMENT", "COSTS", "DISTANCE", "EUCLIDEAN", "L1", "LOG2E", "MISMATCH", "NEAR", "NO_LABEL",
     "PRECISION", "SQEUCLIDEAN", "TABLE", "Cloud", "Launch", "Problem", "check_points", "cloud",
     "compilations", "fit_block", "from_differences", "half_step", "kind_of", "label_costs",
-    "label_distances",    "pad_points", "products", "readable", "softmin", "square_distances", "square_norms",
+    "label_distances",    "pad_points", "products", "readable", "square_distances", "square_norms",
 ]  # fmt: skip
 
 
@@ -212,7 +212,7 @@ TABLE = {
     ("half/root", "few"): Launch(16, 128, 64, 4, 3),
     ("half/root", "many"): Launch(64, 64, 64, 8, 3),
     ("float", "few"): Launch(16, 64, 32, 4, 2),
-    ("float", "many"): Launch(64, 64, 32, 8, 1),
+    ("float", "many"): Launch(64, 64, 32, 8, 2),
     ("float/root", "few"): Launch(16, 64, 32, 4, 2),
     ("float/root", "many"): Launch(64, 32, 32, 8, 2),
     ("l1", "few"): Launch(16, 64, 16, 4, 1),
@@ -230,6 +230,11 @@ MERGE_BLOCK = 256
 def size_of(rows: int) -> str:
     """The size bucket of the tables for so many rows in the whole batch."""
     return "few" if rows <= FEW_ROWS else "many"
+
+
+def columns_of(config: Launch, label: int) -> int:
+    """The tile's columns: half of them where class distances are gathered, for their addresses."""
+    return config.block_n // 2 if label == DISTANCE.value else config.block_n
 
 
 def count_splits(programs: int, tiles: int, processors: int) -> int:
@@ -275,9 +280,10 @@ def half_step(
     m = y.shape[1]
     config = TABLE[kind_of(problem.cost, x.dtype), size_of(batch * n)]
     block_d = fit_block(config.block_d, d)
+    block_n = columns_of(config, problem.label_kind)
     programs = batch * triton.cdiv(n, config.block_m)
     if splits is None:
-        splits = count_splits(programs, triton.cdiv(m, config.block_n), processors)
+        splits = count_splits(programs, triton.cdiv(m, block_n), processors)
     partial = None
     if splits > 1:
         partial = torch.empty((splits, 2, batch, n), dtype=torch.float32, device=x.device)
@@ -289,7 +295,7 @@ def half_step(
         n, m, d, problem.scale, problem.classes, batch * n,
         COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same,
         ONE_BLOCK=d <= block_d, CHANGE=own is not None, SPLIT=splits > 1, PRECISION=PRECISION,
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_D=block_d,
+        BLOCK_M=config.block_m, BLOCK_N=block_n, BLOCK_D=block_d,
         num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
     )  # fmt: skip
     if splits > 1:
@@ -297,44 +303,6 @@ def half_step(
             partial, own, damping, active, out, n, batch * n, splits,
             CHANGE=own is not None, BLOCK=MERGE_BLOCK, num_warps=4,
         )  # fmt: skip
-
-
-def softmin(
-    x: Tensor,
-    y: Tensor,
-    h: Tensor,
-    epsilon: Tensor,
-    *,
-    cost: str = "sqeuclidean",
-    scale: float = 1.0,
-    x_label: Tensor | None = None,
-    y_label: Tensor | None = None,
-    label_cost: Tensor | None = None,
-    distance: Tensor | None = None,
-    same: bool = False,
-    splits: int | None = None,
-) -> Tensor:
-    """:func:`half_step` in units of the cost: ``-ε log Σ_j exp((h_j - C_ij)/ε)``.
-
-    ``h (B, m)`` are log-weighted potentials, -inf masks a point; ``epsilon`` and ``label_cost``
-    are ``(B,)``, all float32. Returns ``(B, n)``, float32.
-    """
-    labelled = x_label is not None and y_label is not None and label_cost is not None
-    kappa = float(LOG2E) / epsilon
-    problem = Problem(cost, scale, kappa, label_cost if labelled else None, distance, same)
-    out = torch.empty(x.shape[:2], dtype=torch.float32, device=x.device)
-    check_points(x, y)
-    half_step(
-        cloud(x, out, cost, x_label),
-        cloud(y, kappa[:, None] * h, cost, y_label),
-        problem,
-        torch.zeros_like(h),
-        out,
-        active=torch.ones_like(epsilon, dtype=torch.int32),
-        damping=1 / kappa,
-        splits=splits,
-    )
-    return out
 
 
 def compilations() -> Iterator[Compilation]:
@@ -353,7 +321,7 @@ def compilations() -> Iterator[Compilation]:
                 {
                     "COST": COSTS[cost], "LABEL": label, "SAME": change, "ONE_BLOCK": one,
                     "CHANGE": change, "SPLIT": split, "PRECISION": PRECISION,
-                    "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
+                    "BLOCK_M": launch.block_m, "BLOCK_N": columns_of(launch, label),
                     "BLOCK_D": launch.block_d, **dict.fromkeys(absent),
                 },
                 launch.warps, launch.stages, kind != "l1", True,

@@ -233,7 +233,7 @@ TABLE = {
     ("half", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
     ("half", "many"): TransportLaunch(64, 32, 64, 64, 8, 2),
     ("half/root", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
-    ("half/root", "many"): TransportLaunch(64, 32, 32, 32, 8, 1),
+    ("half/root", "many"): TransportLaunch(32, 32, 64, 64, 4, 1),
     ("float", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
     ("float", "many"): TransportLaunch(64, 32, 32, 64, 8, 1),
     ("float/root", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),

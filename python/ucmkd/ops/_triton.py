@@ -92,7 +92,13 @@ def processors(device: torch.device) -> int:
 
 
 def _value(
-    f: Tensor, g: Tensor, a: Tensor, b: Tensor, eps: Tensor, rho: tuple[Tensor, Tensor], mass: Tensor
+    f: Tensor,
+    g: Tensor,
+    a: Tensor,
+    b: Tensor,
+    eps: Tensor,
+    rho: tuple[Tensor, Tensor],
+    mass: Tensor,
 ) -> Tensor:
     return (
         weighted(a, reference.dual_term(f, rho[0])).sum(-1)
@@ -178,7 +184,7 @@ def solve(
             f"the cost of {batch} problems of {n} by {m} points", 4 * batch * n * m,
             "UCMKD_CACHE_MB=0 streams it instead",
         ):  # fmt: skip
-            matrix = kernels("cached").cost_matrix(clouds.first, clouds.second, problem)
+            matrix = kernels("cost").cost_matrix(clouds.first, clouds.second, problem)
         weights = (clouds.first.log_weight, clouds.second.log_weight)
         work = loop.Cached(matrix, weights, kappa, damping, processors(x.device))
     else:
@@ -250,7 +256,7 @@ def solve_matrix(
     want_plan: bool = True,
     accelerate: bool = False,
 ) -> tuple[reference.Solution, Tensor]:
-    """Entropic optimal transport for cost matrices ``(B, n, m)``, on the kernels of tier ``cached``.
+    """Entropic optimal transport for cost matrices ``(B, n, m)``, by the kernels of ``cached``.
 
     Arguments and solution as in :func:`ucmkd.reference.solve_dense`, in float32; the plan, which
     is the gradient to the matrix, is empty unless ``want_plan``.
