@@ -124,7 +124,7 @@ TABLE = {
     ("rows", "few"): MatrixLaunch(4, 512, 4, 2),
     ("rows", "many"): MatrixLaunch(8, 256, 4, 2),
     ("columns", "few"): MatrixLaunch(32, 64, 4, 2),
-    ("columns", "many"): MatrixLaunch(64, 64, 4, 2),
+    ("columns", "many"): MatrixLaunch(64, 32, 4, 2),
 }
 #: Up to this many rows the small tiles fill a GPU better than the large ones.
 FEW_ROWS = 8192

@@ -263,8 +263,7 @@ class StepLaunch(NamedTuple):
 TABLE = {
     256: StepLaunch(256, 2),
     1024: StepLaunch(1024, 4),
-    4096: StepLaunch(2048, 8),
-    1 << 31: StepLaunch(2048, 16),
+    1 << 31: StepLaunch(2048, 8),
 }
 
 

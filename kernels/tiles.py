@@ -4,10 +4,10 @@ r"""What the kernels over point clouds share: tiles of products, distances and l
 ``euclidean`` of normalised points. A distance from norms and products loses its digits where two
 points nearly coincide; such tiles are computed once more from differences.
 
-float32 products run on tensor cores in three TF32 passes (``tf32x3``): each factor is split in a
-TF32 number and a TF32 remainder, and all products but that of the two remainders are summed in
-float32. What is left out is at most :math:`2^{-22}|x_k||y_k|` a coordinate, below the rounding
-:math:`2^{-24}\sum_k|x_k||y_k|` times the length of the sum from :math:`d=4` on.
+float32 products run on tensor cores in three TF32 passes (``tf32x3``): each factor is split in its
+TF32 rounding and a remainder, cut to TF32 too, and all products but that of the two remainders
+are summed in float32. That loses at most :math:`5\cdot2^{-22}|x_ky_k|` in each coordinate, where
+float32 loses up to :math:`2^{-24}\sum_k|x_ky_k|` in each of :math:`d` additions.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -31,8 +31,9 @@ NEAR = tl.constexpr(1e-3)
 NO_LABEL = tl.constexpr(0)
 MISMATCH = tl.constexpr(1)
 DISTANCE = tl.constexpr(2)
-#: How float32 points are multiplied; 16-bit points have exact products anyway.
-PRECISION = "tf32x3"
+#: How float32 points are multiplied; 16-bit points have exact products anyway. Triton for ROCm has
+#: no ``tf32x3``, but matrix instructions for float32 itself.
+PRECISION = "ieee" if torch.version.hip else "tf32x3"
 
 
 @triton.jit

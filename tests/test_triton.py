@@ -374,6 +374,29 @@ def test_operator_runs_on_this_backend() -> None:
     close(slopes[0], slopes[1], 1e-3)
 
 
+def test_error_of_three_tf32_products() -> None:
+    """The bound that ``kernels.tiles`` states, of the arithmetic of ``tf32x3`` done in integers."""
+
+    def cut(value: Tensor, bits: int) -> Tensor:
+        return ((value.view(torch.int32) >> bits) << bits).view(torch.float32)
+
+    def split(value: Tensor) -> tuple[Tensor, Tensor]:
+        # To the nearest with 10 bits after the point, ties away from 0; the bits of a float32 are
+        # those of its magnitude. The hardware does not look at the last 13 bits of a remainder.
+        bits = value.view(torch.int32)
+        nearest = cut((bits + (1 << 12)).view(torch.float32), 13)
+        return nearest.double(), cut(value - nearest, 13).double()
+
+    x, y = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
+    (x_large, x_small), (y_large, y_small) = split(x), split(y)
+    found = x_large * y_large + x_large * y_small + x_small * y_large
+    exact = x.double() * y.double()
+    error = (found - exact).abs() / exact.abs()
+    assert 2.0**-23 < float(error.max()) <= 5 * 2.0**-22
+    plain = (x_large * y_large - exact).abs() / exact.abs()
+    assert float(plain.max()) > 100 * float(error.max())
+
+
 def test_bad_input_is_refused() -> None:
     x, h, one = random(1, 4, 16), torch.zeros(1, 4, device=DEVICE), torch.ones(1, device=DEVICE)
     with pytest.raises(ValueError, match="bfloat16 or float16; got torch"):

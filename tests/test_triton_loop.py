@@ -358,6 +358,40 @@ def test_operators_run_on_this_backend() -> None:
         close(one, other, 1e-3)
 
 
+class OnDevice:
+    """Flags of a GPU, for the host's side of the loop."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    "recording, late, launched", [(False, 0, 12), (False, 3, 24), (True, 0, 40)]
+)
+def test_host_never_waits(
+    recording: bool, late: int, launched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is done after iteration 10, and the host learns of a state ``late`` looks afterwards."""
+    count = 0
+    looks: list[int] = []
+
+    def iteration(k: int) -> None:
+        nonlocal count
+        assert k == count
+        count += 1
+
+    def look(_):
+        looks.append(count)
+        mine = len(looks)
+        seen = count
+        return lambda: None if len(looks) < mine + late else seen < 10
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: recording)
+    monkeypatch.setattr(loop, "look", look)
+    loop.repeat(iteration, OnDevice(), 40)
+    assert count == launched
+    assert not (recording and looks), "a copy to the host cannot be recorded"
+
+
 def test_tiers_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     limit = _triton.CACHE_BYTES_ELSE

@@ -127,7 +127,8 @@ def solve(
                 if flags & flag:
                     x, y = x.to(dtype), None if y is None else y.to(dtype)
             accelerate = bool(flags & Flag.ACCELERATE)
-            found = _triton.solve(x, y, a, b, accelerate=accelerate, **keywords)
+            with torch.cuda.device_of(x):
+                found = _triton.solve(x, y, a, b, accelerate=accelerate, **keywords)
         else:
             found = reference.sinkhorn(x, y, a, b, **keywords)
     return found._replace(

@@ -221,7 +221,7 @@ def solve(
     class_mass = f.new_empty(0)
     if want_distance and distance is not None and labels[0] is not None:
         sent = move(True, False, distance.shape[1]).output
-        member = torch.nn.functional.one_hot(labels[0], distance.shape[0])
+        member = labels[0].unsqueeze(-1) == torch.arange(distance.shape[0], device=x.device)
         # In float64: no product of float32 matrices here may be rounded to TF32.
         class_mass = (member.double().transpose(-1, -2) @ sent.double()).float()
     return reference.Solution(

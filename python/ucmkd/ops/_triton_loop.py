@@ -144,6 +144,18 @@ def room_for(what: str, size: int, advice: str) -> Iterator[None]:
         ) from error
 
 
+def look(active: Tensor) -> Callable[[], bool | None]:
+    """Starts a copy of the flags to the host; the result says whether any is set.
+
+    It says None while the copy is under way, and never waits for it.
+    """
+    flags = torch.empty(active.shape, dtype=active.dtype, pin_memory=True)
+    flags.copy_(active, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return lambda: bool(flags.any()) if event.query() else None
+
+
 def repeat(iteration: Callable[[int], None], active: Tensor, most: int) -> None:
     """Launches iterations ``0, 1, …`` until all flags are known to be 0, or ``most`` of them.
 
@@ -156,22 +168,16 @@ def repeat(iteration: Callable[[int], None], active: Tensor, most: int) -> None:
             if not bool(active.any()):
                 return
         return
-    if torch.cuda.is_current_stream_capturing():
-        for k in range(most):
-            iteration(k)
-        return
-    looks: collections.deque[tuple[torch.cuda.Event, Tensor]] = collections.deque()
+    recording = torch.cuda.is_current_stream_capturing()
+    looks: collections.deque[Callable[[], bool | None]] = collections.deque()
     for k in range(most):
         iteration(k)
-        if k % LOOK_EVERY == LOOK_EVERY - 1:
-            flags = torch.empty(active.shape, dtype=active.dtype, pin_memory=True)
-            flags.copy_(active, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            looks.append((event, flags))
-            while looks and looks[0][0].query():
-                if not bool(looks.popleft()[1].any()):
+        if k % LOOK_EVERY == LOOK_EVERY - 1 and not recording:
+            looks.append(look(active))
+            while looks and (some := looks[0]()) is not None:
+                if not some:
                     return
+                looks.popleft()
 
 
 class End(NamedTuple):

@@ -69,10 +69,11 @@ def sinkhorn_cost_op(
         if backend == "triton":
             from ucmkd.ops import _triton
 
-            s, plan = _triton.solve_matrix(
-                matrix, a, b, epsilon=epsilon, reach_x=reach_x, reach_y=reach_y, g0=start,
-                tol=tol, max_iter=max_iter, want_plan=want_plan, accelerate=accelerate,
-            )  # fmt: skip
+            with torch.cuda.device_of(matrix):
+                s, plan = _triton.solve_matrix(
+                    matrix, a, b, epsilon=epsilon, reach_x=reach_x, reach_y=reach_y, g0=start,
+                    tol=tol, max_iter=max_iter, want_plan=want_plan, accelerate=accelerate,
+                )  # fmt: skip
         else:
             s, plan = reference.solve_dense(
                 matrix, None, a, b, start, epsilon, reach_x, reach_y, torch.zeros_like(epsilon),
