@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from ucmkd.kernels import cached, cost, matrix, softmin, step, transport
+from ucmkd.kernels import cached, cost, matrix, own_step, softmin, step, transport
 from ucmkd.kernels.compilation import Compilation
 from ucmkd.ops import _triton
 
@@ -23,11 +23,8 @@ pytestmark = pytest.mark.skipif(
     _triton.interpreted(), reason="TRITON_INTERPRET=1: the interpreter compiles nothing"
 )
 
-TABLED = {
-    entry.name: entry
-    for file in (cached, cost, matrix, softmin, step, transport)
-    for entry in file.compilations()
-}
+FILES = (cached, cost, matrix, own_step, softmin, step, transport)
+TABLED = {entry.name: entry for file in FILES for entry in file.compilations()}
 #: Large tiles are the demanding ones; they are compiled for the other architectures, too.
 DEMANDING = [name for name in TABLED if name.endswith("many") or "/many/" in name]
 CASES = [(name, 90) for name in TABLED]
@@ -78,9 +75,5 @@ def test_compiles(name: str, capability: int) -> None:
 
 
 def test_names_are_unique() -> None:
-    names = [
-        entry.name
-        for file in (cached, cost, matrix, softmin, step, transport)
-        for entry in file.compilations()
-    ]
+    names = [entry.name for file in FILES for entry in file.compilations()]
     assert len(names) == len(TABLED)

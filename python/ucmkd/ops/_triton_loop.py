@@ -256,13 +256,12 @@ def symmetric(
     max_iter: int,
 ) -> End:
     """The self-term, as :func:`ucmkd.reference.loop.symmetric_loop`."""
-    step = kernels("step")
     begin = torch.zeros_like(a) if f0 is None else f0
-    s = step.start(begin, 0, a.sum(-1), accelerate=False)
+    s = kernels("step").start(begin, 0, a.sum(-1), accelerate=False)
 
     def iteration(_: int) -> None:
         tier.own_change(s.g, s.change, s.active)
-        step.symmetric_step(s, a, ratio, tol=tol)
+        kernels("own_step").symmetric_step(s, a, ratio, tol=tol)
 
     repeat(iteration, s.active, max_iter)
     return End(s.g, s.g, s.mass, s.iterations, s.residual, s.residual <= tol)
