@@ -381,6 +381,31 @@ def test_16_bit_points_are_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatc
     close(found[0][1], found[1][1], 2e-2)
 
 
+@pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU")
+@pytest.mark.parametrize("tier", ["cached", "streaming"])
+def test_no_host_sync_and_a_recorded_graph(tier: str) -> None:
+    """A solve never waits for the device, and one recorded in a CUDA graph is the same solve."""
+    case = Case(n=300, m=200, d=16, tol=1e-3, iterations=30, label="distance", tier=tier)
+    points, keywords = problem(case, torch.float32)
+
+    def solve() -> reference.Solution:
+        return _triton.solve(*points, **keywords, tier=tier, accelerate=True)
+
+    solve()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        eager = solve()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = solve()
+    graph.replay()
+    torch.cuda.synchronize()
+    for one, other in zip(recorded, eager, strict=True):
+        assert torch.equal(one, other)
+
+
 class OnDevice:
     """Flags of a GPU, for the host's side of the loop."""
 
