@@ -107,9 +107,10 @@ class Cached:
         """See :class:`Tier`."""
         if self.partial is None:
             batch, _, m = self.cost.shape
-            self.partial = torch.empty(
-                (batch, self.sweep.groups, m), dtype=torch.float32, device=g.device
-            )
+            shape = (batch, self.sweep.groups, m)
+            size = 4 * batch * self.sweep.groups * m
+            with room_for("the column sums", size, "UCMKD_CACHE_MB=0 does without them"):
+                self.partial = torch.empty(shape, dtype=torch.float32, device=g.device)
         self.cached.iterate(
             self.cost, g, self.log_a, self.log_b, self.kappa, self.damping[0], f, change,
             active=active, partial=self.partial, sweep=self.sweep,
