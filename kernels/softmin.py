@@ -1,27 +1,29 @@
 r"""Streaming softmin: one half-iteration of Sinkhorn without a cost matrix in memory.
 
-.. math::
-    \mathrm{out}_i = -\varepsilon\,\log\sum_j \exp\frac{h_j - C_{ij}}{\varepsilon},\qquad
-    C_{ij} = s\,c(x_i, y_j) + \lambda\,[l_i \ne k_j],
-
-with :math:`h_j = g_j + \varepsilon\log b_j`; :math:`h_j=-\infty` masks a point, and a row whose
-columns are all masked gives :math:`+\infty`. Everything is in units of
-:math:`\varepsilon/\log_2 e`: with :math:`\kappa = \log_2(e)/\varepsilon` the sum is one of
-``exp2``, and for the squared distance the norms and the log-weights fold into one term a column,
+For potentials :math:`\gamma=g\kappa` in units of :math:`\varepsilon/\log_2 e`, i.e. with
+:math:`\kappa=\log_2(e)/\varepsilon`,
 
 .. math::
-    \kappa(h_j - s|x_i-y_j|^2) = u_j + 2\kappa s\,x_i\cdot y_j - \kappa s|x_i|^2,\qquad
-    u_j = \kappa(h_j - s|y_j|^2),
+    \sigma_i = -\log_2\sum_j \exp_2(\gamma_j + \log_2 b_j - \kappa C_{ij}),\qquad
+    C_{ij} = s\,c(x_i, y_j) + \lambda\,D_{l_ik_j};
+
+a weight of 0 masks a point, and a row whose columns are all masked gives :math:`+\infty`. For the
+squared distance the norms and the log-weights fold into one term a column,
+
+.. math::
+    \gamma_j+\log_2 b_j - \kappa s|x_i-y_j|^2 = u_j + 2\kappa s\,x_i\cdot y_j - \kappa s|x_i|^2,
+    \qquad u_j = \gamma_j+\log_2 b_j - \kappa s|y_j|^2,
 
 where the last term leaves the sum. The running maximum and sum (Milakov, Gimelshein 2018) are
-always float32. ``cosine`` is ``sqeuclidean`` of normalised points with :math:`s=1/2`, ``chordal``
-is ``euclidean`` of normalised points. A distance from norms and products loses its digits where
-two points nearly coincide; such tiles are computed once more from differences.
+always float32. A pass ends either in the damped potential :math:`\tau\sigma_i`, or in the change
+:math:`\sigma_i-\gamma'_i` of the rows' own potential. With too few rows to fill a GPU the columns
+are split among programs, whose maxima and sums a second kernel merges in a fixed order.
 """
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,89 +31,64 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-COSTS = {"sqeuclidean": 0, "euclidean": 1, "l1": 2}
-SQEUCLIDEAN = tl.constexpr(0)
-EUCLIDEAN = tl.constexpr(1)
-L1 = tl.constexpr(2)
-LOG2E = tl.constexpr(1.4426950408889634)
-#: Share of |x|² + |y|² below which a squared distance is taken from differences.
-NEAR = tl.constexpr(1e-3)
+from ucmkd.kernels.compilation import Compilation
+from ucmkd.kernels.tiles import (
+    ALIGNMENT,
+    COSTS,
+    DISTANCE,
+    EUCLIDEAN,
+    L1,
+    LOG2E,
+    MISMATCH,
+    NEAR,
+    NO_LABEL,
+    PRECISION,
+    SQEUCLIDEAN,
+    VARIANTS,
+    Cloud,
+    Problem,
+    check_points,
+    cloud,
+    fit_block,
+    from_differences,
+    kind_of,
+    label_costs,
+    label_distances,
+    pad_points,
+    point_type,
+    products,
+    readable,
+    signature,
+    square_distances,
+    square_norms,
+)
+
+__all__ = [
+    "ALIGNMENT", "COSTS", "DISTANCE", "EUCLIDEAN", "L1", "LOG2E", "MISMATCH", "NEAR", "NO_LABEL",
+    "PRECISION", "SQEUCLIDEAN", "TABLE", "Cloud", "Launch", "Problem", "check_points", "cloud",
+    "compilations", "fit_block", "from_differences", "half_step", "kind_of", "label_costs",
+    "label_distances",    "pad_points", "products", "readable", "square_distances", "square_norms",
+]  # fmt: skip
 
 
-@triton.jit
-def from_differences(
-    x_rows, y_rows, row_in, column_in, d,
-    SQUARE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Tile of sum |x-y|² or sum |x-y| by a loop over the coordinates."""
-    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for k in range(0, d):
-        x = tl.load(x_rows + k, mask=row_in, other=0.0).to(tl.float32)
-        y = tl.load(y_rows + k, mask=column_in, other=0.0).to(tl.float32)
-        step = x[:, None] - y[None, :]
-        total += step * step if SQUARE else tl.abs(step)
-    return total
-
-
-@triton.jit
-def products(
-    x_rows, y_rows, row_in, column_in, x_first, d,
-    PRECISION: tl.constexpr, ONE_BLOCK: tl.constexpr,
+@triton.jit(do_not_specialize=["classes"])
+def softmin_kernel(
+    x_ptr, y_ptr, potential_ptr, log_weight_ptr, own_ptr, x_norm_ptr, y_norm_ptr,
+    x_label_ptr, y_label_ptr, distance_ptr, kappa_ptr, price_ptr, damping_ptr, active_ptr,
+    out_ptr, partial_ptr, n, m, d, scale, classes, total_rows,
+    COST: tl.constexpr, LABEL: tl.constexpr, SAME: tl.constexpr, ONE_BLOCK: tl.constexpr,
+    CHANGE: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Tile of x·y, float32. ``x_first`` is the first block of coordinates, loaded by the caller."""
-    product = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    k = tl.arange(0, BLOCK_D)
-    if ONE_BLOCK:
-        y = tl.load(
-            y_rows[None, :] + k[:, None], mask=column_in[None, :] & (k[:, None] < d), other=0.0
-        )
-        product = tl.dot(x_first, y, product, input_precision=PRECISION)
-    else:
-        for start in range(0, d, BLOCK_D):
-            inside = start + k < d
-            x = tl.load(
-                x_rows[:, None] + start + k[None, :],
-                mask=row_in[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
-            y = tl.load(
-                y_rows[None, :] + start + k[:, None],
-                mask=column_in[None, :] & inside[:, None], other=0.0,
-            )  # fmt: skip
-            product = tl.dot(x, y, product, input_precision=PRECISION)
-    return product
-
-
-@triton.jit
-def square_distances(
-    product, x_norm, y_norm, x_rows, y_rows, row_in, column_in, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Squared distances from products and norms; near pairs from differences."""
-    norms = x_norm[:, None] + y_norm[None, :]
-    square = tl.maximum(norms - 2.0 * product, 0.0)
-    near = square < NEAR * norms
-    if tl.max(tl.max(near.to(tl.int32), 1), 0) > 0:
-        exact = from_differences(x_rows, y_rows, row_in, column_in, d, True, BLOCK_M, BLOCK_N)
-        square = tl.where(near, exact, square)
-    return square
-
-
-@triton.jit
-def softmin_kernel(
-    x_ptr, y_ptr, h_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr,
-    epsilon_ptr, label_cost_ptr, out_ptr, n, m, d, scale,
-    COST: tl.constexpr, HAS_LABEL: tl.constexpr, SAME: tl.constexpr, ONE_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """One program: BLOCK_M rows of one problem against all its columns."""
+    """One program: BLOCK_M rows of one problem against all its columns, or one split of them."""
     blocks = tl.cdiv(n, BLOCK_M)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
+    if tl.load(active_ptr + batch) == 0:
+        return
     rows = (tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_in = rows < n
     x_rows = x_ptr + batch * n * d + rows * d
-    epsilon = tl.load(epsilon_ptr + batch)
-    kappa = LOG2E / epsilon
+    kappa = tl.load(kappa_ptr + batch)
     coefficient = kappa * scale
     k = tl.arange(0, BLOCK_D)
     x_first = tl.zeros([BLOCK_M, BLOCK_D], x_ptr.dtype.element_ty)
@@ -122,24 +99,32 @@ def softmin_kernel(
     x_norm = tl.zeros([BLOCK_M], tl.float32)
     if COST != L1:
         x_norm = tl.load(x_norm_ptr + batch * n + rows, mask=row_in, other=0.0)
-    if HAS_LABEL:
+    if LABEL != NO_LABEL:
         x_label = tl.load(x_label_ptr + batch * n + rows, mask=row_in, other=0)
-        penalty = kappa * tl.load(label_cost_ptr + batch)
+        penalty = kappa * tl.load(price_ptr + batch)
 
+    first = 0
+    end = m
+    if SPLIT:
+        share = tl.cdiv(tl.cdiv(m, BLOCK_N), tl.num_programs(1)) * BLOCK_N
+        first = tl.program_id(1) * share
+        end = tl.minimum(first + share, m)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    for start in range(0, m, BLOCK_N):
+    for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         column_in = columns < m
         y_rows = y_ptr + batch * m * d + columns * d
-        u = kappa * tl.load(h_ptr + batch * m + columns, mask=column_in, other=float("-inf"))
+        place = batch * m + columns
+        u = tl.load(log_weight_ptr + place, mask=column_in, other=float("-inf"))
+        u += tl.load(potential_ptr + place, mask=column_in, other=0.0)
         if COST == L1:
             distance = from_differences(
                 x_rows, y_rows, row_in, column_in, d, False, BLOCK_M, BLOCK_N
             )
             score = u[None, :] - coefficient * distance
         else:
-            y_norm = tl.load(y_norm_ptr + batch * m + columns, mask=column_in, other=0.0)
+            y_norm = tl.load(y_norm_ptr + place, mask=column_in, other=0.0)
             product = products(
                 x_rows, y_rows, row_in, column_in, x_first, d,
                 PRECISION, ONE_BLOCK, BLOCK_M, BLOCK_N, BLOCK_D,
@@ -153,49 +138,59 @@ def softmin_kernel(
                     product, x_norm, y_norm, x_rows, y_rows, row_in, column_in, d, BLOCK_M, BLOCK_N
                 )
                 score = u[None, :] - coefficient * tl.sqrt(square)
-        if HAS_LABEL:
-            y_label = tl.load(y_label_ptr + batch * m + columns, mask=column_in, other=0)
-            score -= tl.where(x_label[:, None] != y_label[None, :], penalty, 0.0)
+        if LABEL != NO_LABEL:
+            y_label = tl.load(y_label_ptr + place, mask=column_in, other=0)
+            score -= label_costs(x_label, y_label, distance_ptr, classes, penalty, LABEL)
         new_top = tl.maximum(top, tl.max(score, 1))
         # Nothing but masked columns so far: any finite reference will do, and -inf would give NaN.
         reference = tl.where(new_top == float("-inf"), 0.0, new_top)
         total = total * tl.exp2(top - reference) + tl.sum(tl.exp2(score - reference[:, None]), 1)
         top = new_top
-    # A row without columns: top = -inf and log2(0) = -inf, hence +inf.
-    out = -(top + tl.log2(total)) / kappa
     if COST == SQEUCLIDEAN:
-        out += scale * x_norm
-    tl.store(out_ptr + batch * n + rows, out, mask=row_in)
+        top -= coefficient * x_norm
+    if SPLIT:
+        partial = partial_ptr + 2 * tl.program_id(1).to(tl.int64) * total_rows + batch * n + rows
+        tl.store(partial, top, mask=row_in)
+        tl.store(partial + total_rows, total, mask=row_in)
+    else:
+        # A row without columns: top = -inf and log2(0) = -inf, hence +inf.
+        out = -(top + tl.log2(total))
+        if CHANGE:
+            out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
+        else:
+            out *= tl.load(damping_ptr + batch)
+        tl.store(out_ptr + batch * n + rows, out, mask=row_in)
 
 
-@triton.jit
-def softmin_matrix_kernel(
-    cost_ptr, h_ptr, epsilon_ptr, out_ptr, n, m, stride_b, stride_i, stride_j,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+@triton.jit(do_not_specialize=["splits"])
+def softmin_merge_kernel(
+    partial_ptr, own_ptr, damping_ptr, active_ptr, out_ptr, n, total_rows, splits,
+    CHANGE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The same for a cost matrix in memory, rows and columns by their strides."""
-    blocks = tl.cdiv(n, BLOCK_M)
+    """One program: BLOCK rows of one problem, from the maxima and sums of all splits."""
+    blocks = tl.cdiv(n, BLOCK)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
-    rows = (tl.program_id(0) % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    if tl.load(active_ptr + batch) == 0:
+        return
+    rows = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     row_in = rows < n
-    cost_rows = cost_ptr + batch * stride_b + rows.to(tl.int64) * stride_i
-    kappa = LOG2E / tl.load(epsilon_ptr + batch)
-    top = tl.full([BLOCK_M], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    for start in range(0, m, BLOCK_N):
-        columns = start + tl.arange(0, BLOCK_N)
-        column_in = columns < m
-        h = tl.load(h_ptr + batch * m + columns, mask=column_in, other=float("-inf"))
-        cost = tl.load(
-            cost_rows[:, None] + columns[None, :].to(tl.int64) * stride_j,
-            mask=row_in[:, None] & column_in[None, :], other=0.0,
-        ).to(tl.float32)  # fmt: skip
-        score = kappa * (h[None, :] - cost)
-        new_top = tl.maximum(top, tl.max(score, 1))
+    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    partial = partial_ptr + batch * n + rows
+    for _ in range(0, splits):
+        one = tl.load(partial, mask=row_in, other=float("-inf"))
+        new_top = tl.maximum(top, one)
         reference = tl.where(new_top == float("-inf"), 0.0, new_top)
-        total = total * tl.exp2(top - reference) + tl.sum(tl.exp2(score - reference[:, None]), 1)
+        part = tl.load(partial + total_rows, mask=row_in, other=0.0)
+        total = total * tl.exp2(top - reference) + part * tl.exp2(one - reference)
         top = new_top
-    tl.store(out_ptr + batch * n + rows, -(top + tl.log2(total)) / kappa, mask=row_in)
+        partial += 2 * total_rows
+    out = -(top + tl.log2(total))
+    if CHANGE:
+        out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
+    else:
+        out *= tl.load(damping_ptr + batch)
+    tl.store(out_ptr + batch * n + rows, out, mask=row_in)
 
 
 class Launch(NamedTuple):
@@ -210,141 +205,129 @@ class Launch(NamedTuple):
 
 #: Fixed configurations by (kind of arithmetic, number of rows): nothing is tuned at run time, so
 #: a new batch size never stalls a training step. Chosen so that no register spills on compute
-#: capability 8.0 and 9.0 when d is a multiple of :data:`ALIGNMENT`.
+#: capability 8.0, 9.0 and 10.0 when d is a multiple of :data:`ALIGNMENT`.
 TABLE = {
     ("half", "few"): Launch(16, 128, 64, 4, 3),
     ("half", "many"): Launch(128, 64, 64, 8, 3),
+    ("half/root", "few"): Launch(16, 128, 64, 4, 3),
+    ("half/root", "many"): Launch(64, 64, 64, 8, 3),
     ("float", "few"): Launch(16, 64, 32, 4, 2),
-    ("float", "many"): Launch(64, 64, 32, 8, 1),
+    ("float", "many"): Launch(64, 64, 32, 8, 2),
+    ("float/root", "few"): Launch(16, 64, 32, 4, 2),
+    ("float/root", "many"): Launch(64, 32, 32, 8, 2),
     ("l1", "few"): Launch(16, 64, 16, 4, 1),
     ("l1", "many"): Launch(32, 64, 16, 4, 1),
-    ("matrix", "few"): Launch(4, 256, 16, 4, 2),
-    ("matrix", "many"): Launch(16, 128, 16, 4, 2),
 }
 #: Up to this many rows in the whole batch the small tiles fill a GPU better than the large ones.
-FEW_ROWS = 8192
+FEW_ROWS = 2048
+#: Columns are split so that there are about this many programs a multiprocessor, but at least so
+#: many tiles a split.
+PROGRAMS = 2
+TILES = 4
+MERGE_BLOCK = 256
 
 
-def kind_of(cost: str, dtype: torch.dtype) -> str:
-    """The row of the table that a cost and an input type belong to."""
-    if cost == "l1":
-        return "l1"
-    return "float" if dtype == torch.float32 else "half"
+def size_of(rows: int) -> str:
+    """The size bucket of the tables for so many rows in the whole batch."""
+    return "few" if rows <= FEW_ROWS else "many"
 
 
-def fit_block(block: int, d: int) -> int:
-    """The block of coordinates, not wider than d needs (and at least 16, as tl.dot asks)."""
-    return min(block, max(16, triton.next_power_of_2(d)))
+def columns_of(config: Launch, label: int) -> int:
+    """The tile's columns: half of them where class distances are gathered, for their addresses."""
+    return config.block_n // 2 if label == DISTANCE.value else config.block_n
 
 
-#: Points whose number of coordinates is a multiple of this are loaded in whole vectors.
-ALIGNMENT = 16
+def count_splits(programs: int, tiles: int, processors: int) -> int:
+    """Into how many parts the columns are split, 1 where the rows alone fill the GPU."""
+    if programs >= processors:
+        return 1
+    return max(1, min(PROGRAMS * processors // programs, tiles // TILES))
 
 
-def pad_points(points: Tensor) -> Tensor:
-    """Contiguous points with zero coordinates appended up to a multiple of :data:`ALIGNMENT`.
-
-    No cost changes, and the loads stay vectorised. The kernels take any d, only slower.
-    """
-    extra = -points.shape[-1] % ALIGNMENT
-    return (
-        torch.nn.functional.pad(points, (0, extra)).contiguous() if extra else points.contiguous()
-    )
-
-
-def check_points(x: Tensor, y: Tensor) -> None:
-    """Raises ValueError for what the kernels cannot address."""
-    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(
-            f"x and y must both be float32, bfloat16 or float16; got {x.dtype} and {y.dtype}"
-        )
-    if not (x.is_contiguous() and y.is_contiguous()):
-        raise ValueError("x and y must be contiguous")
-    if max(x[0].numel(), y[0].numel()) >= 2**31:
-        raise ValueError(
-            "one problem's points must have fewer than 2**31 coordinates in all; "
-            f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-
-
-def readable(points: Tensor) -> Tensor:
-    """The points; bfloat16 as float32 in the interpreter, whose tl.dot gets it wrong."""
-    interpreted = triton.knobs.runtime.interpret and points.dtype == torch.bfloat16
-    return points.float() if interpreted else points
-
-
-def square_norms(points: Tensor) -> Tensor:
-    """Squared norms ``(B, n)`` in float32, of the values as they are stored."""
-    return points.float().square().sum(-1)
-
-
-def softmin(
-    x: Tensor,
-    y: Tensor,
-    h: Tensor,
-    epsilon: Tensor,
+def half_step(
+    rows: Cloud,
+    columns: Cloud,
+    problem: Problem,
+    potential: Tensor,
+    out: Tensor,
     *,
-    cost: str = "sqeuclidean",
-    scale: float = 1.0,
-    x_norm: Tensor | None = None,
-    y_norm: Tensor | None = None,
-    x_label: Tensor | None = None,
-    y_label: Tensor | None = None,
-    label_cost: Tensor | None = None,
-    same: bool = False,
-) -> Tensor:
-    """Softmin of every row of ``x`` over the points ``y``; see the head of this file.
+    active: Tensor,
+    damping: Tensor | None = None,
+    own: Tensor | None = None,
+    processors: int = 1,
+    splits: int | None = None,
+) -> None:
+    """Softmin of every row over the columns' potentials, into ``out``; see the head of this file.
 
     Args:
-        x: ``(B, n, d)``, contiguous; float32, bfloat16 or float16.
-        y: ``(B, m, d)``, contiguous, of the same type.
-        h: Log-weighted potentials ``(B, m)``, float32, in the units of the cost.
-        epsilon: ``(B,)``, float32.
-        cost: ``sqeuclidean``, ``euclidean`` or ``l1``.
-        scale: Factor of the cost.
-        x_norm: :func:`square_norms` of ``x`` if at hand.
-        y_norm: The same for ``y``.
-        x_label: Integers ``(B, n)``.
-        y_label: Integers ``(B, m)``.
-        label_cost: Price of a label mismatch ``(B,)``, float32.
-        same: ``x`` and ``y`` are the same points.
-
-    Returns:
-        ``(B, n)``, float32.
+        rows: The points whose potential is computed.
+        columns: The points summed over.
+        problem: Cost, κ and label cost.
+        potential: Potential of the columns ``(B, m)``, float32, in units of ε/log2(e).
+        out: ``(B, n)``, float32: τσ, or the change σ - ``own``.
+        active: ``(B,)`` int32; the rows of a problem with 0 are left as they are.
+        damping: τ ``(B,)``; needed unless ``own`` is given.
+        own: The rows' own potential ``(B, n)``.
+        processors: Multiprocessors of the GPU.
+        splits: Number of parts of the columns, instead of what ``processors`` suggests.
 
     Raises:
         ValueError: The points are of different or other types, not contiguous, or too many.
     """
+    x, y = rows.points, columns.points
     check_points(x, y)
     batch, n, d = x.shape
     m = y.shape[1]
-    config = TABLE[kind_of(cost, x.dtype), "few" if batch * n <= FEW_ROWS else "many"]
+    config = TABLE[kind_of(problem.cost, x.dtype), size_of(batch * n)]
     block_d = fit_block(config.block_d, d)
-    labelled = x_label is not None and y_label is not None and label_cost is not None
-    if cost != "l1":
-        x_norm = square_norms(x) if x_norm is None else x_norm
-        y_norm = square_norms(y) if y_norm is None else y_norm
-    out = torch.empty((batch, n), dtype=torch.float32, device=x.device)
-    softmin_kernel[(batch * triton.cdiv(n, config.block_m),)](
-        readable(x), readable(y), h.contiguous(), x_norm, y_norm,
-        x_label if labelled else None, y_label if labelled else None,
-        epsilon, label_cost if labelled else None, out, n, m, d, scale,
-        COST=COSTS[cost], HAS_LABEL=labelled, SAME=same, ONE_BLOCK=d <= block_d,
-        PRECISION="ieee", BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_D=block_d,
+    block_n = columns_of(config, problem.label_kind)
+    programs = batch * triton.cdiv(n, config.block_m)
+    if splits is None:
+        splits = count_splits(programs, triton.cdiv(m, block_n), processors)
+    partial = None
+    if splits > 1:
+        partial = torch.empty((splits, 2, batch, n), dtype=torch.float32, device=x.device)
+    labelled = problem.label_kind > 0
+    softmin_kernel[(programs, splits)](
+        readable(x), readable(y), potential, columns.log_weight, own, rows.norm, columns.norm,
+        rows.label if labelled else None, columns.label if labelled else None, problem.distance,
+        problem.kappa, problem.price, damping, active, out, partial,
+        n, m, d, problem.scale, problem.classes, batch * n,
+        COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same,
+        ONE_BLOCK=d <= block_d, CHANGE=own is not None, SPLIT=splits > 1, PRECISION=PRECISION,
+        BLOCK_M=config.block_m, BLOCK_N=block_n, BLOCK_D=block_d,
         num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
     )  # fmt: skip
-    return out
+    if splits > 1:
+        softmin_merge_kernel[(batch * triton.cdiv(n, MERGE_BLOCK),)](
+            partial, own, damping, active, out, n, batch * n, splits,
+            CHANGE=own is not None, BLOCK=MERGE_BLOCK, num_warps=4,
+        )  # fmt: skip
 
 
-def softmin_matrix(matrix: Tensor, h: Tensor, epsilon: Tensor) -> Tensor:
-    """Softmin over the last dimension of a cost matrix ``(B, n, m)``, which may be a transposed
-    view; ``h (B, m)`` and ``epsilon (B,)`` are float32. Returns ``(B, n)``, float32."""
-    batch, n, m = matrix.shape
-    config = TABLE["matrix", "few" if batch * n <= FEW_ROWS else "many"]
-    out = torch.empty((batch, n), dtype=torch.float32, device=matrix.device)
-    softmin_matrix_kernel[(batch * triton.cdiv(n, config.block_m),)](
-        matrix, h.contiguous(), epsilon, out, n, m, *matrix.stride(),
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n,
-        num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
+def compilations() -> Iterator[Compilation]:
+    """Every tabled configuration, ending either way, with both kinds of label cost."""
+    for (kind, rows), launch in TABLE.items():
+        cost, one = VARIANTS[kind]
+        for change, split in ((False, True), (True, False)):
+            label = DISTANCE.value if change else MISMATCH.value
+            absent = ["partial_ptr", "damping_ptr"] if change else ["own_ptr", "damping_ptr"]
+            absent += ["distance_ptr"] * (not change)
+            absent += ["x_norm_ptr", "y_norm_ptr"] * (kind == "l1")
+            yield Compilation(
+                f"softmin/{kind}/{rows}/{'change' if change else 'split'}",
+                softmin_kernel,
+                signature(softmin_kernel, point_type(kind), tuple(absent)),
+                {
+                    "COST": COSTS[cost], "LABEL": label, "SAME": change, "ONE_BLOCK": one,
+                    "CHANGE": change, "SPLIT": split, "PRECISION": PRECISION,
+                    "BLOCK_M": launch.block_m, "BLOCK_N": columns_of(launch, label),
+                    "BLOCK_D": launch.block_d, **dict.fromkeys(absent),
+                },
+                launch.warps, launch.stages, kind != "l1", True,
+            )  # fmt: skip
+    yield Compilation(
+        "softmin_merge", softmin_merge_kernel,
+        signature(softmin_merge_kernel, absent=("own_ptr",)),
+        {"CHANGE": False, "BLOCK": MERGE_BLOCK, "own_ptr": None}, 4, 3, False, True,
     )  # fmt: skip
-    return out

@@ -20,7 +20,9 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from ucmkd import reference
+from ucmkd.kernels import matrix as mx
 from ucmkd.kernels import softmin as sm
+from ucmkd.kernels import tiles
 from ucmkd.kernels import transport as tr
 from ucmkd.ops import _triton
 
@@ -59,6 +61,23 @@ def plain_softmin(matrix: Tensor, h: Tensor, epsilon: Tensor) -> Tensor:
     return -eps * torch.logsumexp((h.double()[:, None, :] - matrix) / eps[:, :, None], -1)
 
 
+def softmin(
+    x: Tensor, y: Tensor, h: Tensor, epsilon: Tensor, *, cost: str = "sqeuclidean",
+    scale: float = 1.0, x_label: Tensor | None = None, y_label: Tensor | None = None,
+    label_cost: Tensor | None = None, distance: Tensor | None = None, same: bool = False,
+    splits: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The half-step in units of the cost; its result must not depend on what was there."""
+    kappa = math.log2(math.e) / epsilon
+    out = torch.full(x.shape[:2], torch.nan, device=DEVICE)
+    sm.half_step(
+        tiles.cloud(x, out, cost, x_label), tiles.cloud(y, kappa[:, None] * h, cost, y_label),
+        tiles.Problem(cost, scale, kappa, label_cost, distance, same), torch.zeros_like(h), out,
+        active=torch.ones_like(epsilon, dtype=torch.int32), damping=1 / kappa, splits=splits,
+    )  # fmt: skip
+    return out
+
+
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     assert actual.shape == expected.shape
     torch.testing.assert_close(
@@ -85,7 +104,7 @@ def test_softmin(cost: str, n: int, m: int, d: int) -> None:
     if n % 2:
         options = {"x_label": labels(2, n), "y_label": labels(2, m, seed=1), "label_cost": epsilon}
         named = {"k": options["x_label"], "l": options["y_label"], "price": epsilon}
-    out = sm.softmin(x, y, h, epsilon, cost=cost, scale=0.5, **options)
+    out = softmin(x, y, h, epsilon, cost=cost, scale=0.5, **options)
     assert out.dtype == torch.float32
     close(out, plain_softmin(full_cost(x, y, cost, 0.5, **named), h, epsilon), 2e-6)
 
@@ -97,7 +116,7 @@ def test_softmin_of_16_bit_points(cost: str, dtype: torch.dtype) -> None:
     x, y, h = random(1, 18, 70).to(dtype), random(1, 21, 70, seed=1).to(dtype), random(1, 21)
     epsilon = torch.tensor([3.0], device=DEVICE)
     close(
-        sm.softmin(x, y, h, epsilon, cost=cost),
+        softmin(x, y, h, epsilon, cost=cost),
         plain_softmin(full_cost(x, y, cost, 1.0), h, epsilon),
         5e-6,
     )
@@ -111,7 +130,7 @@ def test_large_tiles_agree(cost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, h = random(1, 70, 40), random(1, 65, 40, seed=1), random(1, 65)
     epsilon = torch.tensor([2.0], device=DEVICE)
     expected = plain_softmin(full_cost(x, y, cost, 1.0), h, epsilon)
-    close(sm.softmin(x, y, h, epsilon, cost=cost), expected, 2e-6)
+    close(softmin(x, y, h, epsilon, cost=cost), expected, 2e-6)
     check_transport(x, y, cost, labelled=False)
 
 
@@ -122,7 +141,7 @@ def test_masked_rows_and_columns(cost: str) -> None:
     h = torch.full((2, 70), -torch.inf, device=DEVICE)
     h[1, 68] = 0.5  # the first tile of columns is masked altogether
     epsilon = torch.tensor([1.0, 0.01], device=DEVICE)
-    out = sm.softmin(x, y, h, epsilon, cost=cost)
+    out = softmin(x, y, h, epsilon, cost=cost)
     assert torch.all(out[0] == torch.inf)
     close(out[1], full_cost(x, y, cost, 1.0)[1, :, 68] - 0.5, 2e-5)
 
@@ -134,7 +153,7 @@ def test_distance_of_near_points() -> None:
     y = x + 1e-3 * random(1, 5, 30, seed=1)
     h, epsilon = torch.zeros(1, 5, device=DEVICE), torch.tensor([1e-3], device=DEVICE)
     distance = full_cost(x, y, "euclidean", 1.0)
-    out = sm.softmin(x, y, h, epsilon, cost="euclidean")
+    out = softmin(x, y, h, epsilon, cost="euclidean")
     close(out, plain_softmin(distance, h, epsilon), 1e-4)
     check_transport(x, y, "euclidean", labelled=False, epsilon=0.5)
 
@@ -144,23 +163,67 @@ def test_distance_of_near_points() -> None:
 def test_a_point_is_at_distance_zero_of_itself(cost: str) -> None:
     x = random(1, 17, 33) * 30
     h, epsilon = torch.zeros(1, 17, device=DEVICE), torch.tensor([1e-3], device=DEVICE)
-    out = sm.softmin(x, x, h, epsilon, cost=cost, same=True)
+    out = softmin(x, x, h, epsilon, cost=cost, same=True)
     size = float(x.square().sum(-1).max()) if cost == "sqeuclidean" else 1.0  # folded norms round
     assert float(out.abs().max()) < 1e-6 * size
 
 
 @numerical
-def test_softmin_of_a_matrix() -> None:
-    matrix, epsilon = random(2, 19, 261).abs(), torch.tensor([0.1, 1.0], device=DEVICE)
-    h, back = random(2, 261), random(2, 19)
-    h[:, 3] = -torch.inf
-    close(sm.softmin_matrix(matrix, h, epsilon), plain_softmin(matrix.double(), h, epsilon), 2e-6)
-    turned = matrix.transpose(1, 2)
-    close(
-        sm.softmin_matrix(turned, back, epsilon),
-        plain_softmin(turned.double(), back, epsilon),
-        2e-6,
-    )
+@pytest.mark.parametrize("splits", [1, 2, 3])
+def test_split_columns(splits: int) -> None:
+    """Masked columns fill the last of three splits."""
+    x, y, h = random(2, 5, 4), random(2, 190, 4, seed=1), random(2, 190)
+    h[:, 120:] = -torch.inf
+    epsilon = torch.tensor([0.1, 1.0], device=DEVICE)
+    expected = plain_softmin(full_cost(x, y, "sqeuclidean", 1.0), h, epsilon)
+    close(softmin(x, y, h, epsilon, splits=splits), expected, 2e-6)
+
+
+@numerical
+def test_softmin_with_class_distances() -> None:
+    x, y, h = random(2, 5, 4), random(2, 7, 4, seed=1), random(2, 7)
+    k, l = labels(2, 5), labels(2, 7, seed=1)  # noqa: E741
+    table, price = random(3, 4, seed=2).abs(), torch.tensor([0.5, 2.0], device=DEVICE)
+    matrix = full_cost(x, y, "l1", 1.0)
+    matrix = matrix + price.double()[:, None, None] * table.double()[k[:, :, None], l[:, None, :]]
+    out = softmin(x, y, h, price, cost="l1", x_label=k, y_label=l, label_cost=price, distance=table)
+    close(out, plain_softmin(matrix, h, price), 2e-6)
+
+
+@numerical
+@pytest.mark.parametrize("transposed", [False, True])
+def test_softmin_of_a_matrix(transposed: bool) -> None:
+    matrix, kappa = random(2, 19, 261).abs(), torch.tensor([10.0, 1.0], device=DEVICE)
+    kept, summed = (261, 19) if transposed else (19, 261)
+    log_weight, potential, own = random(2, summed), random(2, summed, seed=1), random(2, kept)
+    log_weight[:, 3] = -torch.inf
+    turned = matrix.transpose(1, 2) if transposed else matrix
+    score = (log_weight + potential).double()[:, None, :] - kappa[:, None, None] * turned.double()
+    expected = -torch.logsumexp(score * math.log(2), -1) / math.log(2)
+    active = torch.ones(2, dtype=torch.int32, device=DEVICE)
+    for damping, before in ((torch.tensor([0.5, 1.0], device=DEVICE), None), (None, own)):
+        out = torch.full_like(own, torch.nan)
+        mx.matrix_half_step(
+            matrix, log_weight, kappa, potential, out, active=active, transposed=transposed,
+            damping=damping, own=before,
+        )  # fmt: skip
+        wanted = expected - own if damping is None else damping[:, None] * expected
+        close(out, wanted, 2e-6)
+
+
+@numerical
+def test_a_problem_that_is_done_is_left_alone() -> None:
+    x, h = random(2, 5, 4), random(2, 5)
+    out = torch.full((2, 5), 7.0, device=DEVICE)
+    cloud = tiles.cloud(x, h)
+    kappa = torch.ones(2, device=DEVICE)
+    active = torch.tensor([0, 1], dtype=torch.int32, device=DEVICE)
+    for splits in (1, 2):
+        sm.half_step(
+            cloud, cloud, tiles.Problem("sqeuclidean", 1.0, kappa), h, out, active=active,
+            damping=kappa, splits=splits,
+        )  # fmt: skip
+        assert torch.all(out[0] == 7) and not torch.any(out[1] == 7)
 
 
 def check_transport(
@@ -188,13 +251,18 @@ def check_transport(
     )
     plan = a[:, :, None] * density
     (gradient,) = torch.autograd.grad((plan * matrix).sum(), leaf)
-    options = {"x_label": k, "y_label": l, "label_cost": eps} if labelled else {}
-    out = tr.transport(x, y, f, g, a, b, eps, cost=cost, scale=0.5, **options)
+    kappa = math.log2(math.e) / eps
+    problem = tiles.Problem(cost, 0.5, kappa, eps if labelled else None)
+    rows, columns = tiles.cloud(x, a.log2(), cost, k), tiles.cloud(y, b.log2(), cost, l)
+    units = kappa[:, None]
+    out = tr.transport(rows, columns, problem, units * f, units * g, a, b)
     close(out.row, density.sum(-1), tolerance)
     close(out.transport, (plan * matrix).sum(-1).detach(), tolerance)
-    close(out.gradient, gradient, tolerance)
+    close(out.output, gradient, tolerance)
     if labelled:
         close(out.mismatch, (plan * (k[:, :, None] != l[:, None, :])).sum(-1), tolerance)
+        sent = tr.transport(rows, columns, problem, units * f, units * g, a, b, classes=3).output
+        close(sent, plan @ torch.nn.functional.one_hot(l, 3).double(), tolerance)
     else:
         assert not out.mismatch.any()
 
@@ -218,13 +286,14 @@ def test_transport_of_16_bit_points(cost: str) -> None:
 def test_transport_at_infinite_epsilon_is_the_mean_cost(cost: str) -> None:
     x, y = random(2, 9, 5), random(2, 70, 5, seed=1)
     a, b = masses(2, 9), masses(2, 70, seed=1)
-    far = torch.full((2,), torch.inf, device=DEVICE)
+    problem = tiles.Problem(cost, 1.0, torch.zeros(2, device=DEVICE))
     out = tr.transport(
-        x, y, torch.zeros_like(a), torch.zeros_like(b), a, b, far, cost=cost, gradient=False
-    )
+        tiles.cloud(x, a.log2(), cost), tiles.cloud(y, b.log2(), cost), problem,
+        torch.zeros_like(a), torch.zeros_like(b), a, b, gradient=False,
+    )  # fmt: skip
     mean = torch.einsum("bn,bnm,bm->b", a.double(), full_cost(x, y, cost, 1.0), b.double())
     close(out.transport.sum(-1), mean, 1e-6)
-    assert out.gradient.numel() == 0
+    assert out.output.numel() == 0
 
 
 def compare_solve(
@@ -305,12 +374,36 @@ def test_operator_runs_on_this_backend() -> None:
     close(slopes[0], slopes[1], 1e-3)
 
 
+def test_error_of_three_tf32_products() -> None:
+    """The bound that ``kernels.tiles`` states, of the arithmetic of ``tf32x3`` done in integers."""
+
+    def cut(value: Tensor, bits: int) -> Tensor:
+        return ((value.view(torch.int32) >> bits) << bits).view(torch.float32)
+
+    def split(value: Tensor) -> tuple[Tensor, Tensor]:
+        # To the nearest with 10 bits after the point, ties away from 0; the bits of a float32 are
+        # those of its magnitude. The hardware does not look at the last 13 bits of a remainder.
+        bits = value.view(torch.int32)
+        nearest = cut((bits + (1 << 12)).view(torch.float32), 13)
+        return nearest.double(), cut(value - nearest, 13).double()
+
+    x, y = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
+    (x_large, x_small), (y_large, y_small) = split(x), split(y)
+    found = x_large * y_large + x_large * y_small + x_small * y_large
+    exact = x.double() * y.double()
+    error = (found - exact).abs() / exact.abs()
+    assert 2.0**-23 < float(error.max()) <= 5 * 2.0**-22
+    plain = (x_large * y_large - exact).abs() / exact.abs()
+    assert float(plain.max()) > 100 * float(error.max())
+
+
 def test_bad_input_is_refused() -> None:
     x, h, one = random(1, 4, 16), torch.zeros(1, 4, device=DEVICE), torch.ones(1, device=DEVICE)
     with pytest.raises(ValueError, match="bfloat16 or float16; got torch"):
-        sm.softmin(x.double(), x.double(), h, one)
+        softmin(x.double(), x.double(), h, one)
     with pytest.raises(ValueError, match="contiguous"):
-        tr.transport(x.transpose(1, 2), x, h, h, h, h, one)
+        cloud, turned = tiles.cloud(x, h), tiles.cloud(x.transpose(1, 2), h)
+        tr.transport(turned, cloud, tiles.Problem("sqeuclidean", 1.0, one), h, h, h, h)
     with pytest.raises(ValueError, match="x must be float32"):
         _triton.solve(x.double(), None, h, h, epsilon=one, reach_x=one, reach_y=one)
     with pytest.raises(ValueError, match="cost must be one of"):

@@ -20,6 +20,16 @@ class Flag:
     Y = 4  # emit the gradient to y
     ACCELERATE = 8
     DISTANCE = 16  # emit the plan's mass between the classes
+    BFLOAT16 = 32  # the points came as bfloat16, and lose nothing if they become it again
+    FLOAT16 = 64
+
+
+_NARROW = {torch.bfloat16: Flag.BFLOAT16, torch.float16: Flag.FLOAT16}
+
+
+def narrow(x: Tensor, y: Tensor) -> int:
+    """The flag that says in which 16-bit type both clouds came, or 0."""
+    return _NARROW.get(x.dtype, 0) if x.dtype == y.dtype else 0
 
 
 def as_numpy(tensor: Any) -> Any:
@@ -102,19 +112,25 @@ def solve(
     epsilon, reach_x, reach_y, label_cost = parameters.to(x.dtype)
     keywords: dict[str, Any] = dict(
         epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y, x_label=x_label,
-        y_label=y_label, label_cost=label_cost, g0=start, relative=bool(flags & Flag.RELATIVE),
-        tol=tol, max_iter=max_iter, want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
+        y_label=y_label, label_cost=label_cost, distance=distance, g0=start,
+        relative=bool(flags & Flag.RELATIVE), tol=tol, max_iter=max_iter,
+        want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
+        want_distance=bool(flags & Flag.DISTANCE),
     )  # fmt: skip
     # Not in autocast's type: this also runs outside the dispatcher, which would see to it.
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if backend == "triton":
             from ucmkd.ops import _triton
 
-            found = _triton.solve(x, y, a, b, **keywords)
+            # 16-bit points are multiplied on tensor cores as they are.
+            for dtype, flag in _NARROW.items():
+                if flags & flag:
+                    x, y = x.to(dtype), None if y is None else y.to(dtype)
+            accelerate = bool(flags & Flag.ACCELERATE)
+            with torch.cuda.device_of(x):
+                found = _triton.solve(x, y, a, b, accelerate=accelerate, **keywords)
         else:
-            found = reference.sinkhorn(
-                x, y, a, b, distance=distance, want_distance=bool(flags & Flag.DISTANCE), **keywords
-            )
+            found = reference.sinkhorn(x, y, a, b, **keywords)
     return found._replace(
         value=found.value.double(), residual=found.residual.double(), scale=found.scale.double(),
         transport=found.transport.double(), mismatch=found.mismatch.double(),

@@ -46,6 +46,7 @@ class Sum:
         debias: bool,
         even: bool,
         single: bool,
+        narrow: int,
         finite: tuple[str, str] | None,
         known: Callable[[Tensor, Tensor], Tensor] | None,
         backend: str,
@@ -61,6 +62,7 @@ class Sum:
         self.even = even
         #: The points come without the batch dimension, and so does the value.
         self.single = single
+        self.narrow = narrow
         #: Names of x and y for an error if they are not finite; None: they are not looked at.
         self.finite = finite
         self.backend = backend
@@ -90,7 +92,7 @@ class Sum:
         clouds = points
         if self.single:
             clouds = (clouds[0][None], clouds[1][None])
-        common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2]
+        common = Flag.ACCELERATE * self.accelerate | Flag.DISTANCE * wanted[2] | self.narrow
 
         def one(first: int, second: int, parameters: Any, start: Tensor | None) -> Solution:
             own = first == second

@@ -1,7 +1,7 @@
-"""The Triton backend: when it is there, and Sinkhorn driven by its kernels.
+"""The Triton backend: when it is there, and Sinkhorn by its kernels.
 
 Triton and the kernels are imported on first use, so that a machine without them pays nothing.
-The loop is the one of :mod:`ucmkd.reference`, over a ``softmin`` that never stores a cost matrix.
+A solve runs on one of several tiers, by its size (:func:`tier_of`); all give the same solution.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import functools
 import importlib
 import os
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ucmkd import reference
+from ucmkd import _backend, reference
+from ucmkd.ops import _triton_loop as loop
+from ucmkd.ops import _triton_points as points
+from ucmkd.ops._triton_points import kernels
+from ucmkd.reference.loop import weighted
 
-#: The kernels' cost and its factor; ``_NORMALISED`` ones want normalised points.
-_COSTS = {
-    "sqeuclidean": ("sqeuclidean", 1.0),
-    "euclidean": ("euclidean", 1.0),
-    "l1": ("l1", 1.0),
-    "cosine": ("sqeuclidean", 0.5),
-    "chordal": ("euclidean", 1.0),
-}
-_NORMALISED = ("cosine", "chordal")
-#: On a GPU the loop asks every so many iterations whether all problems have converged; each
-#: question waits for the device. Problems that have converged stand still meanwhile.
-CHECK_EVERY = 10
+#: Tier ``cached``: the cost matrices of a batch stay in the second-level cache up to so many
+#: bytes, by the major compute capability (40 of the 50 MB of an H100 or H200). Above: tier
+#: ``streaming``.
+CACHE_BYTES = {8: 32 << 20, 9: 40 << 20, 10: 96 << 20}
+#: For a GPU that is not in the table.
+CACHE_BYTES_ELSE = 32 << 20
+#: Multiprocessors that the interpreter's launches are shaped for.
+INTERPRETED_PROCESSORS = 2
+LOG2E = 1.4426950408889634
 
 
 @functools.cache
@@ -37,13 +38,6 @@ def _import_triton() -> tuple[ModuleType | None, str]:
         return importlib.import_module("triton"), ""
     except Exception as error:  # a broken installation fails in many ways
         return None, f"triton cannot be imported: {error}"
-
-
-def _kernels() -> tuple[ModuleType, ModuleType]:
-    return (
-        importlib.import_module("ucmkd.kernels.softmin"),
-        importlib.import_module("ucmkd.kernels.transport"),
-    )
 
 
 def interpreted() -> bool:
@@ -75,47 +69,42 @@ def available() -> tuple[bool, str]:
     return True, f"triton {version}, {torch.cuda.get_device_name()}"
 
 
-class _Side(NamedTuple):
-    """One cloud as the kernels want it."""
+def tier_of(batch: int, n: int, m: int, device: torch.device) -> str:
+    """``cached`` while the cost matrices fit in the second-level cache, else ``streaming``.
 
-    points: Tensor
-    norm: Tensor | None
-    weight: Tensor
-    label: Tensor | None
-
-
-def _prepare(
-    x: Tensor, y: Tensor | None, a: Tensor, b: Tensor, cost: str
-) -> tuple[Tensor, Tensor | None]:
-    """Points in one type, normalised or centred: a common shift must not cost digits.
-
-    16-bit points are not centred: rounding the difference again would move them, while their
-    products are exact as they are.
+    ``UCMKD_CACHE_MB`` lowers the limit; 0 always streams.
     """
-    if y is not None and y.dtype != x.dtype:
-        x, y = x.float(), y.float()
-    if cost in _NORMALISED:
-        return reference.normalise(x.float()), None if y is None else reference.normalise(y.float())
-    if x.dtype != torch.float32:
-        return x, y
-    # A masked point may lie anywhere: it has no part in the centre.
-    total = torch.einsum("bn,bnd->bd", a, x)
-    mass = a.sum(-1)
-    if y is not None:
-        total = total + torch.einsum("bn,bnd->bd", b, y)
-        mass = mass + b.sum(-1)
-    centre = (total / mass.unsqueeze(-1)).unsqueeze(-2)
-    return x - centre, None if y is None else y - centre
+    limit = CACHE_BYTES_ELSE
+    if device.type == "cuda" and torch.version.hip is None:
+        major, _ = torch.cuda.get_device_capability(device)
+        limit = CACHE_BYTES.get(major, CACHE_BYTES_ELSE)
+    limit = min(limit, _backend.cache_budget())
+    return "cached" if 4 * batch * n * m <= limit else "streaming"
 
 
-def _pull_back(points: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient to normalised points as the gradient to the points; 0 for a zero vector."""
-    points = points.float()
-    square = (points * points).sum(-1, keepdim=True)
-    length = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
-    unit = points / length
-    tangent = gradient - (gradient * unit).sum(-1, keepdim=True) * unit
-    return torch.where(square > 0, tangent / length, torch.zeros_like(points))
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of the GPU."""
+    if device.type != "cuda":
+        return INTERPRETED_PROCESSORS
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+def _value(
+    f: Tensor,
+    g: Tensor,
+    a: Tensor,
+    b: Tensor,
+    eps: Tensor,
+    rho: tuple[Tensor, Tensor],
+    mass: Tensor,
+) -> Tensor:
+    return (
+        weighted(a, reference.dual_term(f, rho[0])).sum(-1)
+        + weighted(b, reference.dual_term(g, rho[1])).sum(-1)
+        - eps * (mass - a.sum(-1) * b.sum(-1))
+    )
 
 
 def solve(
@@ -131,122 +120,114 @@ def solve(
     x_label: Tensor | None = None,
     y_label: Tensor | None = None,
     label_cost: Tensor | None = None,
+    distance: Tensor | None = None,
     g0: Tensor | None = None,
     relative: bool = False,
     tol: float = 1e-6,
     max_iter: int = 1000,
     want_x: bool = True,
     want_y: bool = True,
+    want_distance: bool = False,
+    accelerate: bool = False,
+    tier: str | None = None,
+    splits: int | None = None,
 ) -> reference.Solution:
     """Entropic optimal transport on the Triton kernels; :func:`ucmkd.reference.sinkhorn` has the
     arguments and the meaning of the result.
 
     The points are float32, bfloat16 or float16, everything computed and returned is float32.
-    Memory is O((n + m) d). Points of zero weight must be finite.
+    Points of zero weight must be finite. On a GPU nothing here waits for the device.
+
+    Args:
+        accelerate: Anderson acceleration of the two-sided loop (:mod:`ucmkd.kernels.step`).
+        tier: ``cached`` or ``streaming`` in place of what :func:`tier_of` says.
+        splits: Into how many parts a streaming pass splits the columns, in place of what the size
+            of the GPU suggests.
 
     Raises:
         ValueError: The points are of another type (float64 has the reference), or the cost is
             unknown.
+        torch.OutOfMemoryError: With the size of what did not fit.
     """
-    if cost not in _COSTS:
-        raise ValueError(f"cost must be one of {', '.join(_COSTS)}; got {cost!r}")
-    for name, points in (("x", x), ("y", y)):
-        if points is not None and points.dtype not in (
-            torch.float32,
-            torch.bfloat16,
-            torch.float16,
-        ):
-            raise ValueError(
-                f"{name} must be float32, bfloat16 or float16 for the Triton backend, which "
-                f"computes in float32; got {points.dtype}"
-            )
-    softmin, transport = _kernels()
+    points.check(x, y, cost)
     symmetric = y is None
-    kernel_cost, factor = _COSTS[cost]
-    width = x.shape[-1]
-    a, b = a.float().contiguous(), (a if symmetric else b).float().contiguous()
-    eps, rho_x, rho_y = epsilon.float(), reach_x.float(), reach_y.float()
+    batch, n, width = x.shape
+    m = n if y is None else y.shape[1]
     if symmetric:
-        rho_y, y_label = rho_x, x_label
-    labelled = x_label is not None and y_label is not None and label_cost is not None
-    price = label_cost.float() if label_cost is not None else torch.zeros_like(eps)
-
-    def side(points: Tensor, weight: Tensor, label: Tensor | None) -> _Side:
-        points = softmin.pad_points(points)
-        norm = None if kernel_cost == "l1" else softmin.square_norms(points)
-        return _Side(
-            points, norm, weight, label.contiguous() if labelled and label is not None else None
-        )
-
-    x_ready, y_ready = _prepare(x, y, a, b, cost)
-    first = side(x_ready, a, x_label)
-    second = first if y_ready is None else side(y_ready, b, y_label)
-
-    def shared(p: _Side, q: _Side) -> dict[str, Any]:
-        return {"cost": kernel_cost, "scale": factor, "x_norm": p.norm, "y_norm": q.norm,
-                "x_label": p.label, "y_label": q.label, "same": symmetric}  # fmt: skip
-
-    def move(p: _Side, q: _Side, f: Tensor, g: Tensor, gradient: bool) -> Any:
-        return transport.transport(
-            p.points, q.points, f, g, p.weight, q.weight, eps,
-            label_cost=price if labelled else None, gradient=gradient, **shared(p, q),
-        )  # fmt: skip
-
-    mass_a, mass_b = a.sum(-1), b.sum(-1)
+        reach_y, y_label = reach_x, x_label
+    labels = (x_label, y_label)
+    if x_label is None or y_label is None or label_cost is None:
+        labels, label_cost, distance = (None, None), None, None
+    clouds = points.ready(x, y, a, b, cost, labels)
+    a, b = clouds.a, clouds.b
+    eps, rho_x, rho_y = epsilon.float(), reach_x.float(), reach_y.float()
+    price = None if label_cost is None else label_cost.float()
     scale = torch.ones_like(eps)
     if relative:
-        # At zero potentials and an infinite ε the plan is a ⊗ b.
-        mean = transport.transport(
-            first.points, second.points, torch.zeros_like(a), torch.zeros_like(b), a, b,
-            torch.full_like(eps, torch.inf), gradient=False,
-            **{**shared(first, second), "x_label": None, "y_label": None},
-        ).transport.sum(-1) / (mass_a * mass_b)  # fmt: skip
+        mean = points.mean_cost(clouds)
+        # Where all points coincide there is no scale, and 1 keeps everything finite.
         scale = torch.where(mean < torch.finfo(torch.float32).tiny ** 0.5, 1.0, mean)
-        eps, price = eps * scale, price * scale
-        rho_x, rho_y = rho_x * scale, rho_y * scale
-
-    def half(p: _Side, q: _Side) -> reference.Softmin:
-        label_price = price if labelled else None
-
-        def apply(h: Tensor) -> Tensor:
-            return softmin.softmin(
-                p.points, q.points, h, eps, label_cost=label_price, **shared(p, q)
-            )
-
-        return apply
-
-    start = torch.zeros_like(b) if g0 is None else g0.float()
-    check_every = CHECK_EVERY if x.is_cuda else 1
-    if symmetric:
-        end = reference.symmetric_loop(
-            half(first, first), a, eps, rho_x, start,
-            tol=tol, max_iter=max_iter, check_every=check_every,
-        )  # fmt: skip
+        eps, rho_x, rho_y = eps * scale, rho_x * scale, rho_y * scale
+        price = None if price is None else price * scale
+    kappa = LOG2E / eps
+    problem = kernels("tiles").Problem(
+        clouds.cost, clouds.factor, kappa, price,
+        None if distance is None else distance.float().contiguous(), symmetric,
+    )  # fmt: skip
+    ratios = (eps / rho_x, eps / rho_y)
+    damping = (1 / (1 + ratios[0]), 1 / (1 + ratios[1]))
+    units = kappa.unsqueeze(-1)
+    start = None if g0 is None else g0.float() * units
+    work: loop.Tier
+    if (tier or tier_of(batch, n, m, x.device)) == "cached":
+        with loop.room_for(
+            f"the cost of {batch} problems of {n} by {m} points", 4 * batch * n * m,
+            "UCMKD_CACHE_MB=0 streams it instead",
+        ):  # fmt: skip
+            matrix = kernels("cost").cost_matrix(clouds.first, clouds.second, problem)
+        weights = (clouds.first.log_weight, clouds.second.log_weight)
+        work = loop.Cached(matrix, weights, kappa, damping, processors(x.device))
     else:
-        end = reference.sinkhorn_loop(
-            half(first, second), half(second, first), a, b, eps, rho_x, rho_y, start,
-            tol=tol, max_iter=max_iter, check_every=check_every,
-        )  # fmt: skip
-    value = (
-        (a * reference.dual_term(end.f, rho_x)).sum(-1)
-        + (b * reference.dual_term(end.g, rho_y)).sum(-1)
-        - eps * (end.mass - mass_a * mass_b)
-    )
-    rows = move(first, second, end.f, end.g, want_x)
-    columns = rows if symmetric else move(second, first, end.g, end.f, want_y)
+        both = (clouds.first, clouds.second)
+        work = loop.Streaming(both, problem, damping, processors(x.device), splits)
+    if symmetric:
+        end = loop.symmetric(work, a, ratios[0], start, tol=tol, max_iter=max_iter)
+    else:
+        end = loop.two_sided(
+            work, a, b, *ratios, start, tol=tol, max_iter=max_iter, accelerate=accelerate
+        )
+    f, g = end.f / units, end.g / units
 
-    def finish(points: Tensor, moved: Any, wanted: bool) -> Tensor:
+    def move(own: bool, gradient: bool, classes: int = 0) -> Any:
+        sides = (clouds.first, clouds.second, problem, end.f, end.g, a, b)
+        if not own:
+            sides = (clouds.second, clouds.first, problem.swapped(), end.g, end.f, b, a)
+        with loop.room_for(
+            "the gradient", 4 * batch * max(n, m) * max(width, classes), "use fewer points"
+        ):
+            return kernels("transport").transport(*sides, gradient=gradient, classes=classes)
+
+    rows = move(True, want_x)
+    columns = rows if symmetric else move(False, want_y)
+
+    def finish(given: Tensor, moved: Any, wanted: bool) -> Tensor:
         if not wanted:
-            return value.new_empty(0)
-        gradient = moved.gradient[..., :width]
-        if cost in _NORMALISED:
-            gradient = _pull_back(points, gradient)
+            return f.new_empty(0)
+        gradient = moved.output[..., :width]
+        if cost in points.NORMALISED:
+            gradient = points.pull_back(given, gradient)
         return (2 * gradient if symmetric else gradient).contiguous()
 
+    class_mass = f.new_empty(0)
+    if want_distance and distance is not None and labels[0] is not None:
+        sent = move(True, False, distance.shape[1]).output
+        member = labels[0].unsqueeze(-1) == torch.arange(distance.shape[0], device=x.device)
+        # In float64: no product of float32 matrices here may be rounded to TF32.
+        class_mass = (member.double().transpose(-1, -2) @ sent.double()).float()
     return reference.Solution(
-        value,
-        end.f,
-        end.g.clone(),
+        _value(f, g, a, b, eps, (rho_x, rho_y), end.mass),
+        f,
+        g.clone() if symmetric else g,
         end.iterations,
         end.residual,
         end.converged,
@@ -256,6 +237,52 @@ def solve(
         transport=rows.transport.sum(-1),
         mismatch=rows.mismatch.sum(-1),
         grad_x=finish(x, rows, want_x),
-        grad_y=value.new_empty(0) if y is None else finish(y, columns, want_y),
-        class_mass=value.new_empty(0),
+        grad_y=f.new_empty(0) if y is None else finish(y, columns, want_y),
+        class_mass=class_mass,
     )
+
+
+def solve_matrix(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    epsilon: Tensor,
+    reach_x: Tensor,
+    reach_y: Tensor,
+    g0: Tensor | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    want_plan: bool = True,
+    accelerate: bool = False,
+) -> tuple[reference.Solution, Tensor]:
+    """Entropic optimal transport for cost matrices ``(B, n, m)``, by the kernels of ``cached``.
+
+    Arguments and solution as in :func:`ucmkd.reference.solve_dense`, in float32; the plan, which
+    is the gradient to the matrix, is empty unless ``want_plan``.
+    """
+    matrix = cost.float().contiguous()
+    a, b = a.float().contiguous(), b.float().contiguous()
+    eps, rho_x, rho_y = epsilon.float(), reach_x.float(), reach_y.float()
+    kappa = LOG2E / eps
+    ratios = (eps / rho_x, eps / rho_y)
+    damping = (1 / (1 + ratios[0]), 1 / (1 + ratios[1]))
+    units = kappa.unsqueeze(-1)
+    work = loop.Cached(matrix, (a.log2(), b.log2()), kappa, damping, processors(cost.device))
+    end = loop.two_sided(
+        work, a, b, *ratios, None if g0 is None else g0.float() * units,
+        tol=tol, max_iter=max_iter, accelerate=accelerate,
+    )  # fmt: skip
+    plan = kernels("matrix").plan
+    with loop.room_for("the plan", 4 * matrix.numel() * want_plan, "use a smaller batch"):
+        rows = plan(matrix, end.f, end.g, a, b, kappa, want_plan=want_plan)
+        columns = plan(matrix, end.g, end.f, b, a, kappa, transposed=True)
+    f, g = end.f / units, end.g / units
+    empty = f.new_empty(0)
+    solution = reference.Solution(
+        _value(f, g, a, b, eps, (rho_x, rho_y), end.mass), f, g, end.iterations, end.residual,
+        end.converged, torch.ones_like(eps), row=rows.row, column=columns.row,
+        transport=rows.transport.sum(-1), mismatch=torch.zeros_like(eps),
+        grad_x=empty, grad_y=empty, class_mass=empty,
+    )  # fmt: skip
+    return solution, rows.plan

@@ -99,6 +99,8 @@ def _composed(
         sides = ((p.x, p.x_weight, p.x_label, rho_x), (p.y, p.y_weight, p.y_label, rho_y))
         for i, (points, weight, label, rho) in enumerate(sides):
             own_parameters = parameters if i == 0 else torch.stack([eps, rho, rho, lam])
-            own = run_self(points, weight, label, p.distance, own_parameters, **common)
+            own = run_self(
+                points, weight, label, p.distance, own_parameters, narrow=p.narrow, **common
+            )
             value = value - pick(i, i, own) / 2
     return value, eps

@@ -18,7 +18,7 @@ from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._plain import plain
 from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
-from ucmkd.ops._solve import Flag
+from ucmkd.ops._solve import Flag, narrow
 from ucmkd.ops._sum import Sum, total
 
 
@@ -52,6 +52,7 @@ class Prepared(NamedTuple):
     even: bool  # both sides have the same reach
     balanced: bool  # no weights, or both marginals strict: the masses agree
     single: bool
+    narrow: int  # the flag of the 16-bit type in which both clouds came, or 0
 
     @property
     def x(self) -> Tensor:
@@ -131,6 +132,7 @@ def prepare(
         rho[0] is rho[1] or (not isinstance(rho[0], Tensor) and rho[0] == rho[1]),
         (a is None and b is None) or all(not isinstance(r, Tensor) and r == math.inf for r in rho),
         single,
+        narrow(x, y),
     )
 
 
@@ -169,13 +171,13 @@ def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool
     return Prepared(
         given, None, None, None, None, None, None,
         # A tensor of its own: one made in inference mode would be of no use afterwards.
-        torch.from_numpy(array), True, True, True,
+        torch.from_numpy(array), True, True, True, narrow(x, y),
     )  # fmt: skip
 
 
 def supported(p: Prepared) -> tuple[str, ...]:
     """The backends that can solve this."""
-    return _backend.BACKENDS if p.distance is None else ("rust", "torch")
+    return _backend.BACKENDS
 
 
 def run(
@@ -196,6 +198,7 @@ def run(
         | Flag.Y * (grad and y.requires_grad)
         | Flag.DISTANCE * (grad and p.distance is not None and p.distance.requires_grad)
         | Flag.ACCELERATE * accelerate
+        | p.narrow
     )
     return reference.Solution(
         *sinkhorn_op(
@@ -217,13 +220,18 @@ def run_self(
     max_iter: int,
     backend: str,
     accelerate: bool = True,
+    narrow: int = 0,
 ) -> reference.Solution:
-    """The self-term OT(α, α) at absolute ``parameters (4, B)``, of which ρ_y is not read."""
+    """The self-term OT(α, α) at absolute ``parameters (4, B)``, of which ρ_y is not read.
+
+    ``narrow`` is that of the :class:`Prepared` points.
+    """
     grad = torch.is_grad_enabled()
     flags = (
         Flag.X * (grad and x.requires_grad)
         | Flag.DISTANCE * (grad and distance is not None and distance.requires_grad)
         | Flag.ACCELERATE * accelerate
+        | narrow
     )
     return reference.Solution(
         *sinkhorn_op(
@@ -260,7 +268,7 @@ def eager(
     job = Sum(
         (p.x_label, p.y_label), (p.start, own_start, None), cost=cost, relative=relative,
         tol=float(tol), max_iter=int(max_iter), accelerate=accelerate, debias=debias,
-        even=p.even, single=p.single, finite=finite,
+        even=p.even, single=p.single, narrow=p.narrow, finite=finite,
         known=known, backend=backend,
     )  # fmt: skip
     return total(job, *p.given, p.x_weight, p.y_weight, p.parameters, p.distance), job

@@ -62,22 +62,23 @@ def sinkhorn_cost_op(
     batch, n, m = matrix.shape
     start = matrix.new_zeros((batch, m)) if start is None else start
     epsilon, reach_x, reach_y = parameters.to(matrix.dtype)
-    with torch.no_grad():
-        s, plan = reference.solve_dense(
-            matrix,
-            None,
-            matrix.new_full((batch, n), 1 / n) if x_weight is None else x_weight,
-            matrix.new_full((batch, m), 1 / m) if y_weight is None else y_weight,
-            torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0),
-            epsilon,
-            reach_x,
-            reach_y,
-            torch.zeros_like(epsilon),
-            symmetric=False,
-            relative=False,
-            tol=tol,
-            max_iter=max_iter,
-        )
+    a = matrix.new_full((batch, n), 1 / n) if x_weight is None else x_weight
+    b = matrix.new_full((batch, m), 1 / m) if y_weight is None else y_weight
+    start = torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
+    with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
+        if backend == "triton":
+            from ucmkd.ops import _triton
+
+            with torch.cuda.device_of(matrix):
+                s, plan = _triton.solve_matrix(
+                    matrix, a, b, epsilon=epsilon, reach_x=reach_x, reach_y=reach_y, g0=start,
+                    tol=tol, max_iter=max_iter, want_plan=want_plan, accelerate=accelerate,
+                )  # fmt: skip
+        else:
+            s, plan = reference.solve_dense(
+                matrix, None, a, b, start, epsilon, reach_x, reach_y, torch.zeros_like(epsilon),
+                symmetric=False, relative=False, tol=tol, max_iter=max_iter,
+            )  # fmt: skip
     return (*s[:6], s.row, s.column, s.transport, plan if want_plan else matrix.new_empty(0))
 
 
@@ -174,7 +175,7 @@ def _solve(
     _check.potential(x_potential, (batch, n), "x_potential", matrix, dtype)
     if want_plan is None:
         want_plan = torch.is_grad_enabled() and matrix.requires_grad
-    chosen = _backend.choose(backend, matrix.device, dtype, supported=("rust", "torch"))
+    chosen = _backend.choose(backend, matrix.device, dtype)
     out = sinkhorn_cost_op(
         matrix.to(dtype),
         None if a is None else cast(a, dtype),
@@ -220,7 +221,7 @@ def sinkhorn_cost(
         tol: Tolerance of the marginal residual.
         max_iter: Most iterations.
         accelerate: Anderson acceleration, where the backend has it.
-        backend: ``"auto"``, ``"rust"`` or ``"torch"``.
+        backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``.
 
     Returns:
         A :class:`SinkhornOutput`.
