@@ -1,0 +1,231 @@
+"""Compiles kernels for GPUs that need not be there, and says what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benches.gpu import assembly
+from benches.gpu.targets import TARGETS, Target, occupancy
+from ucmkd.kernels.compilation import Compilation
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / "target" / "gpu-report"
+#: Changes whenever results in the cache no longer mean what this file would write.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One specialisation on one target; bytes, counts of instructions, a share for occupancy.
+
+    ``error`` is empty unless it does not compile.
+    """
+
+    module: str
+    name: str
+    target: str
+    error: str = ""
+    warps: int = 0
+    registers: int = 0
+    spill_bytes: int = 0
+    shared: int = 0
+    mma: int = 0
+    mma_in_loops: int = 0
+    exponentials: int = 0
+    instructions: int = 0
+    occupancy: float = 0.0
+
+
+def modules() -> list[str]:
+    """The kernel files that list their specialisations."""
+    names = sorted(path.stem for path in (ROOT / "kernels").glob("*.py"))
+    return [
+        name
+        for name in names
+        if hasattr(importlib.import_module(f"ucmkd.kernels.{name}"), "compilations")
+    ]
+
+
+def compilations(module: str) -> list[Compilation]:
+    """The specialisations that a kernel file lists.
+
+    Raises:
+        ValueError: Two have the same name.
+    """
+    listed = list(importlib.import_module(f"ucmkd.kernels.{module}").compilations())
+    names = [one.name for one in listed]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"kernels/{module}.py lists a name twice: {', '.join(twice)}")
+    return listed
+
+
+def constants(compilation: Compilation, target: Target) -> dict[str, Any]:
+    """The constants as a launch on that target has them.
+
+    AMD's matrix units multiply float32 as it is, and Triton has no ``tf32x3`` there.
+    """
+    if target.backend != "hip":
+        return compilation.constants
+    return {k: "ieee" if v == "tf32x3" else v for k, v in compilation.constants.items()}
+
+
+def _source(compilation: Compilation, target: Target) -> Any:
+    from triton.compiler import ASTSource
+
+    kernel, given = compilation.kernel, compilation.signature
+    fixed = constants(compilation, target)
+    names = kernel.arg_names
+    wrong = {*given} & {*fixed} or {*given, *fixed} ^ {*names}
+    if wrong:
+        raise ValueError(
+            f"{compilation.name}: every argument must be in the signature or among the constants "
+            f"of the kernel; not so: {', '.join(sorted(wrong))}"
+        )
+    # What a launch sees: allocations are aligned, d is padded, and the strides are multiples.
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(names)
+        if given.get(name, "").startswith("*")
+        or (name in given and (name == "d" or name.startswith("stride")))
+    }
+    return ASTSource(kernel, {n: given.get(n, "constexpr") for n in names}, fixed, aligned)
+
+
+def _disassemble(cubin: bytes) -> assembly.Code:
+    from triton import knobs
+
+    tool = knobs.nvidia.cuobjdump.path
+
+    def said(what: str, path: str) -> str:
+        return subprocess.run([tool, what, path], capture_output=True, text=True, check=True).stdout
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return assembly.sass(
+            said("--dump-sass", file.name), said("--dump-resource-usage", file.name)
+        )
+
+
+def measure(compilation: Compilation, target: Target, module: str = "") -> Measured:
+    """Compiles one specialisation for one target and reads its machine code.
+
+    A specialisation that does not compile is a result: see ``error``.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    source = _source(compilation, target)
+    options = {
+        "num_warps": compilation.warps,
+        "num_stages": compilation.stages,
+        "enable_fp_fusion": True,
+    }
+    try:
+        compiled = triton.compile(
+            source, target=GPUTarget(target.backend, target.arch, target.lanes), options=options
+        )
+    except Exception as error:  # the compiler's own errors have no common class
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"
+        return Measured(module, compilation.name, target.name, error=text, warps=compilation.warps)
+    if target.backend == "cuda":
+        code = _disassemble(compiled.asm["cubin"])
+    else:
+        code = assembly.gcn(compiled.asm["amdgcn"])
+    shared, warps = int(compiled.metadata.shared), int(compiled.metadata.num_warps)
+    return Measured(
+        module, compilation.name, target.name, "", warps, code.registers, code.spill_bytes,
+        shared, code.mma, code.mma_in_loops, code.exponentials, code.instructions,
+        occupancy(target, code.registers, shared, warps),
+    )  # fmt: skip
+
+
+def faults(compilation: Compilation, measured: Measured) -> list[str]:
+    """What is wrong with a compiled specialisation, in words; empty if nothing is."""
+    if measured.error:
+        return [f"does not compile: {measured.error}"]
+    limit = TARGETS[measured.target].block_shared
+    wrong = []
+    if measured.spill_bytes and measured.target.startswith("sm_"):
+        wrong.append(f"spills {measured.spill_bytes} bytes")
+    if measured.shared > limit:
+        wrong.append(f"wants {measured.shared} bytes of shared memory of {limit}")
+    if compilation.tensor_cores and not measured.mma_in_loops:
+        wrong.append(f"has no matrix instruction in a loop ({measured.mma} in all)")
+    if compilation.exponentials and not measured.exponentials:
+        wrong.append("has no hardware exponential")
+    return wrong
+
+
+def key(compilation: Compilation, target: Target) -> str:
+    """Changes with everything that the result depends on: kernel, constants, compiler, reader."""
+    import triton
+
+    reader = (Path(assembly.__file__).read_bytes(), Path(__file__).with_name("targets.py"))
+    parts = (
+        VERSION, triton.__version__, compilation.kernel.cache_key, sorted(
+            compilation.signature.items()
+        ), sorted(constants(compilation, target).items()), compilation.name, compilation.warps,
+        compilation.stages, target, reader[0], reader[1].read_bytes(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _work(module: str, name: str, target: str) -> Measured:
+    chosen = next(one for one in compilations(module) if one.name == name)
+    return measure(chosen, TARGETS[target], module)
+
+
+def _tell_nothing(*_: object) -> None:
+    pass
+
+
+def everything(
+    targets: Sequence[str],
+    workers: int,
+    *,
+    cache: Path = CACHE,
+    tell: Callable[[int, int], None] = _tell_nothing,
+) -> Iterator[tuple[Compilation, Measured]]:
+    """Every specialisation of every kernel file on every target, from the cache where it is there.
+
+    Args:
+        targets: Names of :data:`TARGETS`.
+        workers: Processes that compile.
+        cache: A folder with one file per result; what was compiled before an interruption is kept.
+        tell: Called with the number of results so far and in all.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (module, one, target)
+        for module in modules()
+        for one in compilations(module)
+        for target in targets
+    ]
+    files = [cache / f"{key(one, TARGETS[target])}.json" for _, one, target in jobs]
+    # Fresh processes: a fork of one that runs threads of PyTorch may hang.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        waiting = {
+            place: pool.submit(_work, module, one.name, target)
+            for place, ((module, one, target), file) in enumerate(zip(jobs, files, strict=True))
+            if not file.exists()
+        }
+        for place, ((_, one, _), file) in enumerate(zip(jobs, files, strict=True)):
+            if place in waiting:
+                result = waiting[place].result()
+                file.write_text(json.dumps(asdict(result)) + "\n")
+            else:
+                result = Measured(**json.loads(file.read_text()))
+            tell(place + 1, len(jobs))
+            yield one, result
