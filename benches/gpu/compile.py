@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benches.gpu import assembly
 from benches.gpu.targets import TARGETS, Target, occupancy
@@ -182,50 +184,75 @@ def key(compilation: Compilation, target: Target) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _work(module: str, name: str, target: str) -> Measured:
-    chosen = next(one for one in compilations(module) if one.name == name)
-    return measure(chosen, TARGETS[target], module)
+class Job(NamedTuple):
+    """A specialisation of a kernel file, and the target to compile it for."""
+
+    module: str
+    compilation: Compilation
+    target: str
 
 
-def _tell_nothing(*_: object) -> None:
-    pass
-
-
-def everything(
-    targets: Sequence[str],
-    workers: int,
-    *,
-    cache: Path = CACHE,
-    tell: Callable[[int, int], None] = _tell_nothing,
-) -> Iterator[tuple[Compilation, Measured]]:
-    """Every specialisation of every kernel file on every target, from the cache where it is there.
-
-    Args:
-        targets: Names of :data:`TARGETS`.
-        workers: Processes that compile.
-        cache: A folder with one file per result; what was compiled before an interruption is kept.
-        tell: Called with the number of results so far and in all.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (module, one, target)
+def jobs(targets: Sequence[str]) -> list[Job]:
+    """Every specialisation of every kernel file on every target."""
+    return [
+        Job(module, one, target)
         for module in modules()
         for one in compilations(module)
         for target in targets
     ]
-    files = [cache / f"{key(one, TARGETS[target])}.json" for _, one, target in jobs]
-    # Fresh processes: a fork of one that runs threads of PyTorch may hang.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        waiting = {
-            place: pool.submit(_work, module, one.name, target)
-            for place, ((module, one, target), file) in enumerate(zip(jobs, files, strict=True))
-            if not file.exists()
-        }
-        for place, ((_, one, _), file) in enumerate(zip(jobs, files, strict=True)):
-            if place in waiting:
-                result = waiting[place].result()
-                file.write_text(json.dumps(asdict(result)) + "\n")
-            else:
-                result = Measured(**json.loads(file.read_text()))
-            tell(place + 1, len(jobs))
-            yield one, result
+
+
+def largest(listed: Sequence[Job]) -> list[Job]:
+    """Of each kernel, cost and combination of types, the job with the largest tile."""
+
+    def area(job: Job) -> int:
+        blocks = job.compilation.constants.items()
+        return math.prod(v for k, v in blocks if k.startswith("BLOCK") and v is not None)
+
+    best: dict[Any, Job] = {}
+    for job in listed:
+        one = job.compilation
+        types = tuple(sorted(one.signature.items()))
+        cost = one.constants.get("COST")
+        group = (job.module, one.kernel.__name__, types, cost, job.target)
+        if group not in best or area(job) > area(best[group]):
+            best[group] = job
+    return list(best.values())
+
+
+def _work(module: str, name: str, target: str, file: Path) -> Measured:
+    chosen = next(one for one in compilations(module) if one.name == name)
+    result = measure(chosen, TARGETS[target], module)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
+        part.write(json.dumps(asdict(result)) + "\n")
+    Path(part.name).replace(file)  # whole or not at all
+    return result
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes that compile: a fork of one that runs PyTorch's threads may hang."""
+    with ProcessPoolExecutor(workers, get_context("spawn")) as executor:
+        try:
+            yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def submit(
+    listed: Sequence[Job], executor: ProcessPoolExecutor, cache: Path = CACHE
+) -> list[Callable[[], Measured]]:
+    """Starts what is not in the cache yet; returns a function for each job that waits for it.
+
+    The cache has one file for each result, so that an interrupted run keeps what it compiled.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    waits: list[Callable[[], Measured]] = []
+    for module, one, target in listed:
+        file = cache / f"{key(one, TARGETS[target])}.json"
+        if file.exists():
+            result = Measured(**json.loads(file.read_text()))
+            waits.append(lambda result=result: result)  # type: ignore[misc]
+        else:
+            waits.append(executor.submit(_work, module, one.name, target, file).result)
+    return waits

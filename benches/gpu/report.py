@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.gpu import roofline
-from benches.gpu.compile import Measured, everything, faults
+from benches.gpu.compile import Measured, faults, jobs, pool, submit
 from benches.gpu.targets import TARGETS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -149,13 +149,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start = time.perf_counter()
 
-    def tell(done: int, total: int) -> None:
-        if done == total or done % 20 == 0:
-            print(f"{done} of {total}, {time.perf_counter() - start:.0f} s", file=sys.stderr)
-
-    pairs = list(everything(targets, options.workers, tell=tell))
-    results = [measured for _, measured in pairs]
-    wrong = [(m, words) for one, m in pairs if (words := faults(one, m))]
+    listed = jobs(targets)
+    results = []
+    with pool(options.workers) as executor:
+        for wait in submit(listed, executor):
+            results.append(wait())
+            if len(results) % 20 == 0 or len(results) == len(listed):
+                seconds = time.perf_counter() - start
+                print(f"{len(results)} of {len(listed)}, {seconds:.0f} s", file=sys.stderr)
+    pairs = zip(listed, results, strict=True)
+    wrong = [(m, words) for job, m in pairs if (words := faults(job.compilation, m))]
     text = "\n".join(compiled_text(results, wrong, triton.__version__) + model_text(rows))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu-report.md").write_text(text + "\n")
