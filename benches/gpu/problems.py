@@ -18,11 +18,12 @@ LARGEST = 16e9
 
 @dataclass(frozen=True)
 class Shape:
-    """``batch`` problems of ``n`` points a side in ``d`` dimensions."""
+    """``batch`` problems of ``n`` points a side in ``d`` dimensions; ε in units of the mean cost."""
 
     batch: int
     n: int
     d: int
+    epsilon: float = EPSILON
 
     @property
     def entries(self) -> int:
@@ -61,7 +62,7 @@ class Clouds:
 
 
 class Transport(Clouds):
-    """Entropic transport with uniform weights, ``C = |x-y|²``, one ε = 0.05 mean cost.
+    """Entropic transport with uniform weights, ``C = |x-y|²``, one ε for all.
 
     Attributes:
         epsilon: ε, absolute.
@@ -75,7 +76,7 @@ class Transport(Clouds):
         x, y = self.doubles()
         mean = x.square().sum(-1).mean() + y.square().sum(-1).mean()
         across = (x.mean(1) * y.mean(1)).sum(-1).mean()
-        self.epsilon = float(EPSILON * (mean - 2 * across))
+        self.epsilon = float(shape.epsilon * (mean - 2 * across))
         self.iterations: int | None = None
         self.solution: Solution | None = None
         if 8 * shape.entries <= LARGEST:
