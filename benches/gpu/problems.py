@@ -18,7 +18,7 @@ LARGEST = 16e9
 
 @dataclass(frozen=True)
 class Shape:
-    """``batch`` problems of ``n`` points a side in ``d`` dimensions; ε in units of the mean cost."""
+    """``batch`` problems of ``n`` points a side in ``d`` dimensions; ε in mean costs."""
 
     batch: int
     n: int
