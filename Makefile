@@ -10,7 +10,7 @@ RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.r
 .PHONY: help demo test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 4 minutes)
 	@echo "==> ucmkd demo"
@@ -54,7 +54,7 @@ gpu-test:  ## Test the GPU kernels on a CUDA machine (GPU_PYTHON has torch, the 
 	@$(GPU_PYTHON) -c 'import sys, torch, ucmkd; torch.cuda.is_available() or sys.exit("no CUDA device")'
 	@$(GPU_PYTHON) -m pytest -rs tests/test_gpu.py tests/test_triton*.py tests/test_gpu_report.py $(ARGS)
 
-gpu-bench:  ## Time the GPU kernels against the peers on a CUDA machine (extra gpu; under 10 minutes)
+gpu-bench:  ## Time the GPU kernels against the peers on a CUDA machine (needs the extra gpu)
 	@$(GPU_PYTHON) -m benches.gpu.run $(ARGS)
 
 wheel: $(VENV)/.environment  ## Build sdist and wheel into dist/

@@ -20,8 +20,10 @@ from benches.timing import _short as short
 
 #: Fewest and most rounds of a contestant.
 FEWEST, MOST = 3, 25
-#: Most seconds of one call, and of building a contestant with its first call.
+#: A call that takes more seconds is the only one; building one, with its first call, is stopped.
 CAP, BUILD = 5.0, 40.0
+#: Seconds of a case after which no further contestant is built.
+PATIENCE = 75.0
 
 
 @dataclass
@@ -140,7 +142,11 @@ def race(
     ready: dict[str, Ready] = {}
     repeats: dict[str, int] = {}
     samples: dict[str, list[float]] = {}
+    begun = time.perf_counter()
     for contestant, row in zip(contestants, rows, strict=True):
+        if time.perf_counter() - begun > PATIENCE:
+            row.status = f"not run: the others took more than {PATIENCE:g} s"
+            continue
         made = _prepare(contestant, row, case, clock, bounds)
         if made is None:
             continue

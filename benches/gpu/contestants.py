@@ -35,13 +35,23 @@ def read(result: tuple[Any, ...]) -> Answer:
 
 
 def graphed(run: Callable[[], Any]) -> Callable[[], Any]:
-    """The call as a CUDA graph: what the device alone takes. It cannot wait for the device."""
+    """The call as a CUDA graph: what the device alone takes.
+
+    Raises:
+        RuntimeError: The call waits for the device, which no graph can. Found out before the
+            capture, because one that breaks off can disturb later calls.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # as the documentation of CUDA graphs asks
         for _ in range(3):
             run()
     torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = run()

@@ -44,7 +44,7 @@ assumed to take 2.5 microseconds, as in a CUDA graph. Neither assumption is a me
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 LAUNCH = 2.5e-6
@@ -86,15 +86,18 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Work:
-    """What a pass has to do. ``l2`` are bytes that come from L2; ``cores`` is how many it can use
-    at most (None: all)."""
+    """What a pass has to do.
+
+    ``l2`` are bytes that come from L2; ``cores`` is how many cores it can use at most (None: all),
+    which sums and multiples do not keep.
+    """
 
     bytes: float = 0.0
     l2: float = 0.0
     flops: float = 0.0
     exponentials: float = 0.0
     launches: float = 0.0
-    cores: float | None = field(default=None, compare=False)
+    cores: int | None = None
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -106,10 +109,13 @@ class Work:
         )
 
     def __mul__(self, times: float) -> Work:
-        return Work(*(times * part for part in self._parts()), cores=self.cores)
-
-    def _parts(self) -> tuple[float, ...]:
-        return self.bytes, self.l2, self.flops, self.exponentials, self.launches
+        return Work(
+            times * self.bytes,
+            times * self.l2,
+            times * self.flops,
+            times * self.exponentials,
+            times * self.launches,
+        )
 
 
 class Bound(NamedTuple):

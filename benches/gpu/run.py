@@ -116,7 +116,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benches.gpu.run", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=9.0, help="no new case after that long")
+    parser.add_argument("--minutes", type=float, default=8.5, help="no new case after that long")
     parser.add_argument("--seconds", type=float, default=3.0, help="of rounds for each case")
     parser.add_argument("--flush", action="store_true", help="overwrite L2 before each sample")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.perf_counter() > end:
             break
         print(case.key, file=sys.stderr)
-        measured = {
+        measured: dict[str, Any] = {
             "title": case.title, "target": case.target, "against": case.against,
             "share": case.share, "rows": [], "model": None, "error": "",
         }  # fmt: skip

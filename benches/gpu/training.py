@@ -80,7 +80,7 @@ def _steps(setting: Setting, device: torch.device) -> dict[str, Callable[[], Any
 
     def make(align: Callable[[Tensor, Tensor], Tensor] | None) -> Callable[[], Any]:
         torch.manual_seed(0)
-        net = ResNet18(setting.width).to(device, memory_format=torch.channels_last)
+        net = ResNet18(setting.width).to(device).to(memory_format=torch.channels_last)
         optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
         shape = (setting.batch, 3, setting.pixels, setting.pixels)
         image = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
@@ -117,6 +117,7 @@ def share(setting: Setting, clock: Clock) -> dict[str, Any]:
     The student trains while it is timed; the teacher's features stay the same, as those of a
     frozen teacher on a fixed minibatch.
     """
+    torch.backends.cudnn.benchmark = True  # as anybody would who trains at one size
     calls = _steps(setting, clock.device)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
