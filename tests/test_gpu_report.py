@@ -244,8 +244,12 @@ def test_the_model_by_hand() -> None:
     assert three == (pytest.approx(3 * flops / 494.7e12), "MMA")
     cached = roofline.bound(roofline.cached(n, n, gpu_), gpu_, "float32")
     assert cached == (pytest.approx(8 * n * n / 4.8e12, rel=1e-3), "memory")
+    once = roofline.bound(roofline.one_pass(n, n, d, "bfloat16"), gpu_, "bfloat16")
+    assert once == (pytest.approx(one.seconds / 2), "MMA")
     narrow = roofline.bound(roofline.streaming(n, n, 16, "bfloat16"), gpu_, "bfloat16")
     assert narrow == (pytest.approx(2 * n * n / (16 * 132 * 1.98e9)), "ex2")
+    five = roofline.bound(roofline.mmd(n, n, 16, "bfloat16"), gpu_, "bfloat16")
+    assert five == (pytest.approx(18 * 2 * n * n / (128 * 132 * 1.98e9)), "fp32")
     small = roofline.bound(roofline.mmd(8, 8, 4, "float32"), gpu_, "float32")
     assert small == (roofline.LAUNCH, "launch")
 

@@ -10,7 +10,6 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,12 +23,12 @@ if _triton.interpreted():
 
 from benches.gpu import compile as gpu
 
-MEASURE = ("sm_80", "sm_100", "gfx942")
+ELSEWHERE = ("sm_80", "sm_100", "gfx942")
 
 
 def listed() -> list[gpu.Job]:
     every = gpu.jobs(("sm_90",))
-    for target in MEASURE:
+    for target in ELSEWHERE:
         every += gpu.largest([job._replace(target=target) for job in gpu.jobs(("sm_90",))])
     return every
 
@@ -56,19 +55,30 @@ def test_compiles_to_what_was_meant(
     assert gpu.faults(job.compilation, measured) == []
 
 
-def kernel_files() -> list[Path]:
-    """The files that launch kernels: ``kernel[grid](...)``."""
+LISTED = {name: gpu.compilations(name) for name in gpu.modules()}
+
+
+def test_every_launched_kernel_is_listed() -> None:
+    """``some_kernel[grid](...)`` anywhere among the kernel files."""
     files = sorted((gpu.ROOT / "kernels").glob("*.py"))
-    return [file for file in files if re.search(r"^    \w+_kernel\[", file.read_text(), re.M)]
+    launched = {
+        name: file.name
+        for file in files
+        for name in re.findall(r"\b(\w+_kernel)\[", file.read_text())
+    }
+    assert launched
+    names = {one.kernel.__name__ for every in LISTED.values() for one in every}
+    assert {name: file for name, file in launched.items() if name not in names} == {}
 
 
-def test_every_kernel_is_listed() -> None:
-    files = kernel_files()
-    assert files
-    for file in files:
-        module = importlib.import_module(f"ucmkd.kernels.{file.stem}")
-        launched = set(re.findall(r"^    (?:\s*)(\w+_kernel)\[", file.read_text(), re.M))
-        names = {one.kernel.__name__ for one in gpu.compilations(file.stem)}
-        assert launched <= names, f"kernels/{file.name} does not list {launched - names}"
-        tables = [v for k, v in vars(module).items() if k.endswith("TABLE") and isinstance(v, dict)]
-        assert len(gpu.compilations(file.stem)) >= max(map(len, tables), default=1)
+@pytest.mark.parametrize("name", LISTED)
+def test_every_tabled_configuration_is_listed(name: str) -> None:
+    tables = {
+        key: value
+        for key, value in vars(importlib.import_module(f"ucmkd.kernels.{name}")).items()
+        if isinstance(value, dict) and value and all(hasattr(v, "warps") for v in value.values())
+    }
+    listed = {(one.warps, one.stages) for every in LISTED.values() for one in every}
+    for key, launches in tables.items():
+        for kind, launch in launches.items():
+            assert (launch.warps, launch.stages) in listed, f"{key}[{kind}] is not listed"

@@ -79,6 +79,7 @@ def predictions() -> list[dict[str, Any]]:
                     given = (n, n, d, dtype)
                     works = {
                         "streaming iteration": roofline.streaming(*given),
+                        "one-pass sweep": roofline.one_pass(*given),
                         "cached iteration": roofline.cached(n, n, gpu),
                         "gradient": roofline.gradient(*given),
                         "mmd": roofline.mmd(*given),
@@ -95,10 +96,17 @@ def predictions() -> list[dict[str, Any]]:
 
 def model_text(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The predictions as Markdown."""
-    names = ("streaming iteration", "cached iteration", "gradient", "mmd", "whole problem")
+    names = (
+        "streaming iteration",
+        "one-pass sweep",
+        "cached iteration",
+        "gradient",
+        "mmd",
+        "whole problem",
+    )
     lines = [
         "## Roofline model", "",
-        "Predicted times below which no implementation of a pass can go, from public peak numbers "
+        "Predicted times below which no pass of its kind can go, from public peak numbers "
         "(sources and formulas: `benches/gpu/roofline.py`), and what bounds them. A whole problem "
         f"has {ITERATIONS} iterations and its gradient, on one core. Not measured.", "",
     ]  # fmt: skip
