@@ -84,6 +84,12 @@ def test_a_fault_is_found(one: Compilation, target: str, words: str) -> None:
     assert len(found) == 1 and words in found[0]
 
 
+def test_matrix_instructions_must_be_in_the_loop_of_a_pass() -> None:
+    measured = gpu.Measured("m", "good", "sm_90", mma=4, mma_in_loops=0, exponentials=9)
+    assert gpu.faults(GOOD, measured) == ["has no matrix instruction in a loop (4 in all)"]
+    assert gpu.faults(GOOD._replace(exponentials=False), measured) == []
+
+
 def test_missing_exponentials_are_found() -> None:
     measured = gpu.Measured("m", "good", "sm_90", mma=4, mma_in_loops=4, exponentials=0)
     assert gpu.faults(GOOD, measured) == ["has no hardware exponential"]

@@ -120,6 +120,13 @@ def _disassemble(cubin: bytes) -> assembly.Code:
         )
 
 
+def _reason(error: BaseException) -> str:
+    """The innermost cause: the outer errors of the compiler tell where, not why."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"
+
+
 def measure(compilation: Compilation, target: Target, module: str = "") -> Measured:
     """Compiles one specialisation for one target and reads its machine code.
 
@@ -139,8 +146,9 @@ def measure(compilation: Compilation, target: Target, module: str = "") -> Measu
             source, target=GPUTarget(target.backend, target.arch, target.lanes), options=options
         )
     except Exception as error:  # the compiler's own errors have no common class
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"
-        return Measured(module, compilation.name, target.name, error=text, warps=compilation.warps)
+        return Measured(
+            module, compilation.name, target.name, error=_reason(error), warps=compilation.warps
+        )
     if target.backend == "cuda":
         code = _disassemble(compiled.asm["cubin"])
     else:
@@ -163,7 +171,9 @@ def faults(compilation: Compilation, measured: Measured) -> list[str]:
         wrong.append(f"spills {measured.spill_bytes} bytes")
     if measured.shared > limit:
         wrong.append(f"wants {measured.shared} bytes of shared memory of {limit}")
-    if compilation.tensor_cores and not measured.mma_in_loops:
+    # One without exponentials computes a tile of costs, with no loop if d is one block.
+    inside = measured.mma_in_loops if compilation.exponentials else measured.mma
+    if compilation.tensor_cores and not inside:
         wrong.append(f"has no matrix instruction in a loop ({measured.mma} in all)")
     if compilation.exponentials and not measured.exponentials:
         wrong.append("has no hardware exponential")
