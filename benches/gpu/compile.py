@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import math
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,8 @@ from benches.gpu.targets import TARGETS, Target, occupancy
 from ucmkd.kernels.compilation import Compilation
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / "target" / "gpu-report"
+#: Outside the checkout, as Triton's own: a fresh clone compiles nothing anew that has not changed.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucmkd" / "gpu-report"
 #: Changes whenever results in the cache no longer mean what this file would write.
 VERSION = 1
 
