@@ -1,79 +1,84 @@
-"""The Triton kernels of Sinkhorn compile for NVIDIA GPUs, here without one, to what was meant.
+"""The Triton kernels compile without a GPU to the code that was meant.
 
-Every tabled configuration uses the fast exponential, tensor cores where points are multiplied,
-and spills no register.
+Every specialisation that a kernel file lists is compiled for compute capability 9.0, the largest
+tiles of each kernel for the others too; ``make gpu-report`` compiles everything for all.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-import subprocess
-import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
 pytest.importorskip("triton")
+pytest.importorskip("triton.backends.nvidia.compiler")
 
-from ucmkd.kernels import cached, cost, matrix, own_step, softmin, step, transport
-from ucmkd.kernels.compilation import Compilation
 from ucmkd.ops import _triton
 
-pytestmark = pytest.mark.skipif(
-    _triton.interpreted(), reason="TRITON_INTERPRET=1: the interpreter compiles nothing"
+if _triton.interpreted():
+    pytest.skip("TRITON_INTERPRET=1: the interpreter compiles nothing", allow_module_level=True)
+
+from benches.gpu import compile as gpu
+
+ELSEWHERE = ("sm_80", "sm_100", "gfx942")
+
+
+def listed() -> list[gpu.Job]:
+    every = gpu.jobs(("sm_90",))
+    for target in ELSEWHERE:
+        every += gpu.largest([job._replace(target=target) for job in gpu.jobs(("sm_90",))])
+    return every
+
+
+JOBS = listed()
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[dict[int, Callable[[], gpu.Measured]]]:
+    """All jobs, compiled by as many processes as there are cores."""
+    with gpu.pool(min(len(JOBS), os.cpu_count() or 1)) as executor:
+        yield dict(enumerate(gpu.submit(JOBS, executor)))
+
+
+@pytest.mark.parametrize(
+    "place", range(len(JOBS)), ids=[f"{job.compilation.name}-{job.target}" for job in JOBS]
 )
+def test_compiles_to_what_was_meant(
+    compiled: dict[int, Callable[[], gpu.Measured]], place: int
+) -> None:
+    job = JOBS[place]
+    measured = compiled[place]()
+    assert (measured.name, measured.target) == (job.compilation.name, job.target)
+    assert gpu.faults(job.compilation, measured) == []
 
-FILES = (cached, cost, matrix, own_step, softmin, step, transport)
-TABLED = {entry.name: entry for file in FILES for entry in file.compilations()}
-#: Large tiles are the demanding ones; they are compiled for the other architectures, too.
-DEMANDING = [name for name in TABLED if name.endswith("many") or "/many/" in name]
-CASES = [(name, 90) for name in TABLED]
-CASES += [(name, capability) for capability in (80, 100) for name in DEMANDING]
+
+LISTED = {name: gpu.compilations(name) for name in gpu.modules()}
 
 
-def compiled(entry: Compilation, capability: int) -> tuple[str, str]:
-    """Compiles without a GPU; returns the PTX and what ptxas says of it."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    nvidia = pytest.importorskip("triton.backends.nvidia.compiler")
-    names = entry.kernel.arg_names
-    # What a launch sees: allocations are aligned, and d and the strides are padded.
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(names)
-        if entry.signature.get(name, "").startswith("*")
-        or (name in entry.signature and (name == "d" or name.startswith("stride")))
+def test_every_launched_kernel_is_listed() -> None:
+    """``some_kernel[grid](...)`` anywhere among the kernel files."""
+    files = sorted((gpu.ROOT / "kernels").glob("*.py"))
+    launched = {
+        name: file.name
+        for file in files
+        for name in re.findall(r"\b(\w+_kernel)\[", file.read_text())
     }
-    types = {name: entry.signature.get(name, "constexpr") for name in names}
-    source = ASTSource(entry.kernel, types, entry.constants, aligned)
-    options = {"num_warps": entry.warps, "num_stages": entry.stages, "enable_fp_fusion": True}
-    target = GPUTarget("cuda", capability, 32)
-    ptx = triton.compile(source, target=target, options=options).asm["ptx"]
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        name = f"sm_{capability}a" if capability >= 90 else f"sm_{capability}"
-        said = subprocess.run(
-            [nvidia.get_ptxas(capability).path, "-v", f"--gpu-name={name}", file.name,
-             "-o", os.devnull],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    return ptx, said.stdout + said.stderr
+    assert launched
+    names = {one.kernel.__name__ for every in LISTED.values() for one in every}
+    assert {name: file for name, file in launched.items() if name not in names} == {}
 
 
-@pytest.mark.parametrize("name, capability", CASES)
-def test_compiles(name: str, capability: int) -> None:
-    entry = TABLED[name]
-    ptx, log = compiled(entry, capability)
-    products = re.search(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", ptx)
-    assert (products is not None) == entry.tensor_cores
-    assert ("ex2.approx" in ptx) == entry.exponentials
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    assert spills and set(spills) == {("0", "0")}, log
-
-
-def test_names_are_unique() -> None:
-    names = [entry.name for file in FILES for entry in file.compilations()]
-    assert len(names) == len(TABLED)
+@pytest.mark.parametrize("name", LISTED)
+def test_every_tabled_configuration_is_listed(name: str) -> None:
+    tables = {
+        key: value
+        for key, value in vars(importlib.import_module(f"ucmkd.kernels.{name}")).items()
+        if isinstance(value, dict) and value and all(hasattr(v, "warps") for v in value.values())
+    }
+    listed = {(one.warps, one.stages) for every in LISTED.values() for one in every}
+    for key, launches in tables.items():
+        for kind, launch in launches.items():
+            assert (launch.warps, launch.stages) in listed, f"{key}[{kind}] is not listed"
