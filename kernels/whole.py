@@ -1,0 +1,579 @@
+r"""The whole Sinkhorn problem in one launch: one program a problem, and one for each self-term.
+
+The program computes its cost tile once, keeps it in registers, and runs all iterations there: the
+stopping test, the acceleration, the value, the marginals and the gradients included. Nothing
+waits for the host. It works in units of :math:`\varepsilon/\log_2 e`, on the tile with the points
+y as rows: the state of the iteration, the potential :math:`g`, is then a vector of rows, of
+which a thread holds a few entries.
+
+One iteration of :mod:`ucmkd.reference` is :math:`f \leftarrow \tau_x\,\mathrm{softmin}(g)`,
+:math:`g \leftarrow \tau_y\,\mathrm{softmin}(f)` and, where a marginal is relaxed, the best common
+translation (Sejourne, Vialard, Peyre 2022). Exponentials are rare here: the tile
+
+.. math:: K_{ji} = 2^{\bar f_i + \bar g_j - C_{ij}}
+
+is kept for potentials :math:`\bar f,\bar g` that the iteration passed, and the present ones are
+:math:`\bar f + \phi`, :math:`\bar g + \gamma` (Schmitzer 2019, stabilised scaling), so that
+
+.. math::
+    \mathrm{softmin}(g)_i = \bar f_i - \log_2\sum_j K_{ji} b_j 2^{\gamma_j},\qquad
+    \mathrm{softmin}(f)_j = \bar g_j - \log_2\sum_i K_{ji} a_i 2^{\phi_i}
+
+are two products with a tile in registers. As soon as a shift or a sum leaves the range in which
+nothing that was rounded to 0 matters, the iteration is done over in the log domain, with guarded
+maxima, and a new tile taken there. The shifts are small numbers: the residual is measured without
+the rounding errors of the potentials. A self-term has one potential and averaged updates
+:math:`g \leftarrow \frac12(g + \tau\,\mathrm{softmin}(g))` (Knight, Ruiz, Ucar 2014).
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from ucmkd.kernels.anderson import LEAP, mix
+from ucmkd.kernels.compilation import Compilation
+from ucmkd.kernels.ground import (
+    MATRIX,
+    class_masses,
+    differences,
+    gradient,
+    ground_cost,
+    inverse_length,
+    matrix_tile,
+)
+from ucmkd.kernels.softmin import COSTS, EUCLIDEAN, L1, LOG2E, NEAR, SQEUCLIDEAN
+
+#: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
+#: What the tile rounds to 0 is below 2^-126: it stays 2^-36 of a sum or less.
+FAR_SHIFT = tl.constexpr(30.0)
+FAR_SUM = tl.constexpr(60.0)
+#: Largest exponent that stays finite with room for a weight: 0.9 · 128.
+CAP = tl.constexpr(115.0)
+#: Iterations without a better residual after which mixing pauses.
+PATIENCE = tl.constexpr(40)
+LN2 = tl.constexpr(0.6931471805599453)
+EPSILON = tl.constexpr(1.1920929e-07)
+#: Below this a mean cost is no scale: the root of the smallest normal number.
+NO_SCALE = tl.constexpr(1.0842022e-19)
+
+
+@triton.jit
+def pick(term, cross, first, second, TERMS: tl.constexpr):
+    """What belongs to this program's term."""
+    if TERMS > 1:
+        if term == 1:
+            cross = first
+        elif term == 2:
+            cross = second
+    return cross
+
+
+@triton.jit
+def log_sum(score, axis: tl.constexpr):
+    """log2 of the sum of 2^score; -inf for nothing but -inf, which must not give NaN."""
+    top = tl.max(score, axis)
+    reference = tl.where(top == float("-inf"), 0.0, top)
+    shifted = score - (reference[None, :] if axis == 0 else reference[:, None])
+    return reference + tl.log2(tl.sum(tl.exp2(shifted), axis))
+
+
+@triton.jit
+def log_mass(log_weight, potential, rate):
+    """log2 of the relaxed mass, the sum of 2^(log_weight - rate·potential)."""
+    score = log_weight - tl.where(rate > 0, rate * potential, 0.0)
+    top = tl.max(score, 0)
+    return top + tl.log2(tl.sum(tl.exp2(score - top), 0))
+
+
+@triton.jit
+def relaxed(potential, reach):
+    """ρ(1 - exp(-f/ρ)), or f for an infinite reach."""
+    finite = tl.where(reach == float("inf"), 1.0, reach)
+    t = -potential / finite
+    # expm1 by its series where the exponential would lose digits.
+    series = 1.0 + t / 6.0 * (1.0 + t / 7.0 * (1.0 + t / 8.0))
+    for k in tl.static_range(5, 1, -1):
+        series = 1.0 + t / k * series
+    small = tl.abs(t) < 0.35
+    value = tl.where(small, t * series, tl.exp2(t * LOG2E) - 1.0)
+    return tl.where(reach == float("inf"), potential, -finite * value)
+
+
+@triton.jit
+def label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
+    """Distances between the labels: of a table, or 1 where they differ."""
+    if HAS_DISTANCE:
+        row = q_label[None, :] * classes_y
+        different = tl.load(distance_ptr + row + p_label[:, None]).to(tl.float32)
+    else:
+        different = tl.where(p_label[:, None] != q_label[None, :], 1.0, 0.0)
+    return different
+
+
+@triton.jit
+def emit(
+    plan, distance, p_ptr, q_ptr, p_out_ptr, q_out_ptr, norm_ptr, scratch_ptr,
+    p_count, q_count, pw_ptr, qw_ptr, d, own, first_side, last_side,
+    COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The gradients to both clouds from the plan and the feature cost, by way of memory."""
+    index = tl.arange(0, BLOCK)
+    p_norm, q_norm = tl.load(norm_ptr + index), tl.load(norm_ptr + BLOCK + index)
+    p_inverse, q_inverse = inverse_length(p_norm), inverse_length(q_norm)
+    p_one, q_one = p_norm, q_norm
+    if NORMALISED:
+        p_one, q_one = tl.where(p_norm > 0, 1.0, 0.0), tl.where(q_norm > 0, 1.0, 0.0)
+    norms = p_one[:, None] + q_one[None, :]
+    weight = plan
+    has_near = False
+    p_near, q_near = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    if COST == EUCLIDEAN:
+        near = (distance * distance < NEAR * norms) & (plan > 0) & (distance > 0)
+        has_near = tl.max(tl.max(near.to(tl.int32), 1), 0) > 0
+        if has_near:
+            exact = differences(
+                p_ptr + index * d, q_ptr + index * d, index < p_count, index < q_count,
+                p_inverse, q_inverse, d, True, NORMALISED, BLOCK,
+            )  # fmt: skip
+            distance = tl.where(near, tl.sqrt_rn(exact), distance)
+        weight = tl.where(distance > 0, plan / tl.where(distance > 0, distance, 1.0), 0.0)
+        if has_near:
+            close = tl.where(near, weight, 0.0)
+            weight = tl.where(near, 0.0, weight)
+            tl.store(scratch_ptr + BLOCK * BLOCK + index[:, None] * BLOCK + index[None, :], close)
+            if NORMALISED:
+                close *= 0.5 * distance * distance
+                p_near, q_near = tl.sum(close, 1), tl.sum(close, 0)
+    tl.store(scratch_ptr + index[:, None] * BLOCK + index[None, :], weight)
+    if NORMALISED:
+        half = distance if COST == SQEUCLIDEAN else 0.5 * distance * distance
+        weight *= 0.5 * norms - half
+    vectors = norm_ptr + 2 * BLOCK + index
+    tl.store(vectors, p_inverse)
+    tl.store(vectors + BLOCK, q_inverse)
+    tl.store(vectors + 2 * BLOCK, tl.sum(weight, 1) - p_near)
+    tl.store(vectors + 3 * BLOCK, tl.sum(weight, 0) - q_near)
+    tl.debug_barrier()
+    factor = tl.where(own, 2.0, 1.0) * (2.0 if COST == SQEUCLIDEAN and not NORMALISED else 1.0)
+    for side in range(first_side, last_side):
+        # Side 0 is that of the rows.
+        turned = side == 1
+        gradient(
+            tl.where(turned, q_ptr, p_ptr), tl.where(turned, p_ptr, q_ptr),
+            tl.where(turned, qw_ptr, pw_ptr), tl.where(turned, pw_ptr, qw_ptr),
+            tl.where(turned, q_count, p_count), tl.where(turned, p_count, q_count), d,
+            norm_ptr + 2 * BLOCK, side, factor, scratch_ptr, has_near,
+            tl.where(turned, q_out_ptr, p_out_ptr),
+            COST, NORMALISED, CENTRED, BLOCK, BLOCK_O, BLOCK_K,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["batch", "n", "m", "classes_x", "classes_y", "max_iter"])
+def whole_kernel(
+    x_ptr, y_ptr, a_ptr, b_ptr, x_label_ptr, y_label_ptr, distance_ptr,
+    start_ptr, x_start_ptr, y_start_ptr,
+    epsilon_ptr, reach_x_ptr, reach_y_ptr, label_cost_ptr,
+    f_ptr, g_ptr, row_ptr, column_ptr, x_gradient_ptr, y_gradient_ptr,
+    f1_ptr, g1_ptr, row1_ptr, column1_ptr, gradient1_ptr,
+    f2_ptr, g2_ptr, row2_ptr, column2_ptr, gradient2_ptr,
+    numbers_ptr,  # [terms, 5, batch]: value, residual, scale, transport, mismatch
+    iterations_ptr, converged_ptr,  # [terms, batch]
+    class_mass_ptr,  # [terms, batch, classes_x, classes_y]
+    scratch_ptr,  # [terms * batch, 2 BLOCK² + 6 BLOCK]
+    batch, n, m, d, classes_x, classes_y, stride_b, stride_i, stride_j, tol, max_iter,
+    COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr, TERMS: tl.constexpr,
+    HAS_LABEL: tl.constexpr, HAS_DISTANCE: tl.constexpr, WANT_CLASSES: tl.constexpr,
+    WANT_X: tl.constexpr, WANT_Y: tl.constexpr, RELATIVE: tl.constexpr, WARM: tl.constexpr,
+    X_WARM: tl.constexpr, Y_WARM: tl.constexpr, ACCELERATE: tl.constexpr,
+    FIRST: tl.constexpr, SECOND: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """One program: one problem of one term. Terms: the cross one, then those of FIRST, SECOND
+    (1 is x with itself, 2 is y with itself)."""
+    program = tl.program_id(0)
+    problem = (program % batch).to(tl.int64)
+    place = program // batch
+    term = 0
+    if TERMS == 2:
+        term = tl.where(place == 1, FIRST, 0)
+    if TERMS == 3:
+        term = place
+    own = term > 0
+
+    index = tl.arange(0, BLOCK)
+    x_ptr += problem * (stride_b if COST == MATRIX else n.to(tl.int64) * d)
+    y_ptr += problem * m.to(tl.int64) * d
+    a_ptr += problem * n
+    b_ptr += problem * m
+    epsilon = tl.load(epsilon_ptr + problem)
+    reach_x = tl.load(reach_x_ptr + problem)
+    reach_y = tl.load(reach_y_ptr + problem)
+    price = 0.0
+    if HAS_LABEL:
+        price = tl.load(label_cost_ptr + problem)
+        x_label_ptr += problem * n
+        y_label_ptr += problem * m
+
+    scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 6 * BLOCK)
+    norm_ptr = scratch_ptr + 2 * BLOCK * BLOCK
+    # The cost tile: rows p (y, or the cloud of a self-term), columns q. A self-term in units of
+    # the mean cross cost computes the cross tile first.
+    scale = 1.0
+    tile = tl.zeros([BLOCK, BLOCK], tl.float32)
+    first_pass = 0
+    passes = 1
+    if TERMS > 1:
+        passes = tl.where(own, 2, 1)
+        if not RELATIVE:
+            first_pass = tl.where(own, 1, 0)
+    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count = y_ptr, x_ptr, b_ptr, a_ptr, m, n
+    for step in range(first_pass, passes):
+        if TERMS > 1:
+            if (step == 1) & (term == 1):
+                p_ptr, pw_ptr, p_count = x_ptr, a_ptr, n
+            if (step == 1) & (term == 2):
+                q_ptr, qw_ptr, q_count = y_ptr, b_ptr, m
+        pw = tl.load(pw_ptr + index, mask=index < p_count, other=0.0)
+        qw = tl.load(qw_ptr + index, mask=index < q_count, other=0.0)
+        if COST == MATRIX:
+            tile = matrix_tile(
+                q_ptr, index, index, index < p_count, index < q_count, stride_j, stride_i
+            )
+        else:
+            tile, p_norm, q_norm = ground_cost(
+                p_ptr, q_ptr, index, index, index < p_count, index < q_count, pw, qw, d,
+                step == 1, COST, NORMALISED, CENTRED, BLOCK, BLOCK_D,
+            )  # fmt: skip
+            tl.store(norm_ptr + index, p_norm)
+            tl.store(norm_ptr + BLOCK + index, q_norm)
+        if RELATIVE:
+            if step == 0:
+                both = tl.sum(pw, 0) * tl.sum(qw, 0)
+                mean = tl.sum(pw * tl.sum(tile * qw[None, :], 1), 0) / both
+                # Written so that a NaN stays one.
+                scale = tl.where(mean < NO_SCALE, 1.0, mean)
+    p_in = index < p_count
+    q_in = index < q_count
+    pw = tl.load(pw_ptr + index, mask=p_in, other=0.0)
+    qw = tl.load(qw_ptr + index, mask=q_in, other=0.0)
+    epsilon *= scale
+    reach_x *= scale
+    reach_y *= scale
+    price *= scale
+    p_reach = reach_y
+    q_reach = reach_x
+    if TERMS > 1:
+        p_reach = tl.where(term == 1, reach_x, reach_y)
+        q_reach = tl.where(term == 2, reach_y, reach_x)
+    kappa = LOG2E / epsilon
+    if HAS_LABEL:
+        p_label_ptr = pick(term, y_label_ptr, x_label_ptr, y_label_ptr, TERMS)
+        q_label_ptr = pick(term, x_label_ptr, x_label_ptr, y_label_ptr, TERMS)
+        p_label = tl.load(p_label_ptr + index, mask=p_in, other=0)
+        q_label = tl.load(q_label_ptr + index, mask=q_in, other=0)
+        tile += price * label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE)
+    tile *= kappa
+
+    # The iteration.
+    p_log, q_log = tl.log2(pw), tl.log2(qw)
+    p_mass, q_mass = tl.sum(pw, 0), tl.sum(qw, 0)
+    p_rate, q_rate = epsilon / p_reach, epsilon / q_reach
+    # 1 - τ = ε/(ρ+ε)
+    p_rest, q_rest = epsilon / (p_reach + epsilon), epsilon / (q_reach + epsilon)
+    stiffness = p_rate + q_rate
+    base = tl.zeros([BLOCK], tl.float32)
+    if WARM or X_WARM or Y_WARM:
+        if term == 0:
+            if WARM:
+                base = kappa * tl.load(start_ptr + problem * m + index, mask=p_in, other=0.0)
+                mean = tl.sum(pw * base, 0) / p_mass
+                base -= tl.where(stiffness == 0, mean, 0.0)
+                far = LN2 * tl.max(tl.where(pw > 0, tl.abs(base), 0.0), 0)
+                # A start that would drown the cost in rounding error is none.
+                base = tl.where(far * EPSILON < 0.01, base, 0.0)
+        elif term == 1:
+            if X_WARM:
+                base = kappa * tl.load(x_start_ptr + problem * n + index, mask=p_in, other=0.0)
+        else:
+            if Y_WARM:
+                base = kappa * tl.load(y_start_ptr + problem * m + index, mask=p_in, other=0.0)
+    shift = tl.zeros([BLOCK], tl.float32)
+    q_base = tl.zeros([BLOCK], tl.float32)
+    q_shift = tl.zeros([BLOCK], tl.float32)
+    scaled = tl.zeros([BLOCK, BLOCK], tl.float32)
+    translation = 0.0
+    mass = q_mass
+    residual = float("inf")
+    iterations = 0
+    valid = 0
+    active = max_iter > 0
+    # The state of the mixing, see kernels/anderson.py.
+    moved = tl.zeros([BLOCK], tl.float32)
+    kept, both1, both2, both3, step1, step2, step3 = moved, moved, moved, moved, moved, moved, moved
+    m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
+    radius += LEAP
+    count, started, mixed, shortened = 0, 0, 0, 0
+    record, record_at, resume_at, pause = float("inf"), 0, 0, 0
+    pause += PATIENCE
+    while active:
+        log_total = tl.zeros([BLOCK], tl.float32)
+        good = 0
+        if (valid != 0) & (tl.max(tl.abs(shift), 0) <= FAR_SHIFT):
+            if own:
+                q_shift = shift
+                outside = 0
+            else:
+                log_q = tl.sum(scaled * (pw * tl.exp2(shift))[:, None], 0)
+                log_q = tl.log2(tl.where(qw > 0, log_q, 1.0))
+                q_shift = -log_q - q_rest * (q_base - log_q)
+                inside = (tl.abs(q_shift) <= FAR_SHIFT) & (tl.abs(log_q) <= FAR_SUM)
+                outside = tl.max(tl.where((qw > 0) & (inside == 0), 1, 0), 0)
+                q_shift = tl.where(qw > 0, q_shift, 0.0)
+            log_total = tl.sum(scaled * (qw * tl.exp2(q_shift))[None, :], 1)
+            log_total = tl.log2(tl.where(pw > 0, log_total, 1.0))
+            inside = tl.abs(log_total) <= FAR_SHIFT
+            outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
+            good = tl.where(outside == 0, 1, 0)
+        if good == 0:
+            present = base + shift
+            if own:
+                q_base = present
+            else:
+                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[:, None] - tile, 0)
+                q_base = tl.where(qw > 0, q_base, 0.0)
+            log_total = -log_sum((q_base + q_log)[None, :] - tile, 1)
+            log_total = tl.where(pw > 0, log_total, present)
+            # The new tile lies at the potentials of its own softmin, a symmetric one at present.
+            base = tl.where(own, present, log_total)
+            log_total = base - log_total
+            shift = present - base
+            q_shift = tl.zeros([BLOCK], tl.float32)
+            massive = (pw > 0)[:, None] & (qw > 0)[None, :]
+            scaled = tl.where(
+                massive, tl.exp2((base[:, None] + q_base[None, :]) - tile), 0.0
+            )
+            valid = 1
+        gap = shift + log_total
+        best_p = base - log_total
+        columns = pw * tl.exp2(tl.minimum(gap, CAP))
+        wanted = pw * tl.exp2(tl.minimum(tl.where(p_rate > 0, -p_rate * (base + shift), 0.0), CAP))
+        residual = tl.sum(tl.abs(columns - wanted), 0) / p_mass
+        iterations += 1
+        translation = 0.0
+        plain = -gap - p_rest * best_p
+        if own:
+            mass = tl.sum(columns, 0)
+            plain *= 0.5
+        else:
+            mass = tl.sum(pw * tl.exp2(-p_rest * best_p), 0)
+            if stiffness > 0:
+                above = log_mass(q_log, q_base + q_shift, q_rate)
+                below = log_mass(p_log, best_p - p_rest * best_p, p_rate)
+                translation = (above - below) / stiffness
+            plain -= translation
+        plain = tl.where(pw > 0, plain, 0.0)
+        was_mixed = mixed
+        done = residual <= tol
+        # A NaN also ends, unless it can be taken back.
+        active = ((residual > tol) | ((was_mixed != 0) & (residual != residual))) & (
+            iterations < max_iter
+        )
+        move = plain
+        if ACCELERATE:
+            better = residual < record
+            record = tl.where(better, residual, record)
+            record_at = tl.where(better, iterations, record_at)
+            if iterations - record_at > PATIENCE:
+                resume_at = iterations + pause
+                record_at = resume_at
+                pause *= 2
+                record = float("inf")
+                best = float("inf")
+                count, started, mixed = 0, 0, 0
+            if (active) & (iterations >= resume_at):
+                last = (iterations + 1 >= max_iter).to(tl.int32)
+                (
+                    move, moved, kept, both1, both2, both3, step1, step2, step3,
+                    m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+                ) = mix(
+                    plain, pw, residual, last,
+                    moved, kept, both1, both2, both3, step1, step2, step3,
+                    m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+                )  # fmt: skip
+        # A self-term that is done returns the state whose residual was measured.
+        shift = tl.where(own & done, shift, shift + move)
+
+    g = base + shift
+    f = q_base + q_shift + translation
+    if own:
+        f = g
+    else:
+        # Balanced: f and g are known up to a constant; share it equally.
+        gauge = (tl.sum(pw * g, 0) / p_mass - tl.sum(qw * f, 0) / q_mass) / 2
+        gauge = tl.where(stiffness > 0, 0.0, gauge)
+        f += gauge
+        g -= gauge
+    # Nothing depends on the potential of a masked point: it gets that of the other side's end.
+    masked = tl.max((p_in & (pw == 0)).to(tl.int32), 0) + tl.max((q_in & (qw == 0)).to(tl.int32), 0)
+    if masked > 0:
+        ends = -(1.0 - q_rest) * log_sum((g + p_log)[:, None] - tile, 0)
+        f = tl.where(qw > 0, f, ends)
+        ends = -(1.0 - p_rest) * log_sum((f + q_log)[None, :] - tile, 1)
+        g = tl.where(pw > 0, g, ends)
+
+    # The plan, and what is said of it. Between masked points nothing depends on the density.
+    density = tl.exp2(tl.minimum((g[:, None] + f[None, :]) - tile, CAP))
+    density = tl.where((pw > 0)[:, None] | (qw > 0)[None, :], density, 0.0)
+    p_sum = tl.sum(density * qw[None, :], 1)
+    q_sum = tl.sum(density * pw[:, None], 0)
+    plan = pw[:, None] * density * qw[None, :]
+    transport = tl.sum(tl.sum(plan * tile, 1), 0) / kappa
+    mismatch = 0.0
+    distance = tile / kappa
+    if HAS_LABEL:
+        # Anew: the table would fill the registers all through the iteration.
+        p_label = tl.load(p_label_ptr + index, mask=p_in, other=0)
+        q_label = tl.load(q_label_ptr + index, mask=q_in, other=0)
+        different = label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE)
+        distance -= price * different
+        mismatch = tl.sum(tl.sum(plan * different, 1), 0)
+    f /= kappa
+    g /= kappa
+    p_term = tl.where(pw > 0, pw * relaxed(g, p_reach), 0.0)
+    q_term = tl.where(qw > 0, qw * relaxed(f, q_reach), 0.0)
+    value = tl.sum(p_term, 0) + tl.sum(q_term, 0) - epsilon * (mass - p_mass * q_mass)
+    to_f = pick(term, f_ptr, f1_ptr, f2_ptr, TERMS) + problem * q_count
+    to_g = pick(term, g_ptr, g1_ptr, g2_ptr, TERMS) + problem * p_count
+    to_row = pick(term, row_ptr, row1_ptr, row2_ptr, TERMS) + problem * q_count
+    to_column = pick(term, column_ptr, column1_ptr, column2_ptr, TERMS) + problem * p_count
+    tl.store(to_f + index, f, mask=q_in)
+    tl.store(to_g + index, g, mask=p_in)
+    tl.store(to_row + index, q_sum, mask=q_in)
+    tl.store(to_column + index, p_sum, mask=p_in)
+    numbers_ptr += place * 5 * batch + problem
+    tl.store(numbers_ptr, value)
+    tl.store(numbers_ptr + batch, residual)
+    tl.store(numbers_ptr + 2 * batch, scale)
+    tl.store(numbers_ptr + 3 * batch, transport)
+    tl.store(numbers_ptr + 4 * batch, mismatch)
+    tl.store(iterations_ptr + program, iterations.to(tl.int64))
+    tl.store(converged_ptr + program, residual <= tol)
+
+    if WANT_CLASSES:
+        tl.store(scratch_ptr + index[:, None] * BLOCK + index[None, :], plan)
+        tl.debug_barrier()
+        class_masses(
+            scratch_ptr, index, q_label_ptr, q_count, p_label,
+            class_mass_ptr + program.to(tl.int64) * classes_x * classes_y, classes_y, classes_x,
+            BLOCK, BLOCK_K,
+        )  # fmt: skip
+        tl.debug_barrier()
+    if COST == MATRIX:
+        if WANT_X:
+            tl.store(
+                x_gradient_ptr + problem * n * m + index[None, :].to(tl.int64) * m + index[:, None],
+                plan, mask=p_in[:, None] & q_in[None, :],
+            )  # fmt: skip
+    elif WANT_X or WANT_Y:
+        first_side = 0 if WANT_Y else 1
+        last_side = 2 if WANT_X else 1
+        if TERMS > 1:
+            wanted_own = ((term == 1) & WANT_X) | ((term == 2) & WANT_Y)
+            first_side = tl.where(own, tl.where(wanted_own, 0, 1), first_side)
+            last_side = tl.where(own, 1, last_side)
+        p_out = pick(term, y_gradient_ptr, gradient1_ptr, gradient2_ptr, TERMS)
+        emit(
+            plan, distance, p_ptr, q_ptr,
+            p_out + problem * p_count * d, x_gradient_ptr + problem * n * d, norm_ptr, scratch_ptr,
+            p_count, q_count, pw_ptr, qw_ptr, d, own, first_side, last_side,
+            COST, NORMALISED, CENTRED, BLOCK, BLOCK_O, BLOCK_K,
+        )  # fmt: skip
+
+
+class Launch(NamedTuple):
+    """A launch configuration: block of coordinates of the cost and of the gradient, block of
+    points in the gradient's sum, warps, pipeline stages."""
+
+    block_d: int
+    block_o: int
+    block_k: int
+    warps: int
+    stages: int
+
+
+#: Fixed configurations by (kind of arithmetic, block of points).
+TABLE = {
+    ("half", 16): Launch(64, 64, 16, 1, 2),
+    ("half", 32): Launch(64, 64, 16, 2, 2),
+    ("half", 64): Launch(64, 64, 16, 4, 2),
+    ("half", 128): Launch(64, 32, 16, 8, 2),
+    ("float", 16): Launch(32, 32, 16, 1, 1),
+    ("float", 32): Launch(32, 32, 16, 2, 1),
+    ("float", 64): Launch(32, 32, 16, 4, 1),
+    ("float", 128): Launch(32, 32, 16, 8, 1),
+    ("l1", 16): Launch(16, 32, 16, 1, 1),
+    ("l1", 32): Launch(16, 32, 16, 2, 1),
+    ("l1", 64): Launch(16, 32, 16, 4, 1),
+    ("l1", 128): Launch(16, 32, 16, 8, 1),
+    ("matrix", 16): Launch(16, 16, 16, 1, 1),
+    ("matrix", 32): Launch(16, 16, 16, 2, 1),
+    ("matrix", 64): Launch(16, 16, 16, 4, 1),
+    ("matrix", 128): Launch(16, 16, 16, 8, 1),
+}
+#: Blocks of points, ascending.
+BLOCKS = (16, 32, 64, 128)
+
+
+def block_of(points: int) -> int:
+    """The smallest block that holds so many points."""
+    return next(block for block in BLOCKS if points <= block)
+
+
+def scratch_size(block: int) -> int:
+    """Numbers of working memory for each program: two tiles and six vectors."""
+    return 2 * block * block + 6 * block
+
+
+POINTERS = {
+    "x_label_ptr": "*i64", "y_label_ptr": "*i64", "iterations_ptr": "*i64", "converged_ptr": "*i1",
+}  # fmt: skip
+NUMBERS = {"tol": "fp32", "stride_b": "i64", "stride_i": "i64", "stride_j": "i64"}
+
+
+def compilations() -> Iterator[Compilation]:
+    """Every tabled configuration, with all there is to compute switched on."""
+    costs = {
+        "half": ("sqeuclidean", "euclidean"), "float": ("sqeuclidean", "euclidean"),
+        "l1": ("l1",), "matrix": ("matrix",),
+    }  # fmt: skip
+    for (kind, block), launch in TABLE.items():
+        points = "*bf16" if kind == "half" else "*fp32"
+        signature = {
+            name: POINTERS.get(name, points if name in ("x_ptr", "y_ptr") else "*fp32")
+            if name.endswith("_ptr") else NUMBERS.get(name, "i32")
+            for name in whole_kernel.arg_names if not name.isupper()
+        }  # fmt: skip
+        for cost, normalised in product(costs[kind], (False, True)):
+            if normalised and kind in ("l1", "matrix"):
+                continue
+            matrix = kind == "matrix"
+            constants: dict[str, Any] = dict(
+                COST=MATRIX if matrix else COSTS[cost], NORMALISED=normalised,
+                CENTRED=kind == "float" and not normalised, TERMS=1 if matrix else 3,
+                HAS_LABEL=not matrix, HAS_DISTANCE=not matrix, WANT_CLASSES=not matrix,
+                WANT_X=True, WANT_Y=not matrix, RELATIVE=True, WARM=True, X_WARM=not matrix,
+                Y_WARM=not matrix, ACCELERATE=True, FIRST=1, SECOND=2, BLOCK=block,
+                BLOCK_D=launch.block_d, BLOCK_O=launch.block_o, BLOCK_K=launch.block_k,
+            )  # fmt: skip
+            yield Compilation(
+                f"whole/{kind}/{cost}{'-normalised' if normalised else ''}/{block}", whole_kernel,
+                signature, constants, launch.warps, launch.stages,
+                tensor_cores=kind in ("half", "float"), exponentials=True,
+            )  # fmt: skip
