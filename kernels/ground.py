@@ -222,7 +222,7 @@ def class_masses(
     plan_ptr, p_index, q_labels_ptr, q_count, p_label, out_ptr, p_classes, q_classes,
     BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Mass of the plan at ``plan_ptr`` between the classes, stored ``[q class, p class]``: two
+    """Mass of the plan at ``plan_ptr`` between the classes, stored ``[p class, q class]``: two
     products with indicator matrices, sixteen classes at a time."""
     for first_q in range(0, q_classes, 16):
         q_class = first_q + tl.arange(0, 16)
@@ -238,6 +238,6 @@ def class_masses(
             p_member = (p_class[:, None] == p_label[None, :]).to(tl.float32)
             mass = tl.dot(p_member, by_q, input_precision="tf32x3")
             tl.store(
-                out_ptr + q_class[None, :] * p_classes + p_class[:, None], mass,
+                out_ptr + p_class[:, None] * q_classes + q_class[None, :], mass,
                 mask=(q_class[None, :] < q_classes) & (p_class[:, None] < p_classes),
             )  # fmt: skip

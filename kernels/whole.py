@@ -1,23 +1,22 @@
 r"""The whole Sinkhorn problem in one launch: one program a problem, and one for each self-term.
 
-The program computes its cost tile once, keeps it in registers, and runs all iterations there: the
-stopping test, the acceleration, the value, the marginals and the gradients included. Nothing
-waits for the host. It works in units of :math:`\varepsilon/\log_2 e`, on the tile with the points
-y as rows: the state of the iteration, the potential :math:`g`, is then a vector of rows, of
-which a thread holds a few entries.
+The program computes its cost tile once, leaves it in memory that only it uses (and that stays in
+the caches), and runs all iterations in registers: the stopping test, the acceleration, the value,
+the marginals and the gradients included. Nothing waits for the host. It works in units of
+:math:`\varepsilon/\log_2 e`.
 
 One iteration of :mod:`ucmkd.reference` is :math:`f \leftarrow \tau_x\,\mathrm{softmin}(g)`,
 :math:`g \leftarrow \tau_y\,\mathrm{softmin}(f)` and, where a marginal is relaxed, the best common
 translation (Sejourne, Vialard, Peyre 2022). Exponentials are rare here: the tile
 
-.. math:: K_{ji} = 2^{\bar f_i + \bar g_j - C_{ij}}
+.. math:: K_{ij} = 2^{\bar f_i + \bar g_j - C_{ij}}
 
 is kept for potentials :math:`\bar f,\bar g` that the iteration passed, and the present ones are
 :math:`\bar f + \phi`, :math:`\bar g + \gamma` (Schmitzer 2019, stabilised scaling), so that
 
 .. math::
-    \mathrm{softmin}(g)_i = \bar f_i - \log_2\sum_j K_{ji} b_j 2^{\gamma_j},\qquad
-    \mathrm{softmin}(f)_j = \bar g_j - \log_2\sum_i K_{ji} a_i 2^{\phi_i}
+    \mathrm{softmin}(g)_i = \bar f_i - \log_2\sum_j K_{ij} b_j 2^{\gamma_j},\qquad
+    \mathrm{softmin}(f)_j = \bar g_j - \log_2\sum_i K_{ij} a_i 2^{\phi_i}
 
 are two products with a tile in registers. As soon as a shift or a sum leaves the range in which
 nothing that was rounded to 0 matters, the iteration is done over in the log domain, with guarded
@@ -106,13 +105,13 @@ def relaxed(potential, reach):
 
 
 @triton.jit
-def label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
+def label_tile(row_label, column_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
     """Distances between the labels: of a table, or 1 where they differ."""
     if HAS_DISTANCE:
-        row = q_label[None, :] * classes_y
-        different = tl.load(distance_ptr + row + p_label[:, None]).to(tl.float32)
+        row = row_label[:, None] * classes_y
+        different = tl.load(distance_ptr + row + column_label[None, :]).to(tl.float32)
     else:
-        different = tl.where(p_label[:, None] != q_label[None, :], 1.0, 0.0)
+        different = tl.where(row_label[:, None] != column_label[None, :], 1.0, 0.0)
     return different
 
 
@@ -223,8 +222,9 @@ def whole_kernel(
 
     scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 6 * BLOCK)
     norm_ptr = scratch_ptr + 2 * BLOCK * BLOCK
-    # The cost tile: rows p (y, or the cloud of a self-term), columns q. A self-term in units of
-    # the mean cross cost computes the cross tile first.
+    # The cost tile: rows q (x, or the cloud of a self-term), columns p, whose potential is the
+    # state: a thread holds few columns. A self-term in units of the mean cross cost computes the
+    # cross tile first.
     scale = 1.0
     tile = tl.zeros([BLOCK, BLOCK], tl.float32)
     first_pass = 0
@@ -244,19 +244,19 @@ def whole_kernel(
         qw = tl.load(qw_ptr + index, mask=index < q_count, other=0.0)
         if COST == MATRIX:
             tile = matrix_tile(
-                q_ptr, index, index, index < p_count, index < q_count, stride_j, stride_i
+                q_ptr, index, index, index < q_count, index < p_count, stride_i, stride_j
             )
         else:
-            tile, p_norm, q_norm = ground_cost(
-                p_ptr, q_ptr, index, index, index < p_count, index < q_count, pw, qw, d,
+            tile, q_norm, p_norm = ground_cost(
+                q_ptr, p_ptr, index, index, index < q_count, index < p_count, qw, pw, d,
                 step == 1, COST, NORMALISED, CENTRED, BLOCK, BLOCK_D,
             )  # fmt: skip
-            tl.store(norm_ptr + index, p_norm)
-            tl.store(norm_ptr + BLOCK + index, q_norm)
+            tl.store(norm_ptr + index, q_norm)
+            tl.store(norm_ptr + BLOCK + index, p_norm)
         if RELATIVE:
             if step == 0:
                 both = tl.sum(pw, 0) * tl.sum(qw, 0)
-                mean = tl.sum(pw * tl.sum(tile * qw[None, :], 1), 0) / both
+                mean = tl.sum(qw * tl.sum(tile * pw[None, :], 1), 0) / both
                 # Written so that a NaN stays one.
                 scale = tl.where(mean < NO_SCALE, 1.0, mean)
     p_in = index < p_count
@@ -278,8 +278,10 @@ def whole_kernel(
         q_label_ptr = pick(term, x_label_ptr, x_label_ptr, y_label_ptr, TERMS)
         p_label = tl.load(p_label_ptr + index, mask=p_in, other=0)
         q_label = tl.load(q_label_ptr + index, mask=q_in, other=0)
-        tile += price * label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE)
-    tile *= kappa
+        tile += price * label_tile(q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE)
+    cells = scratch_ptr + index[:, None] * BLOCK + index[None, :]
+    tl.store(cells, kappa * tile)
+    tl.debug_barrier()
 
     # The iteration.
     p_log, q_log = tl.log2(pw), tl.log2(qw)
@@ -330,35 +332,35 @@ def whole_kernel(
                 q_shift = shift
                 outside = 0
             else:
-                log_q = tl.sum(scaled * (pw * tl.exp2(shift))[:, None], 0)
+                log_q = tl.sum(scaled * (pw * tl.exp2(shift))[None, :], 1)
                 log_q = tl.log2(tl.where(qw > 0, log_q, 1.0))
                 q_shift = -log_q - q_rest * (q_base - log_q)
                 inside = (tl.abs(q_shift) <= FAR_SHIFT) & (tl.abs(log_q) <= FAR_SUM)
                 outside = tl.max(tl.where((qw > 0) & (inside == 0), 1, 0), 0)
                 q_shift = tl.where(qw > 0, q_shift, 0.0)
-            log_total = tl.sum(scaled * (qw * tl.exp2(q_shift))[None, :], 1)
+            log_total = tl.sum(scaled * (qw * tl.exp2(q_shift))[:, None], 0)
             log_total = tl.log2(tl.where(pw > 0, log_total, 1.0))
             inside = tl.abs(log_total) <= FAR_SHIFT
             outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
             good = tl.where(outside == 0, 1, 0)
         if good == 0:
+            tile = tl.load(cells)
             present = base + shift
             if own:
                 q_base = present
             else:
-                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[:, None] - tile, 0)
+                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tile, 1)
                 q_base = tl.where(qw > 0, q_base, 0.0)
-            log_total = -log_sum((q_base + q_log)[None, :] - tile, 1)
+            log_total = -log_sum((q_base + q_log)[:, None] - tile, 0)
             log_total = tl.where(pw > 0, log_total, present)
             # The new tile lies at the potentials of its own softmin, a symmetric one at present.
             base = tl.where(own, present, log_total)
             log_total = base - log_total
             shift = present - base
             q_shift = tl.zeros([BLOCK], tl.float32)
-            massive = (pw > 0)[:, None] & (qw > 0)[None, :]
-            scaled = tl.where(
-                massive, tl.exp2((base[:, None] + q_base[None, :]) - tile), 0.0
-            )
+            massive = (qw > 0)[:, None] & (pw > 0)[None, :]
+            scaled = tl.exp2((q_base[:, None] + base[None, :]) - tile)
+            scaled = tl.where(massive, scaled, 0.0)
             valid = 1
         gap = shift + log_total
         best_p = base - log_total
@@ -422,18 +424,19 @@ def whole_kernel(
         g -= gauge
     # Nothing depends on the potential of a masked point: it gets that of the other side's end.
     masked = tl.max((p_in & (pw == 0)).to(tl.int32), 0) + tl.max((q_in & (qw == 0)).to(tl.int32), 0)
+    tile = tl.load(cells)
     if masked > 0:
-        ends = -(1.0 - q_rest) * log_sum((g + p_log)[:, None] - tile, 0)
+        ends = -(1.0 - q_rest) * log_sum((g + p_log)[None, :] - tile, 1)
         f = tl.where(qw > 0, f, ends)
-        ends = -(1.0 - p_rest) * log_sum((f + q_log)[None, :] - tile, 1)
+        ends = -(1.0 - p_rest) * log_sum((f + q_log)[:, None] - tile, 0)
         g = tl.where(pw > 0, g, ends)
 
     # The plan, and what is said of it. Between masked points nothing depends on the density.
-    density = tl.exp2(tl.minimum((g[:, None] + f[None, :]) - tile, CAP))
-    density = tl.where((pw > 0)[:, None] | (qw > 0)[None, :], density, 0.0)
-    p_sum = tl.sum(density * qw[None, :], 1)
-    q_sum = tl.sum(density * pw[:, None], 0)
-    plan = pw[:, None] * density * qw[None, :]
+    density = tl.exp2(tl.minimum((f[:, None] + g[None, :]) - tile, CAP))
+    density = tl.where((qw > 0)[:, None] | (pw > 0)[None, :], density, 0.0)
+    q_sum = tl.sum(density * pw[None, :], 1)
+    p_sum = tl.sum(density * qw[:, None], 0)
+    plan = qw[:, None] * density * pw[None, :]
     transport = tl.sum(tl.sum(plan * tile, 1), 0) / kappa
     mismatch = 0.0
     distance = tile / kappa
@@ -441,7 +444,7 @@ def whole_kernel(
         # Anew: the table would fill the registers all through the iteration.
         p_label = tl.load(p_label_ptr + index, mask=p_in, other=0)
         q_label = tl.load(q_label_ptr + index, mask=q_in, other=0)
-        different = label_tile(p_label, q_label, distance_ptr, classes_y, HAS_DISTANCE)
+        different = label_tile(q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE)
         distance -= price * different
         mismatch = tl.sum(tl.sum(plan * different, 1), 0)
     f /= kappa
@@ -466,33 +469,34 @@ def whole_kernel(
     tl.store(iterations_ptr + program, iterations.to(tl.int64))
     tl.store(converged_ptr + program, residual <= tol)
 
+    tl.debug_barrier()  # the tile has been read for the last time
     if WANT_CLASSES:
-        tl.store(scratch_ptr + index[:, None] * BLOCK + index[None, :], plan)
+        tl.store(cells, plan)
         tl.debug_barrier()
         class_masses(
-            scratch_ptr, index, q_label_ptr, q_count, p_label,
-            class_mass_ptr + program.to(tl.int64) * classes_x * classes_y, classes_y, classes_x,
+            scratch_ptr, index, p_label_ptr, p_count, q_label,
+            class_mass_ptr + program.to(tl.int64) * classes_x * classes_y, classes_x, classes_y,
             BLOCK, BLOCK_K,
         )  # fmt: skip
         tl.debug_barrier()
     if COST == MATRIX:
         if WANT_X:
             tl.store(
-                x_gradient_ptr + problem * n * m + index[None, :].to(tl.int64) * m + index[:, None],
-                plan, mask=p_in[:, None] & q_in[None, :],
+                x_gradient_ptr + problem * n * m + index[:, None] * m + index[None, :],
+                plan, mask=q_in[:, None] & p_in[None, :],
             )  # fmt: skip
     elif WANT_X or WANT_Y:
-        first_side = 0 if WANT_Y else 1
-        last_side = 2 if WANT_X else 1
+        first_side = 0 if WANT_X else 1
+        last_side = 2 if WANT_Y else 1
         if TERMS > 1:
             wanted_own = ((term == 1) & WANT_X) | ((term == 2) & WANT_Y)
             first_side = tl.where(own, tl.where(wanted_own, 0, 1), first_side)
             last_side = tl.where(own, 1, last_side)
-        p_out = pick(term, y_gradient_ptr, gradient1_ptr, gradient2_ptr, TERMS)
+        q_out = pick(term, x_gradient_ptr, gradient1_ptr, gradient2_ptr, TERMS)
         emit(
-            plan, distance, p_ptr, q_ptr,
-            p_out + problem * p_count * d, x_gradient_ptr + problem * n * d, norm_ptr, scratch_ptr,
-            p_count, q_count, pw_ptr, qw_ptr, d, own, first_side, last_side,
+            plan, distance, q_ptr, p_ptr,
+            q_out + problem * q_count * d, y_gradient_ptr + problem * m * d, norm_ptr, scratch_ptr,
+            q_count, p_count, qw_ptr, pw_ptr, d, own, first_side, last_side,
             COST, NORMALISED, CENTRED, BLOCK, BLOCK_O, BLOCK_K,
         )  # fmt: skip
 
@@ -512,12 +516,12 @@ class Launch(NamedTuple):
 TABLE = {
     ("half", 16): Launch(64, 64, 16, 1, 2),
     ("half", 32): Launch(64, 64, 16, 2, 2),
-    ("half", 64): Launch(64, 64, 16, 8, 2),
-    ("half", 128): Launch(64, 32, 16, 16, 2),
+    ("half", 64): Launch(64, 64, 16, 4, 2),
+    ("half", 128): Launch(64, 32, 16, 8, 2),
     ("float", 16): Launch(32, 32, 16, 1, 1),
     ("float", 32): Launch(32, 32, 16, 2, 1),
-    ("float", 64): Launch(32, 32, 16, 8, 1),
-    ("float", 128): Launch(32, 32, 16, 16, 1),
+    ("float", 64): Launch(32, 32, 16, 4, 1),
+    ("float", 128): Launch(32, 32, 16, 8, 1),
     ("l1", 16): Launch(16, 32, 16, 1, 1),
     ("l1", 32): Launch(16, 32, 16, 2, 1),
     ("l1", 64): Launch(16, 32, 16, 4, 1),
