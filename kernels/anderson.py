@@ -1,4 +1,4 @@
-r"""Anderson mixing of depth three, in registers, with a safeguard.
+r"""Anderson mixing of depth three with a safeguard, for a vector in registers.
 
 For a fixed-point map :math:`x \mapsto x + F(x)` the next point is :math:`x + F - (\Delta X +
 \Delta F)c`, where :math:`c` minimises :math:`|F - \Delta F\,c|_w` over the last three differences
@@ -69,40 +69,41 @@ def coefficients(m11, m12, m13, m22, m23, m33, r1, r2, r3, count):
 @triton.jit
 def mix(
     step, weight, residual, plain,
-    moved, kept, both1, both2, both3, step1, step2, step3,
-    m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+    memory_ptr,  # [8, BLOCK]: the last move, its plain step, and three differences of both kinds
+    m11, m12, m13, m22, m23, m33, head, count, started, mixed, shortened, best, radius,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The move to make for the plain step ``step``, and the new state in the order of the
-    arguments. ``plain`` forbids a mixed move; flags and counts are int32 scalars."""
+    arguments. ``plain`` forbids a mixed move; flags and counts are int32 scalars. The vectors
+    stay in memory: they would fill the registers all through the iteration."""
+    index = tl.arange(0, BLOCK)
+    steps_ptr, both_ptr = memory_ptr + 2 * BLOCK + index, memory_ptr + 5 * BLOCK + index
+    moved = tl.load(memory_ptr + index)
+    kept = tl.load(memory_ptr + BLOCK + index)
+    older, oldest = head * BLOCK, (head + 1) % 3 * BLOCK
+    step2, step3 = tl.load(steps_ptr + older), tl.load(steps_ptr + oldest)
+    both2, both3 = tl.load(both_ptr + older), tl.load(both_ptr + oldest)
+
     refused = (mixed != 0) & ((residual < TOLERATED * best) == 0)
     known = (started != 0) & (refused == 0)
     longer = tl.where((mixed & shortened) != 0, 2.0 * radius, radius)
     radius = tl.where(refused, tl.maximum(radius / 2.0, LEAP), longer)
+    best = tl.where(refused, best, tl.minimum(best, residual))
     # The window moves on by one, unless there is nothing to remember.
     change = step - kept
     both = change + moved
-    n11, n12, n13, r1, r2, r3 = tl.reduce(
-        (weight * change * change, weight * change * step1, weight * change * step2,
-         weight * change * step, weight * step1 * step, weight * step2 * step),
+    m33, m23, m22 = m22, m12, m11
+    m11, m12, m13, r1, r2, r3 = tl.reduce(
+        (weight * change * change, weight * change * step2, weight * change * step3,
+         weight * change * step, weight * step2 * step, weight * step3 * step),
         0, add_six,
     )  # fmt: skip
-    m33 = tl.where(known, m22, m33)
-    m23 = tl.where(known, m12, m23)
-    m22 = tl.where(known, m11, m22)
-    m11 = tl.where(known, n11, m11)
-    m12 = tl.where(known, n12, m12)
-    m13 = tl.where(known, n13, m13)
-    both3 = tl.where(known, both2, both3)
-    both2 = tl.where(known, both1, both2)
-    both1 = tl.where(known, both, both1)
-    step3 = tl.where(known, step2, step3)
-    step2 = tl.where(known, step1, step2)
-    step1 = tl.where(known, change, step1)
     count = tl.where(known, tl.minimum(count + 1, 3), 0)
-    best = tl.where(refused, best, tl.minimum(best, residual))
-
     c1, c2, c3 = coefficients(m11, m12, m13, m22, m23, m33, r1, r2, r3, count)
-    leap = step - (c1 * both1 + c2 * both2 + c3 * both3)
+    # What was never remembered is no number.
+    leap = step - (
+        c1 * both + tl.where(count > 1, c2 * both2, 0.0) + tl.where(count > 2, c3 * both3, 0.0)
+    )
     most = radius * tl.maximum(tl.max(tl.abs(step), 0), ONE_NAT)
     length = tl.max(tl.abs(leap), 0)
     cut = length > most
@@ -110,12 +111,16 @@ def mix(
     may = known & (plain == 0)
     # From a refused point back, and on by the plain step from where it came.
     move = tl.where(refused, kept - moved, tl.where(may, leap, step))
-    moved = tl.where(refused, kept, move)
-    kept = tl.where(refused, kept, step)
+    head = (head + 2) % 3
+    tl.debug_barrier()
+    tl.store(memory_ptr + index, tl.where(refused, kept, move))
+    tl.store(memory_ptr + BLOCK + index, tl.where(refused, kept, step))
+    tl.store(steps_ptr + head * BLOCK, change)
+    tl.store(both_ptr + head * BLOCK, both)
+    tl.debug_barrier()
     mixed = may.to(tl.int32)
     shortened = (may & cut).to(tl.int32)
     started = started | 1
     return (
-        move, moved, kept, both1, both2, both3, step1, step2, step3,
-        m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+        move, m11, m12, m13, m22, m23, m33, head, count, started, mixed, shortened, best, radius
     )  # fmt: skip

@@ -1,22 +1,12 @@
-r"""The cost between two small clouds as one tile, and what the plan makes of it.
+r"""The cost between two small clouds as one tile.
 
-.. math::
-    C_{pq} = s\,c(x_p, y_q),\qquad
-    \nabla_p = \sum_q P_{pq}\,\partial_{x_p} C_{pq},\qquad
-    M_{kl} = \sum_{pq} P_{pq}\,[k_p = k][l_q = l].
+.. math:: C_{pq} = s\,c(x_p, y_q)
 
 Products come from tensor cores over blocks of coordinates. float32 points are centred block by
 block, so that a common shift costs no digits; products of 16-bit points are exact as they are.
-``cosine`` and ``chordal`` are half the squared distance and the distance of the normalised points
-:math:`u=x/|x|`, whose lengths are divided out of the product. The gradient to the points
-themselves needs only :math:`u_p\cdot v_q`, which the cost holds:
-
-.. math::
-    \frac1{|x_p|}(1-u_pu_p^\top)\sum_q W_{pq}(u_p-v_q)
-      = \frac1{|x_p|}\Bigl(\sum_q W_{pq}(u_p\cdot v_q)\,u_p - \sum_q W_{pq}v_q\Bigr).
-
-A distance from norms and products loses its digits where two points nearly coincide: there it
-comes from differences, and so does the gradient.
+``cosine`` and ``chordal`` are half the squared distance and the distance of the normalised
+points, whose lengths are divided out of the product. A distance from norms and products loses its
+digits where two points nearly coincide: there it comes from differences.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -122,122 +112,11 @@ def matrix_tile(cost_ptr, p_index, q_index, p_in, q_in, stride_p, stride_q):
 
 
 @triton.jit
-def centre_of(
-    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count, k, d, BLOCK: tl.constexpr
-):  # fmt: skip
-    """The pooled mean of a block of coordinates."""
-    index = tl.arange(0, BLOCK)
-    pw = tl.load(pw_ptr + index, mask=index < p_count, other=0.0)
-    qw = tl.load(qw_ptr + index, mask=index < q_count, other=0.0)
-    p = tl.load(
-        p_ptr + index[:, None] * d + k[None, :],
-        mask=(index < p_count)[:, None] & (k[None, :] < d), other=0.0,
-    )  # fmt: skip
-    q = tl.load(
-        q_ptr + index[:, None] * d + k[None, :],
-        mask=(index < q_count)[:, None] & (k[None, :] < d), other=0.0,
-    )  # fmt: skip
-    total = tl.sum(pw[:, None] * p, 0) + tl.sum(qw[:, None] * q, 0)
-    return total / (tl.sum(pw, 0) + tl.sum(qw, 0))
-
-
-@triton.jit
-def gradient(
-    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count, d,
-    vector_ptr,  # [2, 2, BLOCK]: 1/|x| of both sides, factors of the points themselves
-    side, factor,
-    weight_ptr,  # [2, BLOCK, BLOCK]: weights, and those of near pairs
-    has_near, out_ptr,
-    COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """Gradient to the points p, which are the rows of the weights on side 0, else the columns."""
-    p_index = tl.arange(0, BLOCK)
-    p_in = p_index < p_count
-    stride_p = tl.where(side == 0, BLOCK, 1)
-    stride_q = tl.where(side == 0, 1, BLOCK)
-    near_ptr = weight_ptr + BLOCK * BLOCK
-    own_inverse = tl.load(vector_ptr + side * BLOCK + p_index)
-    coefficient = tl.load(vector_ptr + (2 + side) * BLOCK + p_index)
-    other_inverse_ptr = vector_ptr + (1 - side) * BLOCK
-    for start in range(0, d, BLOCK_D):
-        k = start + tl.arange(0, BLOCK_D)
-        inside = k < d
-        own = tl.load(
-            p_ptr + p_index[:, None] * d + k[None, :],
-            mask=p_in[:, None] & inside[None, :], other=0.0,
-        ).to(tl.float32)  # fmt: skip
-        if COST == L1:
-            # Coordinate by coordinate: the signs of the differences are no product.
-            total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-            for j in range(0, q_count):
-                weight = tl.load(weight_ptr + p_index * stride_p + j * stride_q)
-                other = tl.load(q_ptr + j * d + k, mask=inside, other=0.0).to(tl.float32)
-                step = own - other[None, :]
-                sign = tl.where(step > 0, 1.0, tl.where(step < 0, -1.0, 0.0))
-                total += weight[:, None] * sign
-        else:
-            centre = tl.zeros([BLOCK_D], tl.float32)
-            if CENTRED:
-                centre = centre_of(p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count, k, d, BLOCK)
-            moved = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-            for first in range(0, q_count, BLOCK_K):
-                j = first + tl.arange(0, BLOCK_K)
-                weight = tl.load(
-                    weight_ptr + p_index[:, None] * stride_p + j[None, :] * stride_q
-                )
-                other = tl.load(
-                    q_ptr + j[:, None] * d + k[None, :],
-                    mask=(j[:, None] < q_count) & inside[None, :], other=0.0,
-                ).to(tl.float32)  # fmt: skip
-                if CENTRED:
-                    other -= centre[None, :]
-                if NORMALISED:
-                    other *= tl.load(other_inverse_ptr + j)[:, None]
-                moved = tl.dot(weight, other, moved, input_precision="tf32x3")
-            if NORMALISED:
-                own *= own_inverse[:, None]
-            point = own
-            if CENTRED:
-                own -= centre[None, :]
-            total = coefficient[:, None] * own - moved
-            if COST == EUCLIDEAN:
-                if has_near:
-                    for j in range(0, q_count):
-                        weight = tl.load(near_ptr + p_index * stride_p + j * stride_q)
-                        other = tl.load(q_ptr + j * d + k, mask=inside, other=0.0).to(tl.float32)
-                        if NORMALISED:
-                            other *= tl.load(other_inverse_ptr + j)
-                        total += weight[:, None] * (point - other[None, :])
-            if NORMALISED:
-                total *= own_inverse[:, None]
-        tl.store(
-            out_ptr + p_index[:, None] * d + k[None, :], factor * total,
-            mask=p_in[:, None] & inside[None, :],
-        )  # fmt: skip
-
-
-@triton.jit
-def class_masses(
-    plan_ptr, p_index, q_labels_ptr, q_count, p_label, out_ptr, p_classes, q_classes,
-    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """Mass of the plan at ``plan_ptr`` between the classes, stored ``[p class, q class]``: two
-    products with indicator matrices, sixteen classes at a time."""
-    for first_q in range(0, q_classes, 16):
-        q_class = first_q + tl.arange(0, 16)
-        by_q = tl.zeros([BLOCK, 16], tl.float32)
-        for first in range(0, q_count, BLOCK_K):
-            j = first + tl.arange(0, BLOCK_K)
-            plan = tl.load(plan_ptr + p_index[:, None] * BLOCK + j[None, :])
-            label = tl.load(q_labels_ptr + j, mask=j < q_count, other=-1)
-            member = (label[:, None] == q_class[None, :]).to(tl.float32)
-            by_q = tl.dot(plan, member, by_q, input_precision="tf32x3")
-        for first_p in range(0, p_classes, 16):
-            p_class = first_p + tl.arange(0, 16)
-            p_member = (p_class[:, None] == p_label[None, :]).to(tl.float32)
-            mass = tl.dot(p_member, by_q, input_precision="tf32x3")
-            tl.store(
-                out_ptr + p_class[:, None] * q_classes + q_class[None, :], mass,
-                mask=(q_class[None, :] < q_classes) & (p_class[:, None] < p_classes),
-            )  # fmt: skip
+def label_tile(row_label, column_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
+    """Distances between the labels: of a table, or 1 where they differ."""
+    if HAS_DISTANCE:
+        row = row_label[:, None] * classes_y
+        different = tl.load(distance_ptr + row + column_label[None, :]).to(tl.float32)
+    else:
+        different = tl.where(row_label[:, None] != column_label[None, :], 1.0, 0.0)
+    return different

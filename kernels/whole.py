@@ -37,16 +37,10 @@ import triton.language as tl
 
 from ucmkd.kernels.anderson import LEAP, mix
 from ucmkd.kernels.compilation import Compilation
-from ucmkd.kernels.ground import (
-    MATRIX,
-    class_masses,
-    differences,
-    gradient,
-    ground_cost,
-    inverse_length,
-    matrix_tile,
-)
-from ucmkd.kernels.softmin import COSTS, EUCLIDEAN, L1, LOG2E, NEAR, SQEUCLIDEAN
+from ucmkd.kernels.emission import class_masses, emit
+from ucmkd.kernels.ground import MATRIX, ground_cost, label_tile, matrix_tile
+from ucmkd.kernels.logarithms import log_mass, log_sum, relaxed, weight_logs
+from ucmkd.kernels.softmin import COSTS, LOG2E
 
 #: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
 #: What the tile rounds to 0 is below 2^-126: it stays 2^-36 of a sum or less.
@@ -73,107 +67,6 @@ def pick(term, cross, first, second, TERMS: tl.constexpr):
     return cross
 
 
-@triton.jit
-def log_sum(score, axis: tl.constexpr):
-    """log2 of the sum of 2^score; -inf for nothing but -inf, which must not give NaN."""
-    top = tl.max(score, axis)
-    reference = tl.where(top == float("-inf"), 0.0, top)
-    shifted = score - (reference[None, :] if axis == 0 else reference[:, None])
-    return reference + tl.log2(tl.sum(tl.exp2(shifted), axis))
-
-
-@triton.jit
-def log_mass(log_weight, potential, rate):
-    """log2 of the relaxed mass, the sum of 2^(log_weight - rate·potential)."""
-    score = log_weight - tl.where(rate > 0, rate * potential, 0.0)
-    top = tl.max(score, 0)
-    return top + tl.log2(tl.sum(tl.exp2(score - top), 0))
-
-
-@triton.jit
-def relaxed(potential, reach):
-    """ρ(1 - exp(-f/ρ)), or f for an infinite reach."""
-    finite = tl.where(reach == float("inf"), 1.0, reach)
-    t = -potential / finite
-    # expm1 by its series where the exponential would lose digits.
-    series = 1.0 + t / 6.0 * (1.0 + t / 7.0 * (1.0 + t / 8.0))
-    for k in tl.static_range(5, 1, -1):
-        series = 1.0 + t / k * series
-    small = tl.abs(t) < 0.35
-    value = tl.where(small, t * series, tl.exp2(t * LOG2E) - 1.0)
-    return tl.where(reach == float("inf"), potential, -finite * value)
-
-
-@triton.jit
-def label_tile(row_label, column_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
-    """Distances between the labels: of a table, or 1 where they differ."""
-    if HAS_DISTANCE:
-        row = row_label[:, None] * classes_y
-        different = tl.load(distance_ptr + row + column_label[None, :]).to(tl.float32)
-    else:
-        different = tl.where(row_label[:, None] != column_label[None, :], 1.0, 0.0)
-    return different
-
-
-@triton.jit
-def emit(
-    plan, distance, p_ptr, q_ptr, p_out_ptr, q_out_ptr, norm_ptr, scratch_ptr,
-    p_count, q_count, pw_ptr, qw_ptr, d, own, first_side, last_side,
-    COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """The gradients to both clouds from the plan and the feature cost, by way of memory."""
-    index = tl.arange(0, BLOCK)
-    p_norm, q_norm = tl.load(norm_ptr + index), tl.load(norm_ptr + BLOCK + index)
-    p_inverse, q_inverse = inverse_length(p_norm), inverse_length(q_norm)
-    p_one, q_one = p_norm, q_norm
-    if NORMALISED:
-        p_one, q_one = tl.where(p_norm > 0, 1.0, 0.0), tl.where(q_norm > 0, 1.0, 0.0)
-    norms = p_one[:, None] + q_one[None, :]
-    weight = plan
-    has_near = False
-    p_near, q_near = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    if COST == EUCLIDEAN:
-        near = (distance * distance < NEAR * norms) & (plan > 0) & (distance > 0)
-        has_near = tl.max(tl.max(near.to(tl.int32), 1), 0) > 0
-        if has_near:
-            exact = differences(
-                p_ptr + index * d, q_ptr + index * d, index < p_count, index < q_count,
-                p_inverse, q_inverse, d, True, NORMALISED, BLOCK,
-            )  # fmt: skip
-            distance = tl.where(near, tl.sqrt_rn(exact), distance)
-        weight = tl.where(distance > 0, plan / tl.where(distance > 0, distance, 1.0), 0.0)
-        if has_near:
-            close = tl.where(near, weight, 0.0)
-            weight = tl.where(near, 0.0, weight)
-            tl.store(scratch_ptr + BLOCK * BLOCK + index[:, None] * BLOCK + index[None, :], close)
-            if NORMALISED:
-                close *= 0.5 * distance * distance
-                p_near, q_near = tl.sum(close, 1), tl.sum(close, 0)
-    tl.store(scratch_ptr + index[:, None] * BLOCK + index[None, :], weight)
-    if NORMALISED:
-        half = distance if COST == SQEUCLIDEAN else 0.5 * distance * distance
-        weight *= 0.5 * norms - half
-    vectors = norm_ptr + 2 * BLOCK + index
-    tl.store(vectors, p_inverse)
-    tl.store(vectors + BLOCK, q_inverse)
-    tl.store(vectors + 2 * BLOCK, tl.sum(weight, 1) - p_near)
-    tl.store(vectors + 3 * BLOCK, tl.sum(weight, 0) - q_near)
-    tl.debug_barrier()
-    factor = tl.where(own, 2.0, 1.0) * (2.0 if COST == SQEUCLIDEAN and not NORMALISED else 1.0)
-    for side in range(first_side, last_side):
-        # Side 0 is that of the rows.
-        turned = side == 1
-        gradient(
-            tl.where(turned, q_ptr, p_ptr), tl.where(turned, p_ptr, q_ptr),
-            tl.where(turned, qw_ptr, pw_ptr), tl.where(turned, pw_ptr, qw_ptr),
-            tl.where(turned, q_count, p_count), tl.where(turned, p_count, q_count), d,
-            norm_ptr + 2 * BLOCK, side, factor, scratch_ptr, has_near,
-            tl.where(turned, q_out_ptr, p_out_ptr),
-            COST, NORMALISED, CENTRED, BLOCK, BLOCK_O, BLOCK_K,
-        )  # fmt: skip
-
-
 @triton.jit(do_not_specialize=["batch", "n", "m", "classes_x", "classes_y", "max_iter"])
 def whole_kernel(
     x_ptr, y_ptr, a_ptr, b_ptr, x_label_ptr, y_label_ptr, distance_ptr,
@@ -185,7 +78,7 @@ def whole_kernel(
     numbers_ptr,  # [terms, 5, batch]: value, residual, scale, transport, mismatch
     iterations_ptr, converged_ptr,  # [terms, batch]
     class_mass_ptr,  # [terms, batch, classes_x, classes_y]
-    scratch_ptr,  # [terms * batch, 2 BLOCK² + 6 BLOCK]
+    scratch_ptr,  # [terms * batch, 2 BLOCK² + 14 BLOCK]
     batch, n, m, d, classes_x, classes_y, stride_b, stride_i, stride_j, tol, max_iter,
     COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr, TERMS: tl.constexpr,
     HAS_LABEL: tl.constexpr, HAS_DISTANCE: tl.constexpr, WANT_CLASSES: tl.constexpr,
@@ -220,7 +113,7 @@ def whole_kernel(
         x_label_ptr += problem * n
         y_label_ptr += problem * m
 
-    scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 6 * BLOCK)
+    scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 14 * BLOCK)
     norm_ptr = scratch_ptr + 2 * BLOCK * BLOCK
     # The cost tile: rows q (x, or the cloud of a self-term), columns p, whose potential is the
     # state: a thread holds few columns. A self-term in units of the mean cross cost computes the
@@ -284,7 +177,6 @@ def whole_kernel(
     tl.debug_barrier()
 
     # The iteration.
-    p_log, q_log = tl.log2(pw), tl.log2(qw)
     p_mass, q_mass = tl.sum(pw, 0), tl.sum(qw, 0)
     p_rate, q_rate = epsilon / p_reach, epsilon / q_reach
     # 1 - τ = ε/(ρ+ε)
@@ -317,11 +209,9 @@ def whole_kernel(
     valid = 0
     active = max_iter > 0
     # The state of the mixing, see kernels/anderson.py.
-    moved = tl.zeros([BLOCK], tl.float32)
-    kept, both1, both2, both3, step1, step2, step3 = moved, moved, moved, moved, moved, moved, moved
     m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
     radius += LEAP
-    count, started, mixed, shortened = 0, 0, 0, 0
+    head, count, started, mixed, shortened = 0, 0, 0, 0, 0
     record, record_at, resume_at, pause = float("inf"), 0, 0, 0
     pause += PATIENCE
     while active:
@@ -344,7 +234,9 @@ def whole_kernel(
             outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
             good = tl.where(outside == 0, 1, 0)
         if good == 0:
+            # From memory, as few registers as possible being taken all through the iteration.
             tile = tl.load(cells)
+            p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
             present = base + shift
             if own:
                 q_base = present
@@ -376,6 +268,7 @@ def whole_kernel(
         else:
             mass = tl.sum(pw * tl.exp2(-p_rest * best_p), 0)
             if stiffness > 0:
+                p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
                 above = log_mass(q_log, q_base + q_shift, q_rate)
                 below = log_mass(p_log, best_p - p_rest * best_p, p_rate)
                 translation = (above - below) / stiffness
@@ -402,12 +295,12 @@ def whole_kernel(
             if (active) & (iterations >= resume_at):
                 last = (iterations + 1 >= max_iter).to(tl.int32)
                 (
-                    move, moved, kept, both1, both2, both3, step1, step2, step3,
-                    m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+                    move, m11, m12, m13, m22, m23, m33,
+                    head, count, started, mixed, shortened, best, radius,
                 ) = mix(
-                    plain, pw, residual, last,
-                    moved, kept, both1, both2, both3, step1, step2, step3,
-                    m11, m12, m13, m22, m23, m33, count, started, mixed, shortened, best, radius,
+                    plain, pw, residual, last, norm_ptr + 6 * BLOCK,
+                    m11, m12, m13, m22, m23, m33,
+                    head, count, started, mixed, shortened, best, radius, BLOCK,
                 )  # fmt: skip
         # A self-term that is done returns the state whose residual was measured.
         shift = tl.where(own & done, shift, shift + move)
@@ -426,6 +319,7 @@ def whole_kernel(
     masked = tl.max((p_in & (pw == 0)).to(tl.int32), 0) + tl.max((q_in & (qw == 0)).to(tl.int32), 0)
     tile = tl.load(cells)
     if masked > 0:
+        p_log, q_log = tl.log2(pw), tl.log2(qw)
         ends = -(1.0 - q_rest) * log_sum((g + p_log)[None, :] - tile, 1)
         f = tl.where(qw > 0, f, ends)
         ends = -(1.0 - p_rest) * log_sum((f + q_log)[:, None] - tile, 0)
@@ -541,8 +435,8 @@ def block_of(points: int) -> int:
 
 
 def scratch_size(block: int) -> int:
-    """Numbers of working memory for each program: two tiles and six vectors."""
-    return 2 * block * block + 6 * block
+    """Numbers of working memory for each program: two tiles and fourteen vectors."""
+    return 2 * block * block + 14 * block
 
 
 POINTERS = {

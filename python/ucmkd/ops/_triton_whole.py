@@ -48,8 +48,10 @@ def _check(x: Tensor, y: Tensor, cost: str, terms: tuple[str, ...]) -> None:
             f"x and y must have 1 to {most} points of one coordinate or more; "
             f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    if terms[:1] != ("cross",) or any(t not in _OWN for t in terms[1:]) or len(set(terms)) < len(
-        terms
+    if (
+        terms[:1] != ("cross",)
+        or any(t not in _OWN for t in terms[1:])
+        or len(set(terms)) < len(terms)
     ):
         raise ValueError(f"terms must be 'cross', then 'x' or 'y' or both; got {terms}")
 
@@ -218,9 +220,7 @@ def solve(
     m = y.shape[1]
     kernel_cost, normalised = _COSTS[cost]
     own = tuple(_OWN[term] for term in terms[1:])
-    outputs = [
-        _Outputs(x, batch, n, m, x.shape if want_x else (0,), y.shape if want_y else (0,))
-    ]
+    outputs = [_Outputs(x, batch, n, m, x.shape if want_x else (0,), y.shape if want_y else (0,))]
     for term in own:
         points, wanted = (x, want_x) if term == 1 else (y, want_y)
         k, shape = points.shape[1], points.shape if wanted else (0,)
