@@ -165,6 +165,7 @@ def emit(
     weight = plan
     has_near = False
     p_near, q_near = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    tl.debug_barrier()  # plan and distance have been read, and their places are free
     if COST == EUCLIDEAN:
         near = (distance * distance < NEAR * norms) & (plan > 0) & (distance > 0)
         has_near = tl.max(tl.max(near.to(tl.int32), 1), 0) > 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ucmkd.kernels.softmin import EUCLIDEAN, L1, NEAR, SQEUCLIDEAN
+from ucmkd.kernels.softmin import L1, NEAR, SQEUCLIDEAN
 
 #: A precomputed cost matrix in place of points.
 MATRIX = tl.constexpr(3)

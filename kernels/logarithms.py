@@ -8,6 +8,9 @@ import triton.language as tl
 
 from ucmkd.kernels.softmin import LOG2E
 
+#: Largest exponent that stays finite with room for a weight: 0.9 · 128.
+CAP = tl.constexpr(115.0)
+
 
 @triton.jit
 def log_sum(score, axis: tl.constexpr):

@@ -5,24 +5,7 @@ the caches), and runs all iterations in registers: the stopping test, the accele
 the marginals and the gradients included. Nothing waits for the host. It works in units of
 :math:`\varepsilon/\log_2 e`.
 
-One iteration of :mod:`ucmkd.reference` is :math:`f \leftarrow \tau_x\,\mathrm{softmin}(g)`,
-:math:`g \leftarrow \tau_y\,\mathrm{softmin}(f)` and, where a marginal is relaxed, the best common
-translation (Sejourne, Vialard, Peyre 2022). Exponentials are rare here: the tile
-
-.. math:: K_{ij} = 2^{\bar f_i + \bar g_j - C_{ij}}
-
-is kept for potentials :math:`\bar f,\bar g` that the iteration passed, and the present ones are
-:math:`\bar f + \phi`, :math:`\bar g + \gamma` (Schmitzer 2019, stabilised scaling), so that
-
-.. math::
-    \mathrm{softmin}(g)_i = \bar f_i - \log_2\sum_j K_{ij} b_j 2^{\gamma_j},\qquad
-    \mathrm{softmin}(f)_j = \bar g_j - \log_2\sum_i K_{ij} a_i 2^{\phi_i}
-
-are two products with a tile in registers. As soon as a shift or a sum leaves the range in which
-nothing that was rounded to 0 matters, the iteration is done over in the log domain, with guarded
-maxima, and a new tile taken there. The shifts are small numbers: the residual is measured without
-the rounding errors of the potentials. A self-term has one potential and averaged updates
-:math:`g \leftarrow \frac12(g + \tau\,\mathrm{softmin}(g))` (Knight, Ruiz, Ucar 2014).
+The loop is in ``iterate.py``, gradients in ``emission.py``.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -35,21 +18,13 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from ucmkd.kernels.anderson import LEAP, mix
 from ucmkd.kernels.compilation import Compilation
 from ucmkd.kernels.emission import class_masses, emit
 from ucmkd.kernels.ground import MATRIX, ground_cost, label_tile, matrix_tile
-from ucmkd.kernels.logarithms import log_mass, log_sum, relaxed, weight_logs
+from ucmkd.kernels.iterate import iterate
+from ucmkd.kernels.logarithms import CAP, log_sum, relaxed
 from ucmkd.kernels.softmin import COSTS, LOG2E
 
-#: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
-#: What the tile rounds to 0 is below 2^-126: it stays 2^-36 of a sum or less.
-FAR_SHIFT = tl.constexpr(30.0)
-FAR_SUM = tl.constexpr(60.0)
-#: Largest exponent that stays finite with room for a weight: 0.9 · 128.
-CAP = tl.constexpr(115.0)
-#: Iterations without a better residual after which mixing pauses.
-PATIENCE = tl.constexpr(40)
 LN2 = tl.constexpr(0.6931471805599453)
 EPSILON = tl.constexpr(1.1920929e-07)
 #: Below this a mean cost is no scale: the root of the smallest normal number.
@@ -115,6 +90,7 @@ def whole_kernel(
 
     scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 14 * BLOCK)
     norm_ptr = scratch_ptr + 2 * BLOCK * BLOCK
+    memory_ptr = norm_ptr + 6 * BLOCK
     # The cost tile: rows q (x, or the cloud of a self-term), columns p, whose potential is the
     # state: a thread holds few columns. A self-term in units of the mean cross cost computes the
     # cross tile first.
@@ -198,115 +174,10 @@ def whole_kernel(
         else:
             if Y_WARM:
                 base = kappa * tl.load(y_start_ptr + problem * m + index, mask=p_in, other=0.0)
-    shift = tl.zeros([BLOCK], tl.float32)
-    q_base = tl.zeros([BLOCK], tl.float32)
-    q_shift = tl.zeros([BLOCK], tl.float32)
-    scaled = tl.zeros([BLOCK, BLOCK], tl.float32)
-    translation = 0.0
-    mass = q_mass
-    residual = float("inf")
-    iterations = 0
-    valid = 0
-    active = max_iter > 0
-    # The state of the mixing, see kernels/anderson.py.
-    m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
-    radius += LEAP
-    head, count, started, mixed, shortened = 0, 0, 0, 0, 0
-    record, record_at, resume_at, pause = float("inf"), 0, 0, 0
-    pause += PATIENCE
-    while active:
-        log_total = tl.zeros([BLOCK], tl.float32)
-        good = 0
-        if (valid != 0) & (tl.max(tl.abs(shift), 0) <= FAR_SHIFT):
-            if own:
-                q_shift = shift
-                outside = 0
-            else:
-                log_q = tl.sum(scaled * (pw * tl.exp2(shift))[None, :], 1)
-                log_q = tl.log2(tl.where(qw > 0, log_q, 1.0))
-                q_shift = -log_q - q_rest * (q_base - log_q)
-                inside = (tl.abs(q_shift) <= FAR_SHIFT) & (tl.abs(log_q) <= FAR_SUM)
-                outside = tl.max(tl.where((qw > 0) & (inside == 0), 1, 0), 0)
-                q_shift = tl.where(qw > 0, q_shift, 0.0)
-            log_total = tl.sum(scaled * (qw * tl.exp2(q_shift))[:, None], 0)
-            log_total = tl.log2(tl.where(pw > 0, log_total, 1.0))
-            inside = tl.abs(log_total) <= FAR_SHIFT
-            outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
-            good = tl.where(outside == 0, 1, 0)
-        if good == 0:
-            # From memory, as few registers as possible being taken all through the iteration.
-            tile = tl.load(cells)
-            p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
-            present = base + shift
-            if own:
-                q_base = present
-            else:
-                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tile, 1)
-                q_base = tl.where(qw > 0, q_base, 0.0)
-            log_total = -log_sum((q_base + q_log)[:, None] - tile, 0)
-            log_total = tl.where(pw > 0, log_total, present)
-            # The new tile lies at the potentials of its own softmin, a symmetric one at present.
-            base = tl.where(own, present, log_total)
-            log_total = base - log_total
-            shift = present - base
-            q_shift = tl.zeros([BLOCK], tl.float32)
-            massive = (qw > 0)[:, None] & (pw > 0)[None, :]
-            scaled = tl.exp2((q_base[:, None] + base[None, :]) - tile)
-            scaled = tl.where(massive, scaled, 0.0)
-            valid = 1
-        gap = shift + log_total
-        best_p = base - log_total
-        columns = pw * tl.exp2(tl.minimum(gap, CAP))
-        wanted = pw * tl.exp2(tl.minimum(tl.where(p_rate > 0, -p_rate * (base + shift), 0.0), CAP))
-        residual = tl.sum(tl.abs(columns - wanted), 0) / p_mass
-        iterations += 1
-        translation = 0.0
-        plain = -gap - p_rest * best_p
-        if own:
-            mass = tl.sum(columns, 0)
-            plain *= 0.5
-        else:
-            mass = tl.sum(pw * tl.exp2(-p_rest * best_p), 0)
-            if stiffness > 0:
-                p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
-                above = log_mass(q_log, q_base + q_shift, q_rate)
-                below = log_mass(p_log, best_p - p_rest * best_p, p_rate)
-                translation = (above - below) / stiffness
-            plain -= translation
-        plain = tl.where(pw > 0, plain, 0.0)
-        was_mixed = mixed
-        done = residual <= tol
-        # A NaN also ends, unless it can be taken back.
-        active = ((residual > tol) | ((was_mixed != 0) & (residual != residual))) & (
-            iterations < max_iter
-        )
-        move = plain
-        if ACCELERATE:
-            better = residual < record
-            record = tl.where(better, residual, record)
-            record_at = tl.where(better, iterations, record_at)
-            if iterations - record_at > PATIENCE:
-                resume_at = iterations + pause
-                record_at = resume_at
-                pause *= 2
-                record = float("inf")
-                best = float("inf")
-                count, started, mixed = 0, 0, 0
-            if (active) & (iterations >= resume_at):
-                last = (iterations + 1 >= max_iter).to(tl.int32)
-                (
-                    move, m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius,
-                ) = mix(
-                    plain, pw, residual, last, norm_ptr + 6 * BLOCK,
-                    m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius, BLOCK,
-                )  # fmt: skip
-        # A self-term that is done returns the state whose residual was measured.
-        shift = tl.where(own & done, shift, shift + move)
-
-    g = base + shift
-    f = q_base + q_shift + translation
+    g, f, mass, residual, iterations = iterate(
+        base, pw, qw, pw_ptr, qw_ptr, cells, memory_ptr, p_count, q_count, p_rate, q_rate,
+        p_rest, q_rest, own, tol, max_iter, ACCELERATE, BLOCK,
+    )  # fmt: skip
     if own:
         f = g
     else:
@@ -332,15 +203,16 @@ def whole_kernel(
     p_sum = tl.sum(density * qw[:, None], 0)
     plan = qw[:, None] * density * pw[None, :]
     transport = tl.sum(tl.sum(plan * tile, 1), 0) / kappa
+    # By way of memory from here on: several tiles at once would not fit the registers.
+    plan_cells = cells + BLOCK * BLOCK
+    tl.store(plan_cells, plan)
+    tl.debug_barrier()
     mismatch = 0.0
-    distance = tile / kappa
     if HAS_LABEL:
-        # Anew: the table would fill the registers all through the iteration.
         p_label = tl.load(p_label_ptr + index, mask=p_in, other=0)
         q_label = tl.load(q_label_ptr + index, mask=q_in, other=0)
         different = label_tile(q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE)
-        distance -= price * different
-        mismatch = tl.sum(tl.sum(plan * different, 1), 0)
+        mismatch = tl.sum(tl.sum(tl.load(plan_cells) * different, 1), 0)
     f /= kappa
     g /= kappa
     p_term = tl.where(pw > 0, pw * relaxed(g, p_reach), 0.0)
@@ -363,16 +235,12 @@ def whole_kernel(
     tl.store(iterations_ptr + program, iterations.to(tl.int64))
     tl.store(converged_ptr + program, residual <= tol)
 
-    tl.debug_barrier()  # the tile has been read for the last time
     if WANT_CLASSES:
-        tl.store(cells, plan)
-        tl.debug_barrier()
         class_masses(
-            scratch_ptr, index, p_label_ptr, p_count, q_label,
+            scratch_ptr + BLOCK * BLOCK, index, p_label_ptr, p_count, q_label,
             class_mass_ptr + program.to(tl.int64) * classes_x * classes_y, classes_x, classes_y,
             BLOCK, BLOCK_K,
         )  # fmt: skip
-        tl.debug_barrier()
     if COST == MATRIX:
         if WANT_X:
             tl.store(
@@ -387,8 +255,13 @@ def whole_kernel(
             first_side = tl.where(own, tl.where(wanted_own, 0, 1), first_side)
             last_side = tl.where(own, 1, last_side)
         q_out = pick(term, x_gradient_ptr, gradient1_ptr, gradient2_ptr, TERMS)
+        distance = tl.load(cells) / kappa
+        if HAS_LABEL:
+            distance -= price * label_tile(
+                q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE
+            )  # fmt: skip
         emit(
-            plan, distance, q_ptr, p_ptr,
+            tl.load(plan_cells), distance, q_ptr, p_ptr,
             q_out + problem * q_count * d, y_gradient_ptr + problem * m * d, norm_ptr, scratch_ptr,
             q_count, p_count, qw_ptr, pw_ptr, d, own, first_side, last_side,
             COST, NORMALISED, CENTRED, BLOCK, BLOCK_O, BLOCK_K,

@@ -298,8 +298,8 @@ def solve_matrix(
     batch, n, m = cost.shape
     if not fits(n, m, 1, cost.dtype):
         raise ValueError(
-            f"cost must be float32, bfloat16 or float16 and of 1 to {_kernel().BLOCKS[-1]} rows and "
-            f"columns; got {cost.dtype} of shape {tuple(cost.shape)}"
+            f"cost must be float32, bfloat16 or float16, with 1 to {_kernel().BLOCKS[-1]} rows "
+            f"and columns; got {cost.dtype} of shape {tuple(cost.shape)}"
         )
     outputs = _Outputs(cost, batch, n, m, (batch, n, m) if want_plan else (0,), (0,))
     start = None if g0 is None else g0.float().contiguous()
