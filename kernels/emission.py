@@ -105,7 +105,7 @@ def gradient(
             if CENTRED:
                 own -= centre[None, :]
             total = coefficient[:, None] * own - moved
-            if COST == EUCLIDEAN:
+            if COST == EUCLIDEAN:  # noqa: SIM102 (one constant, one number of the device)
                 if has_near:
                     for j in range(0, q_count):
                         weight = tl.load(near_ptr + p_index * stride_p + j * stride_q)

@@ -105,18 +105,32 @@ def ground_cost(
 @triton.jit
 def matrix_tile(cost_ptr, p_index, q_index, p_in, q_in, stride_p, stride_q):
     """The tile of a cost matrix in memory."""
+    rows = cost_ptr + p_index[:, None].to(tl.int64) * stride_p
     return tl.load(
-        cost_ptr + p_index[:, None].to(tl.int64) * stride_p + q_index[None, :].to(tl.int64) * stride_q,
+        rows + q_index[None, :].to(tl.int64) * stride_q,
         mask=p_in[:, None] & q_in[None, :], other=0.0,
     ).to(tl.float32)  # fmt: skip
 
 
 @triton.jit
-def label_tile(row_label, column_label, distance_ptr, classes_y, HAS_DISTANCE: tl.constexpr):
-    """Distances between the labels: of a table, or 1 where they differ."""
+def label_tile(
+    row_label, column_label, distance_ptr, classes, HAS_DISTANCE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Distances between the labels: of a table with ``classes`` columns, or 1 where they differ.
+
+    Of the table each row of the tile reads its own, and a product with indicators spreads it over
+    the columns: to gather the tile itself would take an address for each of its entries.
+    """
     if HAS_DISTANCE:
-        row = row_label[:, None] * classes_y
-        different = tl.load(distance_ptr + row + column_label[None, :]).to(tl.float32)
+        different = tl.zeros([BLOCK, BLOCK], tl.float32)
+        for first in range(0, classes, 16):
+            k = first + tl.arange(0, 16)
+            table = tl.load(
+                distance_ptr + row_label[:, None] * classes + k[None, :],
+                mask=k[None, :] < classes, other=0.0,
+            )  # fmt: skip
+            member = (k[:, None] == column_label[None, :]).to(tl.float32)
+            different = tl.dot(table, member, different, input_precision="tf32x3")
     else:
         different = tl.where(row_label[:, None] != column_label[None, :], 1.0, 0.0)
     return different

@@ -105,9 +105,9 @@ def iterate(
             log_total = base - log_total
             shift = present - base
             q_shift = tl.zeros([BLOCK], tl.float32)
-            massive = (qw > 0)[:, None] & (pw > 0)[None, :]
-            scaled = tl.exp2((q_base[:, None] + base[None, :]) - tile)
-            scaled = tl.where(massive, scaled, 0.0)
+            rows = tl.where(qw > 0, q_base, float("-inf"))
+            columns = tl.where(pw > 0, base, float("-inf"))
+            scaled = tl.exp2((rows[:, None] + columns[None, :]) - tile)
             valid = 1
         gap = shift + log_total
         best_p = base - log_total
