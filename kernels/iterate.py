@@ -89,16 +89,17 @@ def iterate(
             outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
             good = tl.where(outside == 0, 1, 0)
         if good == 0:
-            # From memory, as few registers as possible being taken all through the iteration.
-            tile = tl.load(cells)
+            # From memory each time, so that no more than one tile is live; a barrier keeps the
+            # loads apart.
             p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
             present = base + shift
             if own:
                 q_base = present
             else:
-                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tile, 1)
+                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tl.load(cells), 1)
                 q_base = tl.where(qw > 0, q_base, 0.0)
-            log_total = -log_sum((q_base + q_log)[:, None] - tile, 0)
+            tl.debug_barrier()
+            log_total = -log_sum((q_base + q_log)[:, None] - tl.load(cells), 0)
             log_total = tl.where(pw > 0, log_total, present)
             # The new tile lies at the potentials of its own softmin, a symmetric one at present.
             base = tl.where(own, present, log_total)
@@ -107,7 +108,8 @@ def iterate(
             q_shift = tl.zeros([BLOCK], tl.float32)
             rows = tl.where(qw > 0, q_base, float("-inf"))
             columns = tl.where(pw > 0, base, float("-inf"))
-            scaled = tl.exp2((rows[:, None] + columns[None, :]) - tile)
+            tl.debug_barrier()
+            scaled = tl.exp2((rows[:, None] + columns[None, :]) - tl.load(cells))
             valid = 1
         gap = shift + log_total
         best_p = base - log_total
