@@ -202,7 +202,7 @@ def whole_kernel(
     q_sum = tl.sum(density * pw[None, :], 1)
     p_sum = tl.sum(density * qw[:, None], 0)
     plan = qw[:, None] * density * pw[None, :]
-    tl.debug_barrier()  # keeps this load apart from the last: fewer registers
+    tl.debug_barrier()
     transport = tl.sum(tl.sum(plan * tl.load(cells), 1), 0) / kappa
     # By way of memory from here on: several tiles at once would not fit the registers.
     plan_cells = cells + BLOCK * BLOCK
@@ -258,9 +258,8 @@ def whole_kernel(
         q_out = pick(term, x_gradient_ptr, gradient1_ptr, gradient2_ptr, TERMS)
         distance = tl.load(cells) / kappa
         if HAS_LABEL:
-            distance -= price * label_tile(
-                q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE, BLOCK
-            )  # fmt: skip
+            different = label_tile(q_label, p_label, distance_ptr, classes_y, HAS_DISTANCE, BLOCK)
+            distance -= price * different
         emit(
             tl.load(plan_cells), distance, q_ptr, p_ptr,
             q_out + problem * q_count * d, y_gradient_ptr + problem * m * d, norm_ptr, scratch_ptr,
