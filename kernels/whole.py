@@ -281,13 +281,13 @@ class Launch(NamedTuple):
 
 #: Fixed configurations by (kind of arithmetic, block of points).
 TABLE = {
-    ("half", 16): Launch(64, 64, 16, 1, 2),
-    ("half", 32): Launch(64, 64, 16, 2, 2),
-    ("half", 64): Launch(64, 64, 16, 4, 2),
+    ("half", 16): Launch(32, 32, 16, 1, 1),
+    ("half", 32): Launch(32, 32, 16, 4, 1),
+    ("half", 64): Launch(32, 32, 16, 8, 1),
     ("half", 128): Launch(32, 32, 16, 8, 1),
     ("float", 16): Launch(32, 32, 16, 1, 1),
-    ("float", 32): Launch(32, 32, 16, 2, 1),
-    ("float", 64): Launch(32, 32, 16, 4, 1),
+    ("float", 32): Launch(32, 32, 16, 4, 1),
+    ("float", 64): Launch(32, 32, 16, 8, 1),
     ("float", 128): Launch(16, 32, 16, 8, 1),
     ("l1", 16): Launch(16, 32, 16, 1, 1),
     ("l1", 32): Launch(16, 32, 16, 2, 1),
