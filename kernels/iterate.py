@@ -1,0 +1,164 @@
+r"""The Sinkhorn iterations of a small problem, on a tile in registers.
+
+One iteration of :mod:`ucmkd.reference` is :math:`f \leftarrow \tau_x\,\mathrm{softmin}(g)`,
+:math:`g \leftarrow \tau_y\,\mathrm{softmin}(f)` and, where a marginal is relaxed, the best common
+translation (Sejourne, Vialard, Peyre 2022). Exponentials are rare here: the tile
+
+.. math:: K_{ij} = 2^{\bar f_i + \bar g_j - C_{ij}}
+
+is kept for potentials :math:`\bar f,\bar g` that the iteration passed, and the present ones are
+:math:`\bar f + \phi`, :math:`\bar g + \gamma` (Schmitzer 2019, stabilised scaling), so that
+
+.. math::
+    \mathrm{softmin}(g)_i = \bar f_i - \log_2\sum_j K_{ij} b_j 2^{\gamma_j},\qquad
+    \mathrm{softmin}(f)_j = \bar g_j - \log_2\sum_i K_{ij} a_i 2^{\phi_i}
+
+are two products with a tile in registers. As soon as a shift or a sum leaves the range in which
+nothing that was rounded to 0 matters, the iteration is done over in the log domain, with guarded
+maxima, and a new tile taken there. The shifts are small numbers: the residual is measured without
+the rounding errors of the potentials. A self-term has one potential and averaged updates
+:math:`g \leftarrow \frac12(g + \tau\,\mathrm{softmin}(g))` (Knight, Ruiz, Ucar 2014).
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ucmkd.kernels.anderson import LEAP, mix
+from ucmkd.kernels.logarithms import CAP, log_mass, log_sum, weight_logs
+
+#: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
+#: What the tile rounds to 0 is below 2^-126: it stays 2^-36 of a sum or less.
+FAR_SHIFT = tl.constexpr(30.0)
+FAR_SUM = tl.constexpr(60.0)
+#: Iterations without a better residual after which mixing pauses.
+PATIENCE = tl.constexpr(40)
+
+
+@triton.jit
+def iterate(
+    base, pw, qw, pw_ptr, qw_ptr, cells,
+    memory_ptr,  # [8, BLOCK]
+    p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol, max_iter,
+    ACCELERATE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Iterates from the potential ``base`` of the columns p of the scaled cost at ``cells``.
+
+    ``rate`` is ε/ρ and ``rest`` ε/(ρ+ε) = 1 - τ. Returns both potentials, the mass, the residual
+    and the number of iterations.
+    """
+    index = tl.arange(0, BLOCK)
+    p_in, q_in = index < p_count, index < q_count
+    p_mass, q_mass = tl.sum(pw, 0), tl.sum(qw, 0)
+    stiffness = p_rate + q_rate
+    shift = tl.zeros([BLOCK], tl.float32)
+    q_base = tl.zeros([BLOCK], tl.float32)
+    q_shift = tl.zeros([BLOCK], tl.float32)
+    scaled = tl.zeros([BLOCK, BLOCK], tl.float32)
+    translation = 0.0
+    mass = q_mass
+    residual = float("inf")
+    iterations = 0
+    valid = 0
+    active = max_iter > 0
+    # The state of the mixing, see kernels/anderson.py.
+    m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
+    radius += LEAP
+    head, count, started, mixed, shortened = 0, 0, 0, 0, 0
+    record, record_at, resume_at, pause = float("inf"), 0, 0, 0
+    pause += PATIENCE
+    while active:
+        log_total = tl.zeros([BLOCK], tl.float32)
+        good = 0
+        if (valid != 0) & (tl.max(tl.abs(shift), 0) <= FAR_SHIFT):
+            if own:
+                q_shift = shift
+                outside = 0
+            else:
+                log_q = tl.sum(scaled * (pw * tl.exp2(shift))[None, :], 1)
+                log_q = tl.log2(tl.where(qw > 0, log_q, 1.0))
+                q_shift = -log_q - q_rest * (q_base - log_q)
+                inside = (tl.abs(q_shift) <= FAR_SHIFT) & (tl.abs(log_q) <= FAR_SUM)
+                outside = tl.max(tl.where((qw > 0) & (inside == 0), 1, 0), 0)
+                q_shift = tl.where(qw > 0, q_shift, 0.0)
+            log_total = tl.sum(scaled * (qw * tl.exp2(q_shift))[:, None], 0)
+            log_total = tl.log2(tl.where(pw > 0, log_total, 1.0))
+            inside = tl.abs(log_total) <= FAR_SHIFT
+            outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
+            good = tl.where(outside == 0, 1, 0)
+        if good == 0:
+            # From memory each time, so that no more than one tile is live; a barrier keeps the
+            # loads apart.
+            p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
+            present = base + shift
+            if own:
+                q_base = present
+            else:
+                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tl.load(cells), 1)
+                q_base = tl.where(qw > 0, q_base, 0.0)
+            tl.debug_barrier()
+            log_total = -log_sum((q_base + q_log)[:, None] - tl.load(cells), 0)
+            log_total = tl.where(pw > 0, log_total, present)
+            # The new tile lies at the potentials of its own softmin, a symmetric one at present.
+            base = tl.where(own, present, log_total)
+            log_total = base - log_total
+            shift = present - base
+            q_shift = tl.zeros([BLOCK], tl.float32)
+            rows = tl.where(qw > 0, q_base, float("-inf"))
+            columns = tl.where(pw > 0, base, float("-inf"))
+            tl.debug_barrier()
+            scaled = tl.exp2((rows[:, None] + columns[None, :]) - tl.load(cells))
+            valid = 1
+        gap = shift + log_total
+        best_p = base - log_total
+        columns = pw * tl.exp2(tl.minimum(gap, CAP))
+        wanted = pw * tl.exp2(tl.minimum(tl.where(p_rate > 0, -p_rate * (base + shift), 0.0), CAP))
+        residual = tl.sum(tl.abs(columns - wanted), 0) / p_mass
+        iterations += 1
+        translation = 0.0
+        plain = -gap - p_rest * best_p
+        if own:
+            mass = tl.sum(columns, 0)
+            plain *= 0.5
+        else:
+            mass = tl.sum(pw * tl.exp2(-p_rest * best_p), 0)
+            if stiffness > 0:
+                p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
+                above = log_mass(q_log, q_base + q_shift, q_rate)
+                below = log_mass(p_log, best_p - p_rest * best_p, p_rate)
+                translation = (above - below) / stiffness
+            plain -= translation
+        plain = tl.where(pw > 0, plain, 0.0)
+        was_mixed = mixed
+        done = residual <= tol
+        # A NaN also ends, unless it can be taken back.
+        active = ((residual > tol) | ((was_mixed != 0) & (residual != residual))) & (
+            iterations < max_iter
+        )
+        move = plain
+        if ACCELERATE:
+            better = residual < record
+            record = tl.where(better, residual, record)
+            record_at = tl.where(better, iterations, record_at)
+            if iterations - record_at > PATIENCE:
+                resume_at = iterations + pause
+                record_at = resume_at
+                pause *= 2
+                record = float("inf")
+                best = float("inf")
+                count, started, mixed = 0, 0, 0
+            if (active) & (iterations >= resume_at):
+                last = (iterations + 1 >= max_iter).to(tl.int32)
+                (
+                    move, m11, m12, m13, m22, m23, m33,
+                    head, count, started, mixed, shortened, best, radius,
+                ) = mix(
+                    plain, pw, residual, last, memory_ptr,
+                    m11, m12, m13, m22, m23, m33,
+                    head, count, started, mixed, shortened, best, radius, BLOCK,
+                )  # fmt: skip
+        # A self-term that is done returns the state whose residual was measured.
+        shift = tl.where(own & done, shift, shift + move)
+    return base + shift, q_base + q_shift + translation, mass, residual, iterations
