@@ -101,36 +101,102 @@ def solve(
         )
         return Solution(*out)
     batch, n, _ = x.shape
-    m = n if y is None else y.shape[1]
     a = x.new_full((batch, n), 1 / n) if a is None else a
     if y is None:
         b = a
     elif b is None:
-        b = x.new_full((batch, m), 1 / m)
-    if start is not None:
-        start = torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
-    epsilon, reach_x, reach_y, label_cost = parameters.to(x.dtype)
-    keywords: dict[str, Any] = dict(
-        epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y, x_label=x_label,
-        y_label=y_label, label_cost=label_cost, distance=distance, g0=start,
-        relative=bool(flags & Flag.RELATIVE), tol=tol, max_iter=max_iter,
-        want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
-        want_distance=bool(flags & Flag.DISTANCE),
-    )  # fmt: skip
+        b = y.new_full(y.shape[:2], 1 / y.shape[1])
+    keywords = _keywords(x, x_label, y_label, distance, parameters, cost, tol, max_iter, flags)
+    keywords["g0"] = _finite(start)
     # Not in autocast's type: this also runs outside the dispatcher, which would see to it.
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if backend == "triton":
             from ucmkd.ops import _triton
 
-            # 16-bit points are multiplied on tensor cores as they are.
-            for dtype, flag in _NARROW.items():
-                if flags & flag:
-                    x, y = x.to(dtype), None if y is None else y.to(dtype)
+            x, y = _as_given(flags, x, y)
             accelerate = bool(flags & Flag.ACCELERATE)
             with torch.cuda.device_of(x):
                 found = _triton.solve(x, y, a, b, accelerate=accelerate, **keywords)
         else:
             found = reference.sinkhorn(x, y, a, b, **keywords)
+    return _exact(found)
+
+
+def solve_together(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    x_label: Tensor | None,
+    y_label: Tensor | None,
+    distance: Tensor | None,
+    starts: tuple[Tensor | None, Tensor | None, Tensor | None],
+    parameters: Tensor,
+    cost: str,
+    tol: float,
+    max_iter: int,
+    flags: int,
+    own: tuple[int, ...],
+) -> tuple[Solution, ...] | None:
+    """The cross term and the self-terms of the sides ``own`` in one launch of the Triton backend.
+
+    Arguments as in :func:`solve`, with a start for each term; None if they are too large for that.
+    """
+    from ucmkd.ops import _triton
+
+    x, y = _as_given(flags, x, y)
+    if not _triton.together(x, y):
+        return None
+    a = x.new_full(x.shape[:2], 1 / x.shape[1], dtype=torch.float32) if a is None else a
+    b = y.new_full(y.shape[:2], 1 / y.shape[1], dtype=torch.float32) if b is None else b
+    keywords = _keywords(a, x_label, y_label, distance, parameters, cost, tol, max_iter, flags)
+    keywords["g0"], *rest = map(_finite, starts)
+    keywords["own_starts"] = tuple(rest)
+    keywords["terms"] = ("cross", *("xy"[side] for side in own))
+    keywords["accelerate"] = bool(flags & Flag.ACCELERATE)
+    with (
+        torch.no_grad(),
+        torch.autocast(x.device.type, enabled=False),
+        torch.cuda.device_of(x),
+    ):
+        return tuple(map(_exact, _triton.solve_together(x, y, a, b, **keywords)))
+
+
+def _keywords(
+    like: Tensor,
+    x_label: Tensor | None,
+    y_label: Tensor | None,
+    distance: Tensor | None,
+    parameters: Tensor,
+    cost: str,
+    tol: float,
+    max_iter: int,
+    flags: int,
+) -> dict[str, Any]:
+    epsilon, reach_x, reach_y, label_cost = parameters.to(like.dtype)
+    return dict(
+        epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y, x_label=x_label,
+        y_label=y_label, label_cost=label_cost, distance=distance,
+        relative=bool(flags & Flag.RELATIVE), tol=tol, max_iter=max_iter,
+        want_x=bool(flags & Flag.X), want_y=bool(flags & Flag.Y),
+        want_distance=bool(flags & Flag.DISTANCE),
+    )  # fmt: skip
+
+
+def _finite(start: Tensor | None) -> Tensor | None:
+    return None if start is None else torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _as_given(flags: int, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+    """Points in the 16-bit type in which they came: tensor cores multiply it as it is."""
+    for dtype, flag in _NARROW.items():
+        if flags & flag:
+            return x.to(dtype), None if y is None else y.to(dtype)
+    return x, y
+
+
+def _exact(found: Solution) -> Solution:
+    """The numbers of each problem in float64."""
     return found._replace(
         value=found.value.double(), residual=found.residual.double(), scale=found.scale.double(),
         transport=found.transport.double(), mismatch=found.mismatch.double(),

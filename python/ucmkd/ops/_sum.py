@@ -18,7 +18,7 @@ from ucmkd.ops import _check, _envelope
 from ucmkd.ops._scale import saturated
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
-from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors, solve
+from ucmkd.ops._solve import Flag, as_numpy, as_tensor, as_tensors, solve, solve_together
 from ucmkd.reference import Solution
 
 
@@ -107,18 +107,27 @@ class Sum:
             )  # fmt: skip
 
         self._parameters = parameters
-        cross = one(0, 1, parameters, self.starts[0])
+        sides = (0, 1)[: 2 - (self.known is not None)] if self.debias else ()
+        found = None
+        if self.backend == "triton" and sides:
+            flags = common | Flag.X * wanted[0] | Flag.Y * wanted[1] | Flag.RELATIVE * self.relative
+            found = solve_together(
+                *clouds, *weights, *self.labels, distance, self.starts, parameters, self.cost,
+                self.tol, self.max_iter, int(flags), sides,
+            )  # fmt: skip
+        cross = one(0, 1, parameters, self.starts[0]) if found is None else found[0]
         self.terms, self._solutions = [Term(1.0, 0, 1)], [cross]
         value = cross.value
-        if self.debias:
-            for i in (0, 1):
-                if i == 1 and self.known is not None:
-                    value = value - 0.5 * self.known(self._own_parameters(0), cross.scale)
-                    continue
+        for i in sides:
+            if found is None:
                 own = one(i, i, self._own_parameters(i), self.starts[1 + i])
-                self.terms.append(Term(-0.5, i, i))
-                self._solutions.append(own)
-                value = value - 0.5 * own.value
+            else:
+                own = found[1 + i]
+            self.terms.append(Term(-0.5, i, i))
+            self._solutions.append(own)
+            value = value - 0.5 * own.value
+        if self.debias and self.known is not None:
+            value = value - 0.5 * self.known(self._own_parameters(0), cross.scale)
         if wanted[0]:
             self.grad_x = self._added(0)
         if wanted[1]:

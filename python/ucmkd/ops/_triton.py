@@ -18,6 +18,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _triton_loop as loop
 from ucmkd.ops import _triton_points as points
+from ucmkd.ops import _triton_whole as whole
 from ucmkd.ops._triton_points import kernels
 from ucmkd.reference.loop import weighted
 
@@ -67,6 +68,16 @@ def available() -> tuple[bool, str]:
             f"the kernels need compute capability 8.0 or newer; this GPU has {major}.{minor}",
         )
     return True, f"triton {version}, {torch.cuda.get_device_name()}"
+
+
+def together(x: Tensor, y: Tensor | None) -> bool:
+    """Whether one program holds the whole problem: tier ``whole``."""
+    m = x.shape[1] if y is None else y.shape[1]
+    return whole.fits(x.shape[1], m, x.shape[2], x.dtype)
+
+
+#: The terms of a small divergence in one launch; :func:`together` says whether they fit.
+solve_together = whole.solve
 
 
 def tier_of(batch: int, n: int, m: int, device: torch.device) -> str:
@@ -140,7 +151,7 @@ def solve(
 
     Args:
         accelerate: Anderson acceleration of the two-sided loop (:mod:`ucmkd.kernels.step`).
-        tier: ``cached`` or ``streaming`` in place of what :func:`tier_of` says.
+        tier: ``whole``, ``cached`` or ``streaming`` in place of what fits.
         splits: Into how many parts a streaming pass splits the columns, in place of what the size
             of the GPU suggests.
 
@@ -151,6 +162,15 @@ def solve(
     """
     points.check(x, y, cost)
     symmetric = y is None
+    if tier == "whole" or (tier is None and splits is None and together(x, y)):
+        found = whole.solve(
+            x, x if y is None else y, a, b, epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y,
+            x_label=x_label, y_label=y_label, label_cost=label_cost, distance=distance,
+            g0=None if symmetric else g0, own_starts=(g0 if symmetric else None, None),
+            relative=relative, tol=tol, max_iter=max_iter, accelerate=accelerate, want_x=want_x,
+            want_y=want_y, want_distance=want_distance, terms=("x",) if symmetric else ("cross",),
+        )  # fmt: skip
+        return found[0]
     batch, n, width = x.shape
     m = n if y is None else y.shape[1]
     if symmetric:
@@ -261,6 +281,13 @@ def solve_matrix(
     Arguments and solution as in :func:`ucmkd.reference.solve_dense`, in float32; the plan, which
     is the gradient to the matrix, is empty unless ``want_plan``.
     """
+    if whole.fits(cost.shape[1], cost.shape[2], 1, cost.dtype):
+        found = whole.solve_matrix(
+            cost, a, b, epsilon=epsilon, reach_x=reach_x, reach_y=reach_y, g0=g0, tol=tol,
+            max_iter=max_iter, accelerate=accelerate, want_plan=want_plan,
+        )  # fmt: skip
+        empty = cost.new_empty(0)
+        return found._replace(grad_x=empty, grad_y=empty), found.grad_x
     matrix = cost.float().contiguous()
     a, b = a.float().contiguous(), b.float().contiguous()
     eps, rho_x, rho_y = epsilon.float(), reach_x.float(), reach_y.float()
