@@ -164,7 +164,8 @@ def solve(
     symmetric = y is None
     if tier == "whole" or (tier is None and splits is None and together(x, y)):
         found = whole.solve(
-            x, x if y is None else y, a, b, epsilon=epsilon, cost=cost, reach_x=reach_x, reach_y=reach_y,
+            x, x if y is None else y, a, b, epsilon=epsilon, cost=cost,
+            reach_x=reach_x, reach_y=reach_y,
             x_label=x_label, y_label=y_label, label_cost=label_cost, distance=distance,
             g0=None if symmetric else g0, own_starts=(g0 if symmetric else None, None),
             relative=relative, tol=tol, max_iter=max_iter, accelerate=accelerate, want_x=want_x,
