@@ -29,6 +29,11 @@ def same_reach(p: Problem) -> Problem:
     return p.but(reach=(rho, rho))
 
 
+def no_steeper(p: Problem) -> Problem:
+    """With an ε at which these clouds converge, which are not those that were drawn."""
+    return p.but(epsilon=max(p.epsilon, float(p.matrix().detach().max()) / STEEPEST))
+
+
 @holds(examples=80, p=problems())
 def test_not_negative_and_symmetric(backend: str, p: Problem) -> None:
     p = same_reach(p)
@@ -47,9 +52,7 @@ def test_zero_for_equal_measures(backend: str, p: Problem, seed: int, share: flo
     b[0] = share * p.a[order[0]]
     l = None if p.k is None else torch.cat([p.k[order], p.k[order[:1]], p.k[:1]])  # noqa: E741
     x = p.x.clone().requires_grad_()
-    p = p.but(x=x, y=y, b=b, l=l)
-    steepest = float(p.matrix().max()) / STEEPEST  # these clouds are not those that were drawn
-    p = p.but(epsilon=max(p.epsilon, steepest))
+    p = no_steeper(p.but(x=x, y=y, b=b, l=l))
     value = align(p, backend)
     value.backward()
     size = max(1.0, float(p.matrix().max()))
@@ -80,6 +83,7 @@ def test_positive_for_different_measures(backend: str, p: Problem, move: float) 
 def test_translation_is_its_square(backend: str, p: Problem, t: float) -> None:
     """S(x, x+t) = M|t|² exactly: no entropic bias is left, and the gradient is that of |t|²."""
     move = t * torch.ones(p.x.shape[1], dtype=torch.float64)
+    p = no_steeper(p.but(y=p.x))  # which no translation changes
     x = p.x.clone().requires_grad_()
     value = align(p.but(x=x, y=p.x + move, b=p.a), backend)
     value.backward()
