@@ -1,5 +1,6 @@
 """The operators as PyTorch sees them: registration, autograd, torch.compile, autocast, dtypes."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 import ucmkd
-from ucmkd import losses, ops
+from ucmkd import _backend, losses, ops
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag
 from ucmkd.ops.sinkhorn_cost import sinkhorn_cost_op
@@ -265,3 +266,22 @@ def test_backends_report_and_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UCMKD_BACKEND", "fpga")
     with pytest.raises(ValueError, match="UCMKD_BACKEND must be"):
         ops.mmd(x, y)
+
+
+def test_a_gpu_without_triton_says_once_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ucmkd.ops import _triton
+
+    reason = "the kernels need compute capability 8.0 or newer; this GPU has 7.0"
+    monkeypatch.setattr(_triton, "available", lambda: (False, reason))
+    monkeypatch.setattr(_backend, "_told", set())
+    device = torch.device("cuda")
+    with pytest.warns(UserWarning, match=r"plain PyTorch computes on cuda.*7\.0"):
+        assert _backend.choose("auto", device, torch.float32) == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _backend.choose("auto", device, torch.float32) == "torch"
+        assert _backend.choose("auto", device, torch.float64) == "torch"
+    with pytest.raises(ValueError, match=r"backend='triton' cannot run here.*7\.0"):
+        _backend.choose("triton", device, torch.float32)
+    assert not ucmkd.backends()["triton"].available
+    assert reason in ucmkd.backends()["triton"].detail

@@ -103,6 +103,12 @@ def cache_budget() -> int:
 _told: set[str] = set()
 
 
+def _tell_once(key: str, message: str) -> None:
+    if key not in _told and not torch.compiler.is_compiling():
+        _told.add(key)
+        warnings.warn(f"ucmkd: {message}", stacklevel=4)
+
+
 def choose(
     backend: str,
     device: torch.device,
@@ -112,8 +118,8 @@ def choose(
 ) -> str:
     """Chooses the implementation for one call.
 
-    ``"auto"`` takes Triton on a GPU, Rust on the CPU, and plain PyTorch otherwise;
-    the environment variable ``UCMKD_BACKEND`` replaces ``"auto"``.
+    ``"auto"`` takes Triton on a GPU, Rust on the CPU, and plain PyTorch otherwise (float64 on a
+    GPU; without Triton there, a warning says once why); the environment variable ``UCMKD_BACKEND`` replaces ``"auto"``.
 
     Args:
         backend: ``"auto"`` or one of :data:`BACKENDS`.
@@ -143,14 +149,17 @@ def choose(
     if wanted != "auto":
         if wanted in supported and not (reason := _why_not(wanted, device, dtype)):
             return wanted
+        reason = "" if wanted not in supported else _why_not(wanted, device, dtype)
+        reason = reason or f"this operator has {', '.join(supported)} only"
         key = f"{wanted}/{device.type}/{dtype}/{supported}"
-        if key not in _told and not torch.compiler.is_compiling():
-            _told.add(key)
-            reason = "" if wanted not in supported else _why_not(wanted, device, dtype)
-            reason = reason or f"this operator has {', '.join(supported)} only"
-            warnings.warn(f"ucmkd: UCMKD_BACKEND={wanted} is not used: {reason}", stacklevel=3)
+        _tell_once(key, f"UCMKD_BACKEND={wanted} is not used: {reason}")
     if device.type == "cpu":
         return "rust" if _rust is not None and "rust" in supported else "torch"
-    if "triton" in supported and not _why_not("triton", device, dtype):
-        return "triton"
+    if "triton" in supported and dtype != torch.float64:
+        reason = _why_not("triton", device, dtype)
+        if not reason:
+            return "triton"
+        _tell_once(
+            f"triton/{device.type}", f"plain PyTorch computes on {device.type}, slower: {reason}"
+        )
     return "torch"
