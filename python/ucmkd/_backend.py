@@ -119,7 +119,8 @@ def choose(
     """Chooses the implementation for one call.
 
     ``"auto"`` takes Triton on a GPU, Rust on the CPU, and plain PyTorch otherwise (float64 on a
-    GPU; without Triton there, a warning says once why); the environment variable ``UCMKD_BACKEND`` replaces ``"auto"``.
+    GPU; where Triton is missing there, a warning says once why). The environment variable
+    ``UCMKD_BACKEND`` replaces ``"auto"``.
 
     Args:
         backend: ``"auto"`` or one of :data:`BACKENDS`.
