@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benches import machine
+from benches import limits, machine
 from benches.conftest import Session
 
 
-@pytest.mark.parametrize("what", ["iterations", "arithmetic", "scaling"])
+@pytest.mark.parametrize("what", ["iterations", "arithmetic", "scaling", "limits"])
 def test_machine(session: Session, pytestconfig: pytest.Config, what: str) -> None:
     if not session.wanted("ucmkd"):
         pytest.skip("only peers were asked for")
@@ -18,9 +18,11 @@ def test_machine(session: Session, pytestconfig: pytest.Config, what: str) -> No
         section = machine.iterations(sizes, rounds)
     elif what == "arithmetic":
         section = machine.arithmetic(sizes, rounds, session.threads)
+    elif what == "limits":
+        section = limits.limits(sizes, rounds)
     elif session.threads == 1:
         pytest.skip("one thread has nothing to be compared with")
     else:
         section = machine.scaling(sizes, rounds, session.threads)
     session.sections.append(section)
-    assert len(section.lines) == len(sizes)
+    assert len(section.lines) == len(sizes) * (2 if what == "limits" else 1)
