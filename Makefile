@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench growth wheel clean nightly
+.PHONY: help demo test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 4 minutes)
 	@echo "==> ucmkd demo"
@@ -43,6 +43,19 @@ bench: $(VENV)/.built-bench  ## Time against the peers (installs them)
 
 growth: $(VENV)/.built-bench  ## Plot how the time grows with n and d (about 7 minutes)
 	@$(BIN)/python -m benches.growth $(ARGS)
+
+gpu-report: $(VENV)/.built-test  ## Compile every GPU kernel without a GPU: registers, spills, roofline
+	@$(BIN)/python -m benches.gpu.report $(ARGS)
+
+# Wherever PyTorch sees a GPU: the environment of this folder, or python3 with the wheel installed.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+
+gpu-test:  ## Test the GPU kernels on a CUDA machine (GPU_PYTHON has torch, the wheel, pytest)
+	@$(GPU_PYTHON) -c 'import sys, torch, ucmkd; torch.cuda.is_available() or sys.exit("no CUDA device")'
+	@$(GPU_PYTHON) -m pytest -rs tests/test_gpu.py tests/test_triton*.py tests/test_gpu_report.py $(ARGS)
+
+gpu-bench:  ## Time the GPU kernels against the peers on a CUDA machine (needs the extra gpu)
+	@$(GPU_PYTHON) -m benches.gpu.run $(ARGS)
 
 wheel: $(VENV)/.environment  ## Build sdist and wheel into dist/
 	@$(BIN)/maturin build --release --sdist --out dist
