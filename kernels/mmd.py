@@ -64,18 +64,20 @@ class Launch(NamedTuple):
 #: Fixed configurations by (arithmetic, coordinates, rows), so that a new batch size never stalls a
 #: training step. A block of the product as wide as the points serves both products.
 TABLE: dict[tuple[str, int | str, str], Launch] = {
-    ("float", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
-    ("float", 64, "few"): Launch(32, 32, 32, 64, 8, 2),
-    ("float", "wide", "few"): Launch(32, 32, 32, 128, 8, 2),
-    ("float", 16, "many"): Launch(64, 32, 16, 16, 4, 2),
+    ("float", 32, "few"): Launch(32, 16, 32, 32, 2, 2),
+    ("float", 64, "few"): Launch(32, 16, 32, 64, 4, 2),
+    ("float", "wide", "few"): Launch(32, 16, 32, 128, 4, 2),
+    ("float", 32, "many"): Launch(64, 16, 32, 32, 4, 2),
     ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 2),
     ("float", "wide", "many"): Launch(64, 32, 32, 128, 8, 2),
-    ("half", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
+    ("float", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
+    ("half", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
     ("half", 64, "few"): Launch(32, 32, 64, 64, 4, 2),
     ("half", "wide", "few"): Launch(32, 32, 64, 128, 4, 2),
-    ("half", 16, "many"): Launch(64, 64, 16, 16, 8, 2),
+    ("half", 32, "many"): Launch(64, 32, 32, 32, 4, 2),
     ("half", 64, "many"): Launch(64, 64, 64, 64, 8, 2),
     ("half", "wide", "many"): Launch(64, 64, 64, 128, 8, 2),
+    ("half", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
 }
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
 FEW_ROWS = 4096
@@ -106,10 +108,12 @@ def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
     ``summed``: classes, the sums for the masses or a kernel of several logarithms, which need the
     registers of the large tiles.
     """
-    width: int | str = 32 if d <= 32 else 64 if d <= 64 else "wide"
-    # float16 points have their second product in TF32, as float32 ones do, and convert for it.
-    few = summed or rows <= FEW_ROWS or dtype == torch.float16
     kind = "half" if dtype == torch.bfloat16 else "float"
+    if summed:
+        return TABLE[kind, "wide", "summed"]
+    width: int | str = 32 if d <= 32 else 64 if d <= 64 else "wide"
+    # float16 points convert for their second product, in fewer registers a thread of large tiles.
+    few = rows <= FEW_ROWS and dtype != torch.float16
     return TABLE[kind, width, "few" if few else "many"]
 
 
@@ -298,19 +302,19 @@ def compilations() -> Iterator[Compilation]:
     for key in TABLE:
         kind, width, rows = key
         dtype = torch.float32 if kind == "float" else torch.bfloat16
-        yield one(key, "gaussian", "gradients", dtype)
-        if rows == "few":
-            # The most registers of all that take these tiles.
-            yield one(key, "laplace", "classes", dtype)
-        if width != "wide":
-            continue
-        if rows == "few":
+        if rows == "summed":
             yield one(key, "laplace", "everything", dtype)
+            yield one(key, "laplace", "classes", dtype)
             yield one(key, "rational_quadratic", "gradients", dtype)
             if kind == "float":
                 yield one(key, "laplace", "classes", torch.float16)
-        else:
-            for kernel in ("laplace", "energy", "polynomial"):
-                yield one(key, kernel, "gradients", dtype)
+            continue
+        yield one(key, "gaussian", "gradients", dtype)
+        yield one(key, "laplace", "gradients", dtype)
+        if width == "wide" and kind == "float" and rows == "many":
+            yield one(key, "laplace", "gradients", torch.float16)
+        if width == "wide" and rows == "many":
+            yield one(key, "energy", "gradients", dtype)
+            yield one(key, "polynomial", "gradients", dtype)
             yield one(key, "gaussian", "one-side", dtype)
             yield one(key, "gaussian", "value", dtype)
