@@ -64,19 +64,17 @@ class Launch(NamedTuple):
 #: Fixed configurations by (arithmetic, coordinates, rows), so that a new batch size never stalls a
 #: training step. A block of the product as wide as the points serves both products.
 TABLE: dict[tuple[str, int | str, str], Launch] = {
-    ("float", 32, "few"): Launch(32, 16, 32, 32, 2, 2),
     ("float", 64, "few"): Launch(32, 16, 32, 64, 4, 2),
     ("float", "wide", "few"): Launch(32, 16, 32, 128, 4, 2),
-    ("float", 32, "many"): Launch(64, 16, 32, 32, 4, 2),
-    ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 2),
+    ("float", 32, "any"): Launch(64, 16, 32, 32, 4, 2),
+    ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 1),
     ("float", "wide", "many"): Launch(64, 32, 32, 128, 8, 2),
     ("float", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
-    ("half", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
     ("half", 64, "few"): Launch(32, 32, 64, 64, 4, 2),
-    ("half", "wide", "few"): Launch(32, 32, 64, 128, 4, 2),
-    ("half", 32, "many"): Launch(64, 32, 32, 32, 4, 2),
-    ("half", 64, "many"): Launch(64, 64, 64, 64, 8, 2),
-    ("half", "wide", "many"): Launch(64, 64, 64, 128, 8, 2),
+    ("half", "wide", "few"): Launch(32, 16, 64, 128, 4, 2),
+    ("half", 32, "any"): Launch(64, 32, 32, 32, 4, 2),
+    ("half", 64, "many"): Launch(64, 64, 32, 64, 8, 2),
+    ("half", "wide", "many"): Launch(64, 64, 32, 128, 8, 2),
     ("half", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
 }
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
@@ -111,7 +109,9 @@ def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
     kind = "half" if dtype == torch.bfloat16 else "float"
     if summed:
         return TABLE[kind, "wide", "summed"]
-    width: int | str = 32 if d <= 32 else 64 if d <= 64 else "wide"
+    if d <= 32:
+        return TABLE[kind, 32, "any"]
+    width: int | str = 64 if d <= 64 else "wide"
     # float16 points convert for their second product, in fewer registers a thread of large tiles.
     few = rows <= FEW_ROWS and dtype != torch.float16
     return TABLE[kind, width, "few" if few else "many"]
