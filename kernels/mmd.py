@@ -75,7 +75,7 @@ TABLE: dict[tuple[str, int | str, str], Launch] = {
     ("half", 32, "any"): Launch(64, 32, 32, 32, 4, 2),
     ("half", 64, "many"): Launch(64, 64, 32, 64, 8, 2),
     ("half", "wide", "many"): Launch(64, 64, 32, 128, 8, 2),
-    ("half", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
+    ("half", "wide", "summed"): Launch(64, 16, 32, 64, 4, 2),
 }
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
 FEW_ROWS = 4096
