@@ -151,6 +151,10 @@ def test_sums(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     # exponential multiply its error by 256 in the narrowest.
     split = 2**-16 if case.dtype == torch.bfloat16 else 0
     shared = 256 if case.kernel == "gaussian" else 64
+    if case.d == 1 and case.kernel in ("laplace", "energy"):
+        # Squared distances just above a thousandth of the norms keep a thousandth of the digits'
+        # range, and on a line the gradient of such a pair does not vanish with its distance.
+        shared = 2000
     # 16-bit points are not centred: the two products of the gradient differ by a rounded shift.
     far = 8 * case.shift * EPS if case.dtype != torch.float32 else 0
     assert max(differences(case, x, y)) < shared * EPS + split + far
