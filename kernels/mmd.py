@@ -26,7 +26,8 @@ is needed in any case.
 float32 points are multiplied in three TF32 products, 16-bit ones natively; the weights of the
 gradient in two bfloat16 terms for bfloat16 points, else in three TF32 products. Where a root
 follows, or points are not centred, squared distances below a thousandth of the norms are taken
-from differences.
+from differences; above it they are right to 2⁻²³·1000 of themselves, which on a line (d = 1) is
+the error of such a pair's gradient, 1e-4, for Laplace and energy kernels.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -41,7 +42,7 @@ from torch import Tensor
 
 from ucmkd.kernels.compilation import Compilation
 from ucmkd.kernels.mmd_kernels import mmd_kernel
-from ucmkd.kernels.mmd_pool import centre_kernel, gradient_kernel, pool_kernel
+from ucmkd.kernels.mmd_pool import POINTERS, gradients_of, pool_of, readable
 
 KERNELS = {
     "gaussian": 0, "laplace": 1, "energy": 2, "rational_quadratic": 3, "polynomial": 4,
@@ -64,39 +65,26 @@ class Launch(NamedTuple):
 #: Fixed configurations by (arithmetic, coordinates, rows), so that a new batch size never stalls a
 #: training step. A block of the product as wide as the points serves both products.
 TABLE: dict[tuple[str, int | str, str], Launch] = {
-    ("float", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
-    ("float", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
-    ("float", 64, "few"): Launch(32, 32, 32, 64, 8, 2),
-    ("float", 128, "few"): Launch(32, 32, 32, 128, 8, 2),
-    ("float", "wide", "few"): Launch(32, 32, 32, 128, 8, 2),
-    ("float", 16, "many"): Launch(64, 32, 16, 16, 4, 2),
-    ("float", 32, "many"): Launch(64, 32, 32, 32, 8, 2),
-    ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 2),
-    ("float", 128, "many"): Launch(64, 32, 32, 128, 8, 2),
-    ("float", "wide", "many"): Launch(64, 16, 32, 256, 8, 2),
-    ("half", 16, "few"): Launch(32, 32, 16, 16, 4, 2),
-    ("half", 32, "few"): Launch(32, 32, 32, 32, 4, 2),
+    ("float", 64, "few"): Launch(32, 16, 32, 64, 4, 2),
+    ("float", "wide", "few"): Launch(32, 16, 32, 128, 4, 2),
+    ("float", 32, "any"): Launch(64, 16, 32, 32, 4, 2),
+    ("float", 64, "many"): Launch(64, 32, 32, 64, 8, 1),
+    ("float", "wide", "many"): Launch(64, 32, 32, 128, 8, 2),
+    ("float", "wide", "summed"): Launch(32, 16, 32, 64, 4, 2),
     ("half", 64, "few"): Launch(32, 32, 64, 64, 4, 2),
-    ("half", 128, "few"): Launch(32, 32, 64, 128, 4, 2),
-    ("half", "wide", "few"): Launch(32, 32, 64, 128, 4, 2),
-    ("half", 16, "many"): Launch(64, 64, 16, 16, 8, 2),
-    ("half", 32, "many"): Launch(64, 64, 32, 32, 8, 2),
+    ("half", "wide", "few"): Launch(32, 16, 64, 128, 4, 2),
+    ("half", 32, "any"): Launch(64, 32, 32, 32, 4, 2),
     ("half", 64, "many"): Launch(64, 64, 32, 64, 8, 2),
-    ("half", 128, "many"): Launch(64, 64, 64, 128, 8, 2),
-    ("half", "wide", "many"): Launch(64, 64, 64, 128, 8, 2),
-    ("float", 128, "summed"): Launch(32, 32, 32, 64, 8, 2),
-    ("float", "wide", "summed"): Launch(32, 32, 32, 64, 8, 2),
-    ("half", 128, "summed"): Launch(32, 32, 64, 64, 8, 2),
-    ("half", "wide", "summed"): Launch(32, 32, 64, 64, 8, 2),
+    ("half", "wide", "many"): Launch(64, 64, 32, 128, 8, 2),
+    ("half", "wide", "summed"): Launch(64, 16, 32, 64, 4, 2),
 }
 #: Up to this many rows in the whole batch small tiles fill a GPU better than large ones.
 FEW_ROWS = 4096
 #: Programs that fill a GPU: with fewer, the columns are split among several.
 PROGRAMS = 512
 SPLITS = 8
-#: Block of classes, and of the rows of the passes before and after.
+#: Block of classes.
 BLOCK_K = 16
-BLOCK_R = 16
 
 
 def runs(kernel: str, scales: Sequence[float]) -> tuple[tuple[float, ...], tuple[bool, ...]]:
@@ -119,15 +107,20 @@ def launch_of(dtype: torch.dtype, d: int, rows: int, summed: bool) -> Launch:
     ``summed``: classes, the sums for the masses or a kernel of several logarithms, which need the
     registers of the large tiles.
     """
-    width: int | str = max(16, triton.next_power_of_2(d))
-    if isinstance(width, int) and width > 128:
-        width = "wide"
-    # float16 points have their second product in TF32, as float32 ones do, and convert for it.
-    few = rows <= FEW_ROWS or dtype == torch.float16
     kind = "half" if dtype == torch.bfloat16 else "float"
     if summed:
-        return TABLE.get((kind, width, "summed")) or TABLE[kind, width, "few"]
+        return TABLE[kind, "wide", "summed"]
+    if d <= 32:
+        return TABLE[kind, 32, "any"]
+    width: int | str = 64 if d <= 64 else "wide"
+    # float16 points convert for their second product, in fewer registers a thread of large tiles.
+    few = rows <= FEW_ROWS and dtype != torch.float16
     return TABLE[kind, width, "few" if few else "many"]
+
+
+def precision() -> str:
+    """How float32 is multiplied: AMD's matrix units take it as it is."""
+    return "ieee" if torch.version.hip else "tf32x3"
 
 
 def meta(
@@ -145,73 +138,10 @@ def meta(
         "INNER": inner, "MOMENT": moment, "PAIRS": pairs,
         "EXACT": kernel != "polynomial" and (half or kernel in ("laplace", "energy")),
         "SPLIT": dtype == torch.bfloat16, "ONE_BLOCK": one_block,
-        "PRECISION": "ieee" if half else "tf32x3",
+        "PRECISION": precision(),
         "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n, "BLOCK_D": launch.block_d,
         "BLOCK_O": launch.block_o, "BLOCK_K": BLOCK_K,
     }  # fmt: skip
-
-
-def readable(points: Tensor) -> Tensor:
-    """The points; bfloat16 as float32 in the interpreter, whose tl.dot gets it wrong."""
-    interpreted = triton.knobs.runtime.interpret and points.dtype == torch.bfloat16
-    return points.float() if interpreted else points
-
-
-class Pool(NamedTuple):
-    """Both clouds, padded."""
-
-    points: Tensor
-    masses: Tensor
-    norms: Tensor
-    first: int  # rows of x
-
-
-def _up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
-
-
-def _classes(points: Tensor, masses: Tensor | None) -> Tensor | None:
-    """Masses ``(B, n)`` as they weigh in the centre."""
-    if masses is None:
-        return None
-    return (masses.sum(-1) if masses.dim() == 3 else masses).float().contiguous()
-
-
-def pool_of(
-    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, launch: Launch, centred: bool
-) -> Pool:
-    """Centres (float32 points), pads and joins the clouds, and the masses with their sign."""
-    (batch, n, d), m = x.shape, y.shape[1]
-    tile = max(launch.block_m, launch.block_n)
-    first = _up(n, tile)
-    total = first + _up(m, tile)
-    width = _up(d, max(launch.block_d, launch.block_o))
-    pairs = a is not None and a.dim() == 3
-    real: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
-    one, two = _classes(x, a), _classes(y, b)
-    points = torch.empty((batch, total, width), dtype=x.dtype, device=x.device)
-    norms = torch.empty((batch, total), **real)
-    weighted = {"WEIGHTED_X": one is not None, "WEIGHTED_Y": two is not None}
-    centred = centred and x.dtype == torch.float32
-    sums = mass = norms
-    pieces = min(32, triton.cdiv(max(n, m), 64))
-    if centred:
-        sums, mass = torch.empty((batch, pieces, d), **real), torch.empty((batch, pieces), **real)
-        centre_kernel[(batch, pieces, triton.cdiv(d, 64))](
-            x, y, one, two, sums, mass, n, m, d, pieces, **weighted, BLOCK_R=16, BLOCK=64,
-            num_warps=4,
-        )  # fmt: skip
-    if pairs and a is not None and b is not None:
-        masses = torch.zeros((batch, total, _up(a.shape[2], BLOCK_K)), **real)
-        masses[:, :n, : a.shape[2]] = a
-        torch.neg(b, out=masses[:, first : first + m, : b.shape[2]])
-    else:
-        masses = torch.empty((batch, total), **real)
-    pool_kernel[(batch * triton.cdiv(total, BLOCK_R),)](
-        x, y, one, two, sums, mass, points, masses, norms, n, m, d, first, total, width, pieces,
-        CENTRED=centred, MASSES=not pairs, **weighted, BLOCK_R=BLOCK_R, BLOCK=64, num_warps=4,
-    )  # fmt: skip
-    return Pool(points, masses, norms, first)
 
 
 class Sums(NamedTuple):
@@ -278,8 +208,9 @@ def mmd(
         x.dtype, d, batch * (n + m), pairs or inner or kernel == "rational_quadratic"
     )
     pool = pool_of(
-        readable(x.contiguous()), readable(y.contiguous()), a, b, launch,
-        centred=kernel != "polynomial" and x.dtype == torch.float32,
+        readable(x.contiguous()), readable(y.contiguous()), a, b,
+        rows=max(launch.block_m, launch.block_n), width=max(launch.block_d, launch.block_o),
+        classes=BLOCK_K, centred=kernel != "polynomial" and x.dtype == torch.float32,
     )  # fmt: skip
     total, width = pool.points.shape[1:]
     classes = pool.masses.shape[2] if pairs else 1
@@ -309,18 +240,12 @@ def mmd(
             full=(want[0] or inner, want[1] or inner), gradient=want, inner=inner, moment=moment,
             pairs=pairs, one_block=width == launch.block_d,
         ),
-        num_warps=launch.warps, num_stages=launch.stages,
+        num_warps=launch.warps, num_stages=launch.stages, enable_fp_fusion=True,
     )  # fmt: skip
     ends = sums.sum((1, 2), dtype=torch.float64)
-    found = [
-        torch.empty((batch, count, d), **real) if wanted else None
-        for count, wanted in zip((n, m), want, strict=True)
-    ]
+    found: list[Tensor | None] = [None, None]
     if moved is not None:
-        gradient_kernel[(batch * triton.cdiv(rows, BLOCK_R), triton.cdiv(d, 64))](
-            moved, *found, n, m, d, pool.first * want[0], rows, width, 2 * splits,
-            WANT_X=want[0], WANT_Y=want[1], BLOCK_R=BLOCK_R, BLOCK=64, num_warps=4,
-        )  # fmt: skip
+        found = gradients_of(moved, (n, m, d), pool.first * want[0], want)
     within = cross = None
     if products is not None:
         points = torch.cat([products[:, :, :n], products[:, :, pool.first : pool.first + m]], 2)
@@ -330,75 +255,67 @@ def mmd(
     return Sums(ends[:, 0], ends[:, 1], found[0], found[1], within, cross)
 
 
-def _signature(kernel: Any, points: str, constants: dict[str, Any]) -> dict[str, str]:
-    """The types of the arguments that are not constants."""
-    found = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            continue
-        if name.endswith("_ptr"):
-            found[name] = points if name in ("x_ptr", "y_ptr", "z_ptr") else "*fp32"
-        else:
-            found[name] = "fp32" if name in ("gamma", "coef") else "i32"
-    return found
-
-
 def compilations() -> Iterator[Compilation]:
     """Every tabled configuration; the kernels and options that change the code, in two of them."""
     five = (4.0, 2.0, 1.0, 0.5, 0.25)
-    common: dict[str, Any] = {
-        "unbiased": False, "full": (True, True), "gradient": (True, True), "inner": False,
-        "moment": False, "pairs": False,
+    both = (True, True)
+    plain: dict[str, Any] = {
+        "unbiased": False, "full": both, "gradient": both, "inner": False, "moment": False,
+        "pairs": False,
     }  # fmt: skip
-    half_full: dict[str, Any] = {"full": (True, False), "gradient": (True, False)}
-    everything: dict[str, Any] = {"unbiased": True, "inner": True, "moment": True}
+    everything: dict[str, Any] = {**plain, "unbiased": True, "inner": True, "moment": True}
+    options: dict[str, dict[str, Any]] = {
+        "gradients": plain,
+        "one-side": {**plain, "full": (True, False), "gradient": (True, False)},
+        "value": {**plain, "full": (False, False), "gradient": (False, False)},
+        "everything": everything,
+        "classes": {**everything, "pairs": True},
+    }
 
     def one(
-        key: tuple[str, int | str, str], kernel: str, dtype: torch.dtype, **changes: Any
+        key: tuple[str, int | str, str], kernel: str, option: str, dtype: torch.dtype
     ) -> Compilation:
-        launch = TABLE[key]
+        launch, chosen = TABLE[key], options[option]
         constants = meta(
-            launch, dtype, kernel, five, 3, one_block=key[1] == launch.block_d,
-            **{**common, **changes},
-        )  # fmt: skip
-        if not constants["UNBIASED"]:
-            constants["factor_ptr"] = None
-        if not constants["INNER"]:
-            constants["inner_ptr"] = None
-        if not any(changes.get("gradient", (True, True))):
-            constants["moved_ptr"] = None
-        pointer = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}[dtype]
-        place = "/".join(str(part) for part in key)
-        options = "+".join(sorted(changes)) or "gradient"
-        if "full" in changes:
-            options = "one-side" if any(changes["gradient"]) else "value"
+            launch, dtype, kernel, five, 3, one_block=key[1] == launch.block_d, **chosen
+        )
+        absent = {
+            "factor_ptr": not chosen["unbiased"], "inner_ptr": not chosen["inner"],
+            "moved_ptr": not any(chosen["gradient"]),
+        }  # fmt: skip
+        constants |= {name: None for name, missing in absent.items() if missing}
+        pointer = POINTERS[dtype]
         return Compilation(
-            name=f"mmd/{place}/{kernel}/{pointer[1:]}/{options}",
+            name=f"mmd/{'/'.join(map(str, key))}/{kernel}/{pointer[1:]}/{option}",
             kernel=mmd_kernel,
-            signature=_signature(mmd_kernel, pointer, constants),
+            signature={
+                name: "fp32" if name in ("gamma", "coef") else pointer if name == "z_ptr"
+                else "*fp32" if name.endswith("_ptr") else "i32"
+                for name in mmd_kernel.arg_names if name not in constants
+            },
             constants=constants,
             warps=launch.warps,
             stages=launch.stages,
             tensor_cores=True,
             exponentials=kernel not in ("energy", "polynomial"),
-        )
+        )  # fmt: skip
 
     for key in TABLE:
-        dtype = torch.float32 if key[0] == "float" else torch.bfloat16
-        rows = key[2]
-        if rows == "summed" or (key[1] == 64 and rows == "few"):
-            yield one(key, "laplace", dtype, **everything)
-            yield one(key, "laplace", dtype, **everything, pairs=True)
-            yield one(key, "rational_quadratic", dtype)
+        kind, width, rows = key
+        dtype = torch.float32 if kind == "float" else torch.bfloat16
         if rows == "summed":
+            yield one(key, "laplace", "everything", dtype)
+            yield one(key, "laplace", "classes", dtype)
+            yield one(key, "rational_quadratic", "gradients", dtype)
+            if kind == "float":
+                yield one(key, "laplace", "classes", torch.float16)
             continue
-        yield one(key, "gaussian", dtype)
-        if rows == "few" and key[0] == "float" and key[1] in (64, "wide"):
-            yield one(key, "laplace", torch.float16)
-        if rows == "many" and key[1] in (64, "wide"):
-            for kernel in KERNELS:
-                if kernel not in ("gaussian", "rational_quadratic"):
-                    yield one(key, kernel, dtype)
-            yield one(key, "gaussian", dtype, **half_full)
-            yield one(key, "gaussian", dtype, full=(False, False), gradient=(False, False))
-            yield one(key, "laplace", dtype, unbiased=True, moment=True)
+        yield one(key, "gaussian", "gradients", dtype)
+        yield one(key, "laplace", "gradients", dtype)
+        if width == "wide" and kind == "float" and rows == "many":
+            yield one(key, "laplace", "gradients", torch.float16)
+        if width == "wide" and rows == "many":
+            yield one(key, "energy", "gradients", dtype)
+            yield one(key, "polynomial", "gradients", dtype)
+            yield one(key, "gaussian", "one-side", dtype)
+            yield one(key, "gaussian", "value", dtype)

@@ -185,7 +185,7 @@ def row_block(
                     factor = tl.load(factor_ptr + (batch * 2 + side) * classes + at)
                     mass = mass * tl.where(own, factor, 1.0)[None, :]
                 other = tl.load(s_ptr + first * classes + j[:, None] * classes + at)
-                pair = tl.dot(mass, tl.trans(other), pair, input_precision="tf32x3")
+                pair = tl.dot(mass, tl.trans(other), pair, input_precision=PRECISION)
         else:
             pair = tl.load(s_ptr + first + j)[None, :]
         if not FULL:
@@ -198,7 +198,7 @@ def row_block(
             if UNBIASED:
                 kernel = tl.where(same, 0.0, kernel)
             other = tl.load(s_ptr + first * classes + j[:, None] * classes + columns_of_mass)
-            inner = tl.dot(kernel, other, inner, input_precision="tf32x3")
+            inner = tl.dot(kernel, other, inner, input_precision=PRECISION)
         if MOMENT or GRADIENT:
             weight = pair * slope
             if MOMENT:
@@ -216,7 +216,7 @@ def row_block(
                 moved = tl.dot(lower.to(z.dtype), z, moved)
             else:
                 coefficient += tl.sum(weight, 1)
-                moved = tl.dot(weight, z.to(tl.float32), moved, input_precision="tf32x3")
+                moved = tl.dot(weight, z.to(tl.float32), moved, input_precision=PRECISION)
 
     line = (batch * parts + part) * total + row_start + m
     if INNER:

@@ -7,8 +7,21 @@ not: rounding the difference again would move them, while their products are exa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from ucmkd.kernels.compilation import Compilation
+
+#: Block of rows, and of coordinates.
+TILE = {"BLOCK_R": 16, "BLOCK": 64}
+WARPS = 4
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
 @triton.jit
@@ -148,3 +161,153 @@ def gradient_kernel(
             y_ptr + (batch * m + own)[:, None] * d + k[None, :], total,
             mask=mask & ((own >= 0) & (own < m))[:, None],
         )  # fmt: skip
+
+
+def readable(points: Tensor) -> Tensor:
+    """The points; bfloat16 as float32 in the interpreter, whose tl.dot gets it wrong."""
+    interpreted = triton.knobs.runtime.interpret and points.dtype == torch.bfloat16
+    return points.float() if interpreted else points
+
+
+class Pool(NamedTuple):
+    """Both clouds, padded."""
+
+    points: Tensor
+    masses: Tensor
+    norms: Tensor
+    first: int  # rows of x
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _in_all(masses: Tensor | None) -> Tensor | None:
+    """Masses ``(B, n)``, over all classes."""
+    if masses is None:
+        return None
+    return (masses.sum(-1) if masses.dim() == 3 else masses).float().contiguous()
+
+
+def pool_of(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    *,
+    rows: int,
+    width: int,
+    classes: int,
+    centred: bool,
+) -> Pool:
+    """Centres (float32 points), pads and joins the clouds, and the masses with their sign.
+
+    Args:
+        x: ``(B, n, d)``.
+        y: ``(B, m, d)``.
+        a: Masses ``(B, n)`` or ``(B, n, K)``; None for ``1/n``.
+        b: Masses of ``y``.
+        rows: Either side is padded to a multiple of it,
+        width: coordinates to a multiple of it,
+        classes: and classes.
+        centred: Whether float32 points are.
+    """
+    (batch, n, d), m = x.shape, y.shape[1]
+    first = _up(n, rows)
+    total = first + _up(m, rows)
+    width = _up(d, width)
+    pairs = a is not None and a.dim() == 3
+    real: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
+    one, two = _in_all(a), _in_all(b)
+    points = torch.empty((batch, total, width), dtype=x.dtype, device=x.device)
+    norms = torch.empty((batch, total), **real)
+    options: dict[str, Any] = {
+        "WEIGHTED_X": one is not None, "WEIGHTED_Y": two is not None, **TILE, "num_warps": WARPS,
+        "enable_fp_fusion": True,
+    }  # fmt: skip
+    centred = centred and x.dtype == torch.float32
+    sums = mass = norms
+    pieces = min(32, triton.cdiv(max(n, m), 64))
+    if centred:
+        sums, mass = torch.empty((batch, pieces, d), **real), torch.empty((batch, pieces), **real)
+        centre_kernel[(batch, pieces, triton.cdiv(d, TILE["BLOCK"]))](
+            x, y, one, two, sums, mass, n, m, d, pieces, **options
+        )
+    if pairs and a is not None and b is not None:
+        masses = torch.zeros((batch, total, _up(a.shape[2], classes)), **real)
+        masses[:, :n, : a.shape[2]] = a
+        torch.neg(b, out=masses[:, first : first + m, : b.shape[2]])
+    else:
+        masses = torch.empty((batch, total), **real)
+    pool_kernel[(batch * triton.cdiv(total, TILE["BLOCK_R"]),)](
+        x, y, one, two, sums, mass, points, masses, norms, n, m, d, first, total, width, pieces,
+        CENTRED=centred, MASSES=not pairs, **options,
+    )  # fmt: skip
+    return Pool(points, masses, norms, first)
+
+
+def gradients_of(
+    moved: Tensor, shape: tuple[int, int, int], first: int, want: tuple[bool, bool]
+) -> list[Tensor | None]:
+    """Gradients ``(B, n, d)`` and ``(B, m, d)`` from the parts ``(B, parts, rows, width)``.
+
+    Args:
+        moved: The parts.
+        shape: ``n``, ``m`` and ``d``.
+        first: Padded rows of x among those of the parts.
+        want: Whether either gradient is wanted.
+    """
+    n, m, d = shape
+    batch, parts, rows, width = moved.shape
+    found = [
+        moved.new_empty((batch, count, d)) if wanted else None
+        for count, wanted in zip((n, m), want, strict=True)
+    ]
+    gradient_kernel[
+        (batch * triton.cdiv(rows, TILE["BLOCK_R"]), triton.cdiv(d, TILE["BLOCK"]))
+    ](
+        moved, *found, n, m, d, first, rows, width, parts, WANT_X=want[0], WANT_Y=want[1], **TILE,
+        num_warps=WARPS, enable_fp_fusion=True,
+    )  # fmt: skip
+    return found
+
+
+def compilations() -> Iterator[Compilation]:
+    """Every type of points and combination of options that changes the code much."""
+
+    def one(kernel: Any, name: str, points: str, absent: set[str], **options: bool) -> Compilation:
+        constants: dict[str, Any] = {**options, **TILE, **dict.fromkeys(absent)}
+        typed = {"x_ptr", "y_ptr", "z_ptr"}
+        return Compilation(
+            name=name,
+            kernel=kernel,
+            signature={
+                argument: "i32" if not argument.endswith("_ptr")
+                else points if argument in typed else "*fp32"
+                for argument in kernel.arg_names if argument not in constants
+            },
+            constants=constants,
+            warps=WARPS,
+            stages=3,
+            tensor_cores=False,
+            exponentials=False,
+        )  # fmt: skip
+
+    for weighted in (True, False):
+        absent = set() if weighted else {"a_ptr", "b_ptr"}
+        masses = {"WEIGHTED_X": weighted, "WEIGHTED_Y": weighted}
+        shown = "masses" if weighted else "uniform"
+        yield one(centre_kernel, f"centre/{shown}", "*fp32", absent, **masses)
+        for points, own in product(POINTERS.values(), (True, False)):
+            if not weighted and not own:
+                continue  # classes are masses
+            yield one(
+                pool_kernel, f"pool/{points[1:]}/{shown if own else 'classes'}", points, absent,
+                CENTRED=points == "*fp32", MASSES=own, **masses,
+            )  # fmt: skip
+    for want in ((True, True), (True, False), (False, True)):
+        name = "+".join(side for side, wanted in zip("xy", want, strict=True) if wanted)
+        absent = {f"{side}_ptr" for side, wanted in zip("xy", want, strict=True) if not wanted}
+        yield one(
+            gradient_kernel, f"gradient/{name}", "*fp32", absent, WANT_X=want[0], WANT_Y=want[1]
+        )
