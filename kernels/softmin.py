@@ -18,6 +18,13 @@ where the last term leaves the sum. The running maximum and sum (Milakov, Gimels
 always float32. A pass ends either in the damped potential :math:`\tau\sigma_i`, or in the change
 :math:`\sigma_i-\gamma'_i` of the rows' own potential. With too few rows to fill a GPU the columns
 are split among programs, whose maxima and sums a second kernel merges in a fixed order.
+
+The tiles (I, J) and (J, I) of a self-term are each other's transpose, yet both are computed. By
+the roofline model a sweep that computes one, with the columns' maxima and sums as partial results,
+takes half the time where the products bound it: for float32 beyond the budget of
+:mod:`ucmkd.ops._triton_tier`. It gains nothing where exponentials do, as for 16-bit points up to about
+128 coordinates. The model counts no reductions across warps, of which such a sweep has one more a
+tile; without a measurement it was left out.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -68,7 +75,7 @@ __all__ = [
     "ALIGNMENT", "COSTS", "DISTANCE", "EUCLIDEAN", "L1", "LOG2E", "MISMATCH", "NEAR", "NO_LABEL",
     "PRECISION", "SQEUCLIDEAN", "TABLE", "Cloud", "Launch", "Problem", "check_points", "cloud",
     "compilations", "fit_block", "from_differences", "half_step", "kind_of", "label_costs",
-    "label_distances",    "pad_points", "products", "readable", "square_distances", "square_norms",
+    "label_distances", "pad_points", "products", "readable", "square_distances", "square_norms",
 ]  # fmt: skip
 
 

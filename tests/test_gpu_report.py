@@ -207,6 +207,7 @@ def test_the_largest_tiles() -> None:
         for name, block, points in (("a", 32, "*fp32"), ("b", 64, "*fp32"), ("c", 16, "*bf16"))
     ]
     assert [job.compilation.name for job in gpu.largest(listed)] == ["b", "c"]
+    assert [job.compilation.name for job in gpu.largest(listed, by_type=False)] == ["b"]
 
 
 def test_two_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
