@@ -1,4 +1,4 @@
-r"""Sinkhorn iterations on a cost matrix that stays in the second-level cache.
+r"""Sinkhorn iterations on a cost matrix in memory, in the second-level cache where it fits.
 
 The matrix :math:`C` is computed once (:mod:`ucmkd.kernels.cost`), and an iteration reads it once.
 A program owns some rows and all columns. With :math:`\kappa=\log_2(e)/\varepsilon`, the old
@@ -38,7 +38,7 @@ LEAST = tl.constexpr(2.0**-80)
 GREATEST = tl.constexpr(2.0**100)
 
 
-@triton.jit(do_not_specialize=["groups", "row_blocks"])
+@triton.jit(do_not_specialize=["n", "m", "groups", "row_blocks"])
 def sweep_kernel(
     cost_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, damping_ptr, active_ptr, f_ptr, partial_ptr,
     n, m, stride, groups, row_blocks,
@@ -76,7 +76,7 @@ def sweep_kernel(
     tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * m + columns, column, mask=column_in)
 
 
-@triton.jit(do_not_specialize=["groups"])
+@triton.jit(do_not_specialize=["n", "m", "groups"])
 def wide_kernel(
     cost_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, damping_ptr, active_ptr, f_ptr, partial_ptr,
     n, m, stride, groups,
@@ -126,7 +126,7 @@ def wide_kernel(
         tl.store(partial + columns, tl.sum(term * weight[:, None], 0), mask=column_in)
 
 
-@triton.jit(do_not_specialize=["groups"])
+@triton.jit(do_not_specialize=["n", "m", "groups"])
 def merge_kernel(
     partial_ptr, cost_ptr, f_ptr, g_ptr, log_a_ptr, log_b_ptr, kappa_ptr, active_ptr, change_ptr,
     n, m, stride, groups,
@@ -200,6 +200,7 @@ SWEEP_TABLE = {
     1024: SweepLaunch(4, 4, 4),
     2048: SweepLaunch(4, 8, 2),
     4096: SweepLaunch(2, 8, 2),
+    8192: SweepLaunch(1, 8, 2),
 }
 #: Wider rows: tile, warps, pipeline stages.
 WIDE = TileLaunch(8, 128, 4, 2)

@@ -20,15 +20,13 @@ from ucmkd.kernels.compilation import Compilation
 from ucmkd.kernels.tiles import (
     ALIGNMENT,
     COSTS,
-    DISTANCE,
     L1,
-    MISMATCH,
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
-    VARIANTS,
     Cloud,
     Problem,
+    absent_arguments,
     check_points,
     fit_block,
     from_differences,
@@ -39,10 +37,11 @@ from ucmkd.kernels.tiles import (
     readable,
     signature,
     square_distances,
+    variants,
 )
 
 
-@triton.jit(do_not_specialize=["classes"])
+@triton.jit(do_not_specialize=["n", "m", "classes"])
 def cost_kernel(
     x_ptr, y_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr, distance_ptr, price_ptr,
     cost_ptr, n, m, d, stride, scale, classes,
@@ -141,14 +140,12 @@ def cost_matrix(rows: Cloud, columns: Cloud, problem: Problem) -> Tensor:
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration, with both kinds of label cost."""
+    """Every tabled configuration, with every kind of label cost."""
     for kind, config in TABLE.items():
-        cost, one = VARIANTS[kind]
-        for label in (MISMATCH.value, DISTANCE.value):
-            absent = ("distance_ptr",) * (label == MISMATCH.value)
-            absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
+        for variant, cost, label, one in variants(kind):
+            absent = absent_arguments(kind, label)
             yield Compilation(
-                f"cost/{kind}/{'mismatch' if label == MISMATCH.value else 'distance'}",
+                f"cost/{kind}/{variant}",
                 cost_kernel,
                 signature(cost_kernel, point_type(kind), absent),
                 {

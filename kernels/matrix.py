@@ -33,11 +33,11 @@ from ucmkd.kernels.tiles import signature
 MOST = tl.constexpr(115.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m", "change"])
 def matrix_softmin_kernel(
     cost_ptr, potential_ptr, log_weight_ptr, own_ptr, kappa_ptr, damping_ptr, active_ptr, out_ptr,
-    n, m, stride_b, stride_i, stride_j,
-    CHANGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    n, m, stride_b, stride_i, stride_j, change,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_M rows of one problem; rows and columns by their strides."""
     blocks = tl.cdiv(n, BLOCK_M)
@@ -65,14 +65,14 @@ def matrix_softmin_kernel(
         total = total * tl.exp2(top - reference) + tl.sum(tl.exp2(score - reference[:, None]), 1)
         top = new_top
     out = -(top + tl.log2(total))
-    if CHANGE:
+    if change != 0:
         out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
     else:
         out *= tl.load(damping_ptr + batch)
     tl.store(out_ptr + batch * n + rows, out, mask=row_in)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m"])
 def plan_kernel(
     cost_ptr, f_ptr, g_ptr, a_ptr, b_ptr, kappa_ptr, row_ptr, transport_ptr, plan_ptr,
     n, m, stride_b, stride_i, stride_j,
@@ -166,9 +166,11 @@ def matrix_half_step(
     if transposed:
         n, m, strides = m, n, (strides[0], strides[2], strides[1])
     config = config_of(batch, n, transposed)
+    # One compilation serves both ends: what one does not read is stood for by another tensor.
     matrix_softmin_kernel[(batch * triton.cdiv(n, config.block_m),)](
-        cost, potential, log_weight, own, kappa, damping, active, out, n, m, *strides,
-        CHANGE=own is not None, BLOCK_M=config.block_m, BLOCK_N=config.block_n,
+        cost, potential, log_weight, out if own is None else own, kappa,
+        kappa if damping is None else damping, active, out, n, m, *strides, int(own is not None),
+        BLOCK_M=config.block_m, BLOCK_N=config.block_n,
         num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
     )  # fmt: skip
 
@@ -220,23 +222,20 @@ def plan(
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration, for both ends of a pass."""
+    """Every tabled configuration."""
     for (side, rows), launch in TABLE.items():
         sizes = {"BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n}
         one = "stride_j" if side == "rows" else "stride_i"  # a stride of 1 is a constant
-        for change in (False, True):
-            absent = (("damping_ptr" if change else "own_ptr"), one)
+        yield Compilation(
+            f"matrix/softmin/{side}/{rows}", matrix_softmin_kernel,
+            signature(matrix_softmin_kernel, absent=(one,)), {one: 1, **sizes},
+            launch.warps, launch.stages, False, True,
+        )  # fmt: skip
+        for want_plan in (False, True):
             yield Compilation(
-                f"matrix/softmin/{side}/{rows}/{'change' if change else 'damped'}",
-                matrix_softmin_kernel,
-                signature(matrix_softmin_kernel, absent=absent),
-                {"CHANGE": change, absent[0]: None, one: 1, **sizes},
-                launch.warps, launch.stages, False, True,
-            )  # fmt: skip
-            yield Compilation(
-                f"matrix/plan/{side}/{rows}/{'plan' if change else 'sums'}",
+                f"matrix/plan/{side}/{rows}/{'plan' if want_plan else 'sums'}",
                 plan_kernel,
                 signature(plan_kernel, absent=(one,)),
-                {"PLAN": change, one: 1, **sizes},
+                {"PLAN": want_plan, one: 1, **sizes},
                 launch.warps, launch.stages, False, True,
             )  # fmt: skip

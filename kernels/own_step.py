@@ -22,7 +22,7 @@ from ucmkd.kernels.step import MOST, TABLE, State, launch_of
 from ucmkd.kernels.tiles import signature
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def symmetric_step_kernel(
     f_ptr, change_ptr, a_ptr, ratio_ptr, active_ptr, iterations_ptr, residual_ptr, mass_ptr,
     n, tol,

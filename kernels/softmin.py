@@ -18,6 +18,13 @@ where the last term leaves the sum. The running maximum and sum (Milakov, Gimels
 always float32. A pass ends either in the damped potential :math:`\tau\sigma_i`, or in the change
 :math:`\sigma_i-\gamma'_i` of the rows' own potential. With too few rows to fill a GPU the columns
 are split among programs, whose maxima and sums a second kernel merges in a fixed order.
+
+The tiles (I, J) and (J, I) of a self-term are each other's transpose, yet both are computed. By
+the roofline model a sweep that computes one, with the columns' maxima and sums as partial results,
+takes half the time where the products bound it: for float32 beyond the budget of
+:mod:`ucmkd.ops._triton_tier`. It gains nothing where exponentials do, as for 16-bit points up to about
+128 coordinates. The model counts no reductions across warps, of which such a sweep has one more a
+tile; without a measurement it was left out.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -44,9 +51,9 @@ from ucmkd.kernels.tiles import (
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
-    VARIANTS,
     Cloud,
     Problem,
+    absent_arguments,
     check_points,
     cloud,
     fit_block,
@@ -61,26 +68,30 @@ from ucmkd.kernels.tiles import (
     signature,
     square_distances,
     square_norms,
+    variants,
 )
 
 __all__ = [
     "ALIGNMENT", "COSTS", "DISTANCE", "EUCLIDEAN", "L1", "LOG2E", "MISMATCH", "NEAR", "NO_LABEL",
     "PRECISION", "SQEUCLIDEAN", "TABLE", "Cloud", "Launch", "Problem", "check_points", "cloud",
     "compilations", "fit_block", "from_differences", "half_step", "kind_of", "label_costs",
-    "label_distances",    "pad_points", "products", "readable", "square_distances", "square_norms",
+    "label_distances", "pad_points", "products", "readable", "square_distances", "square_norms",
 ]  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["classes"])
+@triton.jit(do_not_specialize=["n", "m", "classes", "total_rows", "change"])
 def softmin_kernel(
     x_ptr, y_ptr, potential_ptr, log_weight_ptr, own_ptr, x_norm_ptr, y_norm_ptr,
     x_label_ptr, y_label_ptr, distance_ptr, kappa_ptr, price_ptr, damping_ptr, active_ptr,
-    out_ptr, partial_ptr, n, m, d, scale, classes, total_rows,
+    out_ptr, partial_ptr, n, m, d, scale, classes, total_rows, change,
     COST: tl.constexpr, LABEL: tl.constexpr, SAME: tl.constexpr, ONE_BLOCK: tl.constexpr,
-    CHANGE: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_M rows of one problem against all its columns, or one split of them."""
+    """One program: BLOCK_M rows of one problem against all its columns, or one split of them.
+
+    How a pass ends (``change``, splits) is decided at run time: one compilation serves all ends.
+    """
     blocks = tl.cdiv(n, BLOCK_M)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     if tl.load(active_ptr + batch) == 0:
@@ -103,12 +114,10 @@ def softmin_kernel(
         x_label = tl.load(x_label_ptr + batch * n + rows, mask=row_in, other=0)
         penalty = kappa * tl.load(price_ptr + batch)
 
-    first = 0
-    end = m
-    if SPLIT:
-        share = tl.cdiv(tl.cdiv(m, BLOCK_N), tl.num_programs(1)) * BLOCK_N
-        first = tl.program_id(1) * share
-        end = tl.minimum(first + share, m)
+    splits = tl.num_programs(1)
+    share = tl.cdiv(tl.cdiv(m, BLOCK_N), splits) * BLOCK_N
+    first = tl.program_id(1) * share
+    end = tl.minimum(first + share, m)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     for start in range(first, end, BLOCK_N):
@@ -148,24 +157,24 @@ def softmin_kernel(
         top = new_top
     if COST == SQEUCLIDEAN:
         top -= coefficient * x_norm
-    if SPLIT:
+    if splits > 1:
         partial = partial_ptr + 2 * tl.program_id(1).to(tl.int64) * total_rows + batch * n + rows
         tl.store(partial, top, mask=row_in)
         tl.store(partial + total_rows, total, mask=row_in)
     else:
         # A row without columns: top = -inf and log2(0) = -inf, hence +inf.
         out = -(top + tl.log2(total))
-        if CHANGE:
+        if change != 0:
             out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
         else:
             out *= tl.load(damping_ptr + batch)
         tl.store(out_ptr + batch * n + rows, out, mask=row_in)
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["n", "total_rows", "splits", "change"])
 def softmin_merge_kernel(
-    partial_ptr, own_ptr, damping_ptr, active_ptr, out_ptr, n, total_rows, splits,
-    CHANGE: tl.constexpr, BLOCK: tl.constexpr,
+    partial_ptr, own_ptr, damping_ptr, active_ptr, out_ptr, n, total_rows, splits, change,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK rows of one problem, from the maxima and sums of all splits."""
     blocks = tl.cdiv(n, BLOCK)
@@ -186,7 +195,7 @@ def softmin_merge_kernel(
         top = new_top
         partial += 2 * total_rows
     out = -(top + tl.log2(total))
-    if CHANGE:
+    if change != 0:
         out -= tl.load(own_ptr + batch * n + rows, mask=row_in, other=0.0)
     else:
         out *= tl.load(damping_ptr + batch)
@@ -209,14 +218,14 @@ class Launch(NamedTuple):
 TABLE = {
     ("half", "few"): Launch(16, 128, 64, 4, 3),
     ("half", "many"): Launch(128, 64, 64, 8, 3),
-    ("half/root", "few"): Launch(16, 128, 64, 4, 3),
+    ("half/root", "few"): Launch(16, 128, 64, 4, 2),
     ("half/root", "many"): Launch(64, 64, 64, 8, 3),
     ("float", "few"): Launch(16, 64, 32, 4, 2),
     ("float", "many"): Launch(64, 64, 32, 8, 2),
-    ("float/root", "few"): Launch(16, 64, 32, 4, 2),
-    ("float/root", "many"): Launch(64, 32, 32, 8, 2),
+    ("float/root", "few"): Launch(16, 32, 32, 4, 2),
+    ("float/root", "many"): Launch(64, 32, 32, 4, 2),
     ("l1", "few"): Launch(16, 64, 16, 4, 1),
-    ("l1", "many"): Launch(32, 64, 16, 4, 1),
+    ("l1", "many"): Launch(32, 64, 16, 8, 1),
 }
 #: Up to this many rows in the whole batch the small tiles fill a GPU better than the large ones.
 FEW_ROWS = 2048
@@ -284,7 +293,11 @@ def half_step(
     programs = batch * triton.cdiv(n, config.block_m)
     if splits is None:
         splits = count_splits(programs, triton.cdiv(m, block_n), processors)
-    partial = None
+    change = int(own is not None)
+    # A tensor that this end of the pass does not read is stood for by another one: an argument
+    # None would be a compilation of its own.
+    partial, own = out, out if own is None else own
+    damping = problem.kappa if damping is None else damping
     if splits > 1:
         partial = torch.empty((splits, 2, batch, n), dtype=torch.float32, device=x.device)
     labelled = problem.label_kind > 0
@@ -292,42 +305,37 @@ def half_step(
         readable(x), readable(y), potential, columns.log_weight, own, rows.norm, columns.norm,
         rows.label if labelled else None, columns.label if labelled else None, problem.distance,
         problem.kappa, problem.price, damping, active, out, partial,
-        n, m, d, problem.scale, problem.classes, batch * n,
+        n, m, d, problem.scale, problem.classes, batch * n, change,
         COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same,
-        ONE_BLOCK=d <= block_d, CHANGE=own is not None, SPLIT=splits > 1, PRECISION=PRECISION,
+        ONE_BLOCK=d <= block_d, PRECISION=PRECISION,
         BLOCK_M=config.block_m, BLOCK_N=block_n, BLOCK_D=block_d,
         num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
     )  # fmt: skip
     if splits > 1:
         softmin_merge_kernel[(batch * triton.cdiv(n, MERGE_BLOCK),)](
-            partial, own, damping, active, out, n, batch * n, splits,
-            CHANGE=own is not None, BLOCK=MERGE_BLOCK, num_warps=4,
+            partial, own, damping, active, out, n, batch * n, splits, change,
+            BLOCK=MERGE_BLOCK, num_warps=4,
         )  # fmt: skip
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration, ending either way, with both kinds of label cost."""
+    """Every tabled configuration, with every kind of label cost."""
     for (kind, rows), launch in TABLE.items():
-        cost, one = VARIANTS[kind]
-        for change, split in ((False, True), (True, False)):
-            label = DISTANCE.value if change else MISMATCH.value
-            absent = ["partial_ptr", "damping_ptr"] if change else ["own_ptr", "damping_ptr"]
-            absent += ["distance_ptr"] * (not change)
-            absent += ["x_norm_ptr", "y_norm_ptr"] * (kind == "l1")
+        for variant, cost, label, one in variants(kind):
+            absent = absent_arguments(kind, label)
             yield Compilation(
-                f"softmin/{kind}/{rows}/{'change' if change else 'split'}",
+                f"softmin/{kind}/{rows}/{variant}",
                 softmin_kernel,
-                signature(softmin_kernel, point_type(kind), tuple(absent)),
+                signature(softmin_kernel, point_type(kind), absent),
                 {
-                    "COST": COSTS[cost], "LABEL": label, "SAME": change, "ONE_BLOCK": one,
-                    "CHANGE": change, "SPLIT": split, "PRECISION": PRECISION,
+                    "COST": COSTS[cost], "LABEL": label, "SAME": label == DISTANCE.value,
+                    "ONE_BLOCK": one, "PRECISION": PRECISION,
                     "BLOCK_M": launch.block_m, "BLOCK_N": columns_of(launch, label),
                     "BLOCK_D": launch.block_d, **dict.fromkeys(absent),
                 },
                 launch.warps, launch.stages, kind != "l1", True,
             )  # fmt: skip
     yield Compilation(
-        "softmin_merge", softmin_merge_kernel,
-        signature(softmin_merge_kernel, absent=("own_ptr",)),
-        {"CHANGE": False, "BLOCK": MERGE_BLOCK, "own_ptr": None}, 4, 3, False, True,
+        "softmin_merge", softmin_merge_kernel, signature(softmin_merge_kernel),
+        {"BLOCK": MERGE_BLOCK}, 4, 3, False, True,
     )  # fmt: skip

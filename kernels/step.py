@@ -52,7 +52,7 @@ TOLERATED = tl.constexpr(2.0)
 LEAP = tl.constexpr(3.0)
 
 
-@triton.jit(do_not_specialize=["last"])
+@triton.jit(do_not_specialize=["n", "m", "last"])
 def step_kernel(
     f_ptr, g_ptr, change_ptr, end_ptr, log_a_ptr, b_ptr, ratio_x_ptr, ratio_y_ptr, active_ptr,
     iterations_ptr, residual_ptr, mass_ptr, shift_ptr, memory_ptr, history_ptr, n, m, tol, last,

@@ -13,6 +13,7 @@ float32 loses up to :math:`2^{-24}\sum_k|x_ky_k|` in each of :math:`d` additions
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -169,14 +170,32 @@ def kind_of(cost: str, dtype: torch.dtype) -> str:
     return f"{kind}/root" if cost == "euclidean" else kind
 
 
-#: The costs that stand for the kinds in a compilation: name, whether all coordinates are one block.
-VARIANTS = {
-    "half": ("sqeuclidean", True),
-    "half/root": ("euclidean", False),
-    "float": ("sqeuclidean", True),
-    "float/root": ("euclidean", False),
-    "l1": ("l1", False),
-}
+def variants(kind: str) -> Iterator[tuple[str, str, int, bool]]:
+    """What stands for a kind of arithmetic in the compilations.
+
+    Name, cost, kind of label cost, and whether all coordinates are one block.
+    """
+    if kind == "l1":
+        cost, one = "l1", False
+    elif kind.endswith("root"):
+        cost, one = "euclidean", False
+    else:
+        cost, one = "sqeuclidean", True
+        yield "wide", cost, NO_LABEL.value, False
+    yield "mismatch", cost, MISMATCH.value, one
+    yield "distance", cost, DISTANCE.value, one
+
+
+def absent_arguments(kind: str, label: int) -> tuple[str, ...]:
+    """The tensors that a launch leaves out."""
+    absent: tuple[str, ...] = ()
+    if label != DISTANCE.value:
+        absent += ("distance_ptr",)
+    if label == NO_LABEL.value:
+        absent += ("x_label_ptr", "y_label_ptr", "price_ptr")
+    if kind == "l1":
+        absent += ("x_norm_ptr", "y_norm_ptr")
+    return absent
 
 
 def fit_block(block: int, d: int) -> int:

@@ -37,14 +37,13 @@ from ucmkd.kernels.tiles import (
     DISTANCE,
     EUCLIDEAN,
     L1,
-    MISMATCH,
     NEAR,
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
-    VARIANTS,
     Cloud,
     Problem,
+    absent_arguments,
     check_points,
     fit_block,
     from_differences,
@@ -56,6 +55,7 @@ from ucmkd.kernels.tiles import (
     readable,
     signature,
     square_distances,
+    variants,
 )
 
 #: What a pass gives beside the sums.
@@ -96,7 +96,7 @@ def signs(
     return gradient
 
 
-@triton.jit(do_not_specialize=["classes"])
+@triton.jit(do_not_specialize=["n", "m", "classes"])
 def transport_kernel(
     x_ptr, y_ptr, f_ptr, g_ptr, a_ptr, b_ptr, x_norm_ptr, y_norm_ptr, x_label_ptr, y_label_ptr,
     distance_ptr, kappa_ptr, price_ptr, row_ptr, transport_ptr, mismatch_ptr, output_ptr,
@@ -230,14 +230,14 @@ class TransportLaunch(NamedTuple):
 
 #: Fixed configurations by (kind of arithmetic, number of rows), as in ``softmin``.
 TABLE = {
-    ("half", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
-    ("half", "many"): TransportLaunch(64, 32, 64, 64, 8, 2),
-    ("half/root", "few"): TransportLaunch(16, 64, 64, 64, 4, 2),
+    ("half", "few"): TransportLaunch(16, 64, 64, 64, 4, 1),
+    ("half", "many"): TransportLaunch(64, 32, 64, 64, 8, 1),
+    ("half/root", "few"): TransportLaunch(16, 32, 64, 64, 4, 2),
     ("half/root", "many"): TransportLaunch(32, 32, 64, 64, 4, 1),
     ("float", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
     ("float", "many"): TransportLaunch(64, 32, 32, 64, 8, 1),
     ("float/root", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
-    ("float/root", "many"): TransportLaunch(64, 32, 32, 32, 8, 1),
+    ("float/root", "many"): TransportLaunch(64, 32, 16, 32, 8, 1),
     ("l1", "few"): TransportLaunch(16, 64, 16, 64, 4, 1),
     ("l1", "many"): TransportLaunch(32, 64, 16, 64, 4, 1),
 }
@@ -323,24 +323,24 @@ def transport(
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration."""
+    """Every tabled configuration, with every kind of label cost."""
     tabled = [(f"{kind}/{rows}", kind, launch, GRADIENT) for (kind, rows), launch in TABLE.items()]
     tabled += [(f"{kind}/classes", kind, launch, CLASSES) for kind, launch in CLASS_TABLE.items()]
     for name, kind, launch, output in tabled:
-        cost, one = VARIANTS[kind]
-        label = MISMATCH.value if output is GRADIENT else DISTANCE.value
-        absent = ("distance_ptr",) * (label == MISMATCH.value)
-        absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
-        yield Compilation(
-            f"transport/{name}",
-            transport_kernel,
-            signature(transport_kernel, point_type(kind), absent),
-            {
-                "COST": COSTS[cost], "LABEL": label, "SAME": True, "OUTPUT": output.value,
-                "ONE_BLOCK": one, "PRECISION": PRECISION,
-                "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
-                "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o,
-                **dict.fromkeys(absent),
-            },
-            launch.warps, launch.stages, kind != "l1" or output is CLASSES, True,
-        )  # fmt: skip
+        for variant, cost, label, one in variants(kind):
+            if output is CLASSES and label != DISTANCE.value:
+                continue  # classes have their distances
+            absent = absent_arguments(kind, label)
+            yield Compilation(
+                f"transport/{name}/{variant}",
+                transport_kernel,
+                signature(transport_kernel, point_type(kind), absent),
+                {
+                    "COST": COSTS[cost], "LABEL": label, "SAME": True, "OUTPUT": output.value,
+                    "ONE_BLOCK": one, "PRECISION": PRECISION,
+                    "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
+                    "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o,
+                    **dict.fromkeys(absent),
+                },
+                launch.warps, launch.stages, kind != "l1" or output is CLASSES, True,
+            )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benches.gpu import compile as gpu
 from benches.gpu.targets import TARGETS, occupancy, programs
 
 from ucmkd.kernels.compilation import Compilation
-from ucmkd.ops import _triton
+from ucmkd.ops import _triton, _triton_tier
 
 compiles = pytest.mark.skipif(
     _triton.interpreted(), reason="TRITON_INTERPRET=1: the interpreter compiles nothing"
@@ -206,6 +207,7 @@ def test_the_largest_tiles() -> None:
         for name, block, points in (("a", 32, "*fp32"), ("b", 64, "*fp32"), ("c", 16, "*bf16"))
     ]
     assert [job.compilation.name for job in gpu.largest(listed)] == ["b", "c"]
+    assert [job.compilation.name for job in gpu.largest(listed, by_type=False)] == ["b"]
 
 
 def test_two_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +285,26 @@ def test_a_solve_takes_the_best_tier() -> None:
     streamed = roofline.streaming(32768, 32768, 512, "float32") * 30
     assert best.seconds < roofline.bound(streamed, peaks, "float32").seconds
     assert roofline.solve(64, 64, 64, "float32", 20, peaks).seconds < 41 * roofline.LAUNCH
+
+
+@pytest.mark.parametrize("name, kind", _triton_tier.MATRIX_FROM)
+def test_the_tiers_follow_the_model(name: str, kind: str) -> None:
+    """The least multiple of 16 from which 20 iterations on a matrix in memory take less time."""
+    peaks, n = roofline.GPUS[name], 8192
+    dtype = "bfloat16" if kind == "half" else "float32"
+
+    def seconds(work: roofline.Work) -> float:
+        return roofline.bound(work, peaks, dtype).seconds
+
+    def pays(d: int) -> bool:
+        computed, once = roofline.streaming(n, n, d, dtype), roofline.cost_matrix(n, n, d, dtype)
+        if kind == "l1":  # a subtraction and an addition a coordinate in place of MMA
+            computed = replace(computed, flops=0, fp32=computed.fp32 + 4 * n * n * d)
+            once = replace(once, flops=0, fp32=once.fp32 + 2 * n * n * d)
+        stored = seconds(once) + 20 * seconds(roofline.cached(n, n, peaks))
+        return stored < 20 * seconds(computed)
+
+    assert _triton_tier.MATRIX_FROM[name, kind] == next(d for d in range(16, 2048, 16) if pays(d))
 
 
 def test_the_model_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """The Triton kernels compile without a GPU to the code that was meant.
 
-Every specialisation that a kernel file lists is compiled for compute capability 9.0, the largest
-tiles of each kernel for the others too; ``make gpu-report`` compiles everything for all.
+The largest tile of each kernel, type of points and cost is compiled for compute capability 9.0,
+the largest of each kernel for the others too; ``make gpu-report`` compiles everything for all.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ELSEWHERE = ("sm_80", "sm_100", "gfx942")
 
 def listed() -> list[gpu.Job]:
     every = gpu.jobs(("sm_90",))
-    for target in ELSEWHERE:
-        every += gpu.largest([job._replace(target=target) for job in gpu.jobs(("sm_90",))])
-    return every
+    of_each = gpu.largest(every, by_type=False)
+    elsewhere = [job._replace(target=target) for target in ELSEWHERE for job in of_each]
+    return gpu.largest(every) + elsewhere
 
 
 JOBS = listed()

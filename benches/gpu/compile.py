@@ -214,20 +214,23 @@ def jobs(targets: Sequence[str]) -> list[Job]:
     ]
 
 
-def largest(listed: Sequence[Job]) -> list[Job]:
-    """Of each kernel, cost and combination of types, the job with the largest tile."""
+def largest(listed: Sequence[Job], by_type: bool = True) -> list[Job]:
+    """Of each kernel, type of points and cost, or of each kernel, the job with the largest tile.
 
-    def area(job: Job) -> int:
+    Of equal tiles the one with most arguments.
+    """
+
+    def size(job: Job) -> tuple[int, int]:
         blocks = job.compilation.constants.items()
-        return math.prod(v for k, v in blocks if k.startswith("BLOCK") and v is not None)
+        area = math.prod(v for k, v in blocks if k.startswith("BLOCK") and v is not None)
+        return area, len(job.compilation.signature)
 
     best: dict[Any, Job] = {}
     for job in listed:
         one = job.compilation
-        types = tuple(sorted(one.signature.items()))
-        cost = one.constants.get("COST")
-        group = (job.module, one.kernel.__name__, types, cost, job.target)
-        if group not in best or area(job) > area(best[group]):
+        kind = (next(iter(one.signature.values())), one.constants.get("COST"))
+        group = (one.kernel.__name__, job.target, kind if by_type else None)
+        if group not in best or size(job) > size(best[group]):
             best[group] = job
     return list(best.values())
 

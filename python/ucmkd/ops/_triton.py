@@ -1,7 +1,8 @@
 """The Triton backend: when it is there, and Sinkhorn by its kernels.
 
 Triton and the kernels are imported on first use, so that a machine without them pays nothing.
-A solve runs on one of several tiers, by its size (:func:`tier_of`); all give the same solution.
+A solve runs on one of several tiers, by its size
+(:func:`ucmkd.ops._triton_tier.tier_of`); all give the same solution.
 """
 
 from __future__ import annotations
@@ -15,19 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ucmkd import _backend, reference
+from ucmkd import reference
 from ucmkd.ops import _triton_loop as loop
 from ucmkd.ops import _triton_points as points
 from ucmkd.ops import _triton_whole as whole
 from ucmkd.ops._triton_points import kernels
+from ucmkd.ops._triton_tier import tier_of
 from ucmkd.reference.loop import weighted
 
-#: Tier ``cached``: the cost matrices of a batch stay in the second-level cache up to so many
-#: bytes, by the major compute capability (40 of the 50 MB of an H100 or H200). Above: tier
-#: ``streaming``.
-CACHE_BYTES = {8: 32 << 20, 9: 40 << 20, 10: 96 << 20}
-#: For a GPU that is not in the table.
-CACHE_BYTES_ELSE = 32 << 20
 #: Multiprocessors that the interpreter's launches are shaped for.
 INTERPRETED_PROCESSORS = 2
 LOG2E = 1.4426950408889634
@@ -78,19 +74,6 @@ def together(x: Tensor, y: Tensor | None) -> bool:
 
 #: The terms of a small divergence in one launch; :func:`together` says whether they fit.
 solve_together = whole.solve
-
-
-def tier_of(batch: int, n: int, m: int, device: torch.device) -> str:
-    """``cached`` while the cost matrices fit in the second-level cache, else ``streaming``.
-
-    ``UCMKD_CACHE_MB`` lowers the limit; 0 always streams.
-    """
-    limit = CACHE_BYTES_ELSE
-    if device.type == "cuda" and torch.version.hip is None:
-        major, _ = torch.cuda.get_device_capability(device)
-        limit = CACHE_BYTES.get(major, CACHE_BYTES_ELSE)
-    limit = min(limit, _backend.cache_budget())
-    return "cached" if 4 * batch * n * m <= limit else "streaming"
 
 
 @functools.cache
@@ -151,7 +134,8 @@ def solve(
 
     Args:
         accelerate: Anderson acceleration of the two-sided loop (:mod:`ucmkd.kernels.step`).
-        tier: ``whole``, ``cached`` or ``streaming`` in place of what fits.
+        tier: ``whole``, ``cached`` or ``streaming`` in place of what :func:`together` and
+            :func:`ucmkd.ops._triton_tier.tier_of` say.
         splits: Into how many parts a streaming pass splits the columns, in place of what the size
             of the GPU suggests.
 
@@ -200,7 +184,10 @@ def solve(
     units = kappa.unsqueeze(-1)
     start = None if g0 is None else g0.float() * units
     work: loop.Tier
-    if (tier or tier_of(batch, n, m, x.device)) == "cached":
+    if tier is None:
+        kind = kernels("tiles").kind_of(clouds.cost, clouds.first.points.dtype)
+        tier = tier_of(batch, n, m, width, kind, x.device)
+    if tier == "cached":
         with loop.room_for(
             f"the cost of {batch} problems of {n} by {m} points", 4 * batch * n * m,
             "UCMKD_CACHE_MB=0 streams it instead",
