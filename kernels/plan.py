@@ -14,7 +14,8 @@ attention kernel. The weighted one has
 transport cost has it (:mod:`ucmkd.ops._streaming`). A single column of values is summed
 elementwise, wider ones are a product of the tile with the values on tensor cores, with float32
 sums. A program owns a block of rows and a block of the values' columns, and computes its part of
-the plan anew for each of the latter. Potentials are in units of :math:`\varepsilon/\log_2e`.
+the plan anew for each of the latter. The weighted variant is for float32 points and the squared
+distance. Potentials are in units of :math:`\varepsilon/\log_2e`.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -202,9 +203,8 @@ class PlanLaunch(NamedTuple):
     stages: int
 
 
-#: Fixed configurations by (kind of arithmetic, values, number of rows). The weighted variant is for
-#: float32 points and the squared distance. No register spills on compute capability 8.0, 9.0 and
-#: 10.0.
+#: Fixed configurations by (kind of arithmetic, values, number of rows); no register spills on
+#: compute capability 8.0, 9.0 and 10.0.
 TABLE = {
     ("half", "vector", "few"): PlanLaunch(16, 64, 64, 1, 4, 3),
     ("half", "vector", "many"): PlanLaunch(64, 64, 64, 1, 8, 3),
@@ -225,7 +225,7 @@ TABLE = {
     ("l1", "vector", "few"): PlanLaunch(16, 64, 16, 1, 4, 1),
     ("l1", "vector", "many"): PlanLaunch(32, 64, 16, 1, 4, 1),
     ("l1", "wide", "few"): PlanLaunch(16, 64, 16, 64, 4, 1),
-    ("l1", "wide", "many"): PlanLaunch(32, 64, 16, 64, 4, 1),
+    ("l1", "wide", "many"): PlanLaunch(32, 32, 16, 64, 4, 1),
     ("float", "weighted", "few"): PlanLaunch(16, 64, 32, 64, 4, 2),
     ("float", "weighted", "many"): PlanLaunch(64, 32, 32, 32, 8, 1),
 }
@@ -290,8 +290,7 @@ def apply(
     if weight is not None and (f is None or vector or kind != "float"):
         raise ValueError(
             "weight needs f, values (B, m, k), float32 points and the squared distance; got "
-            f"f={'None' if f is None else 'a tensor'}, values {tuple(values.shape)}, {x.dtype} "
-            f"points and {problem.cost!r}"
+            f"f={f is not None}, values {tuple(values.shape)}, {x.dtype} and {problem.cost!r}"
         )
     shape = "weighted" if weight is not None else "vector" if vector else "wide"
     config = TABLE[kind, shape, "few" if batch * n <= FEW_ROWS else "many"]
@@ -303,11 +302,11 @@ def apply(
     if active is None:
         active = torch.ones(batch, dtype=torch.int32, device=x.device)
     left = right = alpha = beta = None
-    stride_r = 0
     if weight is not None:
         left, right = pad_points(weight.left), pad_points(weight.right)
         alpha, beta = weight.alpha.contiguous(), weight.beta.contiguous()
-        stride_r, block_d = left.shape[2], config.block_d
+        block_d = config.block_d
+    stride_r = 0 if left is None else left.shape[2]
     labelled = problem.label_kind > 0
     size = (batch, n) if vector else (batch, n, stride)
     output = torch.empty(size, dtype=torch.float32, device=x.device)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from ucmkd import losses, ops, reference
+from ucmkd import ops, reference
 from ucmkd.kernels import plan as pk
 from ucmkd.kernels import tiles
 from ucmkd.ops import _triton
