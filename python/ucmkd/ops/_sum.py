@@ -123,6 +123,8 @@ class Sum:
                 own = one(i, i, self._own_parameters(i), self.starts[1 + i])
             else:
                 own = found[1 + i]
+                # Its parameters are already absolute: those of _own_parameters.
+                own = own._replace(scale=torch.ones_like(own.scale))
             self.terms.append(Term(-0.5, i, i))
             self._solutions.append(own)
             value = value - 0.5 * own.value
@@ -321,6 +323,7 @@ class Sum:
                 wanted,
                 self.cost,
                 term.coefficient * factor,
+                self.backend,
             )
             grad_p = found[4]
             if grad_p is not None and own:
