@@ -6,12 +6,10 @@ For the rows :math:`i`, with :math:`K_{ij} = b_j \exp((f_i+g_j-C_{ij})/\varepsil
 .. math:: o_i = \sum_j K_{ij}\,v_j,\qquad r_i = \sum_j K_{ij}
 
 for values :math:`v_j\in\mathbb R^k`; the plan is :math:`P_{ij}=a_iK_{ij}`, and the other direction
-has the roles swapped. There are two variants. The conditional one gives
-:math:`\sum_j K_{ij}v_j/\sum_j K_{ij}`, which needs no :math:`f`, with the running maximum of an
-attention kernel. The weighted one has
-:math:`K_{ij}(p_i\cdot q_j + \alpha_i + \beta_j)` for :math:`K_{ij}`, with
-:math:`p_i,q_j\in\mathbb R^r`: a plan times a matrix of low rank, as the second derivative of the
-transport cost has it (:mod:`ucmkd.ops._streaming`). A single column of values is summed
+has the roles swapped. The conditional variant gives :math:`\sum_j K_{ij}v_j/\sum_j K_{ij}`, which
+needs no :math:`f`, with the running maximum of an attention kernel. The weighted one has
+:math:`K_{ij}(p_i\cdot q_j + \alpha_i + \beta_j)` for :math:`K_{ij}`, with :math:`p_i,q_j\in
+\mathbb R^r`, as the second derivative of the cost has it (:mod:`ucmkd.ops._streaming`). A single column of values is summed
 elementwise, wider ones are a product of the tile with the values on tensor cores, with float32
 sums. A program owns a block of rows and a block of the values' columns, and computes its part of
 the plan anew for each of the latter. The weighted variant is for float32 points and the squared
@@ -276,12 +274,11 @@ def apply(
 
     Raises:
         ValueError: The points are of different or other types, not contiguous, or too many; ``f``
-            without ``b``; or a weighted variant that the table does not have.
+            without ``b``; a weight with other points, costs or values.
     """
     x, y = rows.points, columns.points
     check_points(x, y)
-    batch, n, d = x.shape
-    m = y.shape[1]
+    (batch, n, d), m = x.shape, y.shape[1]
     kind = kind_of(problem.cost, x.dtype)
     vector = values.dim() == 2
     mode = CONDITIONAL if f is None else PLAIN if weight is None else WEIGHTED

@@ -311,6 +311,8 @@ class Sum:
                 if i == 1 and not self.even:
                     own_parameters = own_parameters[[0, 2, 2, 3]]
             wanted = [need[i], need[j] and not own, need[2 + i], need[3] and not own, *need[4:]]
+            if not any(wanted):  # the self-term of a side without gradients
+                continue
             given = [
                 points[i], None if own else points[j], weights[i], None if own else weights[j],
                 own_parameters, distance,
