@@ -9,11 +9,11 @@ for values :math:`v_j\in\mathbb R^k`; the plan is :math:`P_{ij}=a_iK_{ij}`, and 
 has the roles swapped. The conditional variant gives :math:`\sum_j K_{ij}v_j/\sum_j K_{ij}`, which
 needs no :math:`f`, with the running maximum of an attention kernel. The weighted one has
 :math:`K_{ij}(p_i\cdot q_j + \alpha_i + \beta_j)` for :math:`K_{ij}`, with :math:`p_i,q_j\in
-\mathbb R^r`, as the second derivative of the cost has it (:mod:`ucmkd.ops._streaming`). A single column of values is summed
-elementwise, wider ones are a product of the tile with the values on tensor cores, with float32
-sums. A program owns a block of rows and a block of the values' columns, and computes its part of
-the plan anew for each of the latter. The weighted variant is for float32 points and the squared
-distance. Potentials are in units of :math:`\varepsilon/\log_2e`.
+\mathbb R^r`, as the second derivative of the cost has it (:mod:`ucmkd.ops._streaming`); it is for
+float32 points and the squared distance. A single column of values is summed elementwise, wider ones
+are a product of the tile with the values on tensor cores, with float32 sums. A program owns a block
+of rows and a block of the values' columns, and computes its part of the plan anew for each of the
+latter. Potentials are in units of :math:`\varepsilon/\log_2e`.
 """
 # mypy: disable-error-code="no-untyped-def"
 

@@ -215,7 +215,8 @@ def differentiable_gradients(
     Equal to the envelope gradients of :mod:`ucmkd.ops._sinkhorn_op`, at the given potentials. As
     far as these have converged, so has the second derivative: a residual r leaves an error O(r).
     Needs ``O(nm)`` memory per problem, in float64, like each product of the Hessian with a vector;
-    such a product costs one linear solve (:mod:`ucmkd.ops._adjoint`).
+    such a product costs one linear solve (:mod:`ucmkd.ops._adjoint`). For what does without, see
+    :mod:`ucmkd.ops._streaming`.
 
     Args:
         x: Points ``(B, n, d)``.
