@@ -14,6 +14,7 @@ conjugate gradients on the Schur complement of the larger side, preconditioned b
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +26,87 @@ _GOAL, _LIMIT = 1e-28, 1e-18
 _MOST_ITERATIONS, _MOST_UNKNOWNS = 1000, 2048
 #: Stiffness up to which a point counts as one without mass.
 _PRESENT = 1e-280
+
+
+def ratio(potential: Tensor, reach: Tensor) -> Tensor:
+    """:math:`f/\\rho`, 0 for a strict marginal; so bounded that its exponential is finite."""
+    strict = torch.isinf(reach).unsqueeze(-1)
+    finite = torch.where(strict, 1.0, reach.unsqueeze(-1))
+    return torch.where(strict, 0.0, potential / finite).clamp(min=-600.0)
+
+
+class System(Protocol):
+    """The plan ``(B, n, m)`` of a batch of problems, and linear systems with it."""
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Sums of its rows and columns."""
+
+    def solve_symmetric(self, stiff: Tensor, right: Tensor) -> Tensor:
+        """As the function of that name."""
+
+    def solve_two_sided(
+        self, stiff_x: Tensor, stiff_y: Tensor, right_x: Tensor, right_y: Tensor, kernel: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As the function of that name."""
+
+
+class Dense:
+    """A plan in memory."""
+
+    def __init__(self, plan: Tensor) -> None:
+        self.plan = plan
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """See :class:`System`."""
+        return self.plan.sum(-1), self.plan.sum(-2)
+
+    def solve_symmetric(self, stiff: Tensor, right: Tensor) -> Tensor:
+        """See :class:`System`."""
+        return solve_symmetric(self.plan, stiff, right)
+
+    def solve_two_sided(
+        self, stiff_x: Tensor, stiff_y: Tensor, right_x: Tensor, right_y: Tensor, kernel: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`System`."""
+        return solve_two_sided(self.plan, stiff_x, stiff_y, right_x, right_y, kernel)
+
+
+def adjoint_potentials(
+    system: System,
+    a: Tensor,
+    b: Tensor,
+    epsilon: Tensor,
+    reach_x: Tensor,
+    reach_y: Tensor,
+    f: Tensor,
+    g: Tensor,
+    to_f: Tensor,
+    to_g: Tensor,
+    *,
+    symmetric: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:math:`(u, v) = J^{-1}(v_f, v_g)` with the condition on the constant, all in float64.
+
+    The third result ``(B, 1)`` is the part of the right side along the kernel, 0 without one.
+    """
+    eps = epsilon.unsqueeze(-1)
+    row, column = system.marginals()
+    stiff_x = row + eps / reach_x.unsqueeze(-1) * a * torch.exp(-ratio(f, reach_x))
+    stiff_y = column + eps / reach_y.unsqueeze(-1) * b * torch.exp(-ratio(g, reach_y))
+    if symmetric:
+        u = system.solve_symmetric((stiff_x + stiff_y) / 2, to_f + to_g) / 2
+        return u, u, torch.zeros_like(eps)
+    kernel = torch.isinf(reach_x) & torch.isinf(reach_y)
+    share_a, share_b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+    # The part of v along the kernel sees only the constant, which the masses and f, g fix.
+    along = (to_f.sum(-1) - to_g.sum(-1)) / 2
+    along = torch.where(kernel, along, 0.0).unsqueeze(-1)
+    u, v = system.solve_two_sided(
+        stiff_x, stiff_y, to_f - along * share_a, to_g + along * share_b, kernel
+    )
+    shift = ((share_b * v).sum(-1) - (share_a * u).sum(-1)) / 2
+    shift = torch.where(kernel, shift, 0.0).unsqueeze(-1)
+    return u + shift, v - shift, along
 
 
 def solve_two_sided(

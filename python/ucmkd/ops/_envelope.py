@@ -20,7 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ucmkd.ops._implicit import dual_term, ratio
+from ucmkd.ops._adjoint import ratio
+from ucmkd.ops._implicit import dual_term
 from ucmkd.reference.loop import weighted
 
 #: Far beyond the range of float32, and sums of a few of them are finite in float64.

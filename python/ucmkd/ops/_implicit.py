@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ucmkd.ops._adjoint import solve_symmetric, solve_two_sided
+from ucmkd.ops._adjoint import Dense, adjoint_potentials, ratio
 from ucmkd.ops._once import twice
 from ucmkd.ops._pairwise import add_labels, class_distances, one_hot, pairwise_cost
 from ucmkd.reference.sinkhorn import COARSE_PLAN, solve_dense
@@ -30,13 +30,6 @@ _TOLERANCE, _MOST_ITERATIONS = 1e-6, 1000
 
 #: Gradients to x, y, a, b, the parameters and the class distances, or None.
 Gradients = tuple[Tensor | None, ...]
-
-
-def ratio(potential: Tensor, reach: Tensor) -> Tensor:
-    """:math:`f/\\rho`, 0 for a strict marginal; so bounded that its exponential is finite."""
-    strict = torch.isinf(reach).unsqueeze(-1)
-    finite = torch.where(strict, 1.0, reach.unsqueeze(-1))
-    return torch.where(strict, 0.0, potential / finite).clamp(min=-600.0)
 
 
 def dual_term(potential: Tensor, reach: Tensor) -> Tensor:
@@ -113,24 +106,14 @@ def _pull_back(
     score, exponential = density(matrix, a, b, epsilon, f, g)
     plan = a.unsqueeze(-1) * exponential * b.unsqueeze(-2)
     decay_x, decay_y = torch.exp(-ratio(f, reach_x)), torch.exp(-ratio(g, reach_y))
-    stiff_x = plan.sum(-1) + eps / reach_x.unsqueeze(-1) * a * decay_x
-    stiff_y = plan.sum(-2) + eps / reach_y.unsqueeze(-1) * b * decay_y
+    u, v, along = adjoint_potentials(
+        Dense(plan), a, b, epsilon, reach_x, reach_y, f, g, to_f, to_g, symmetric=symmetric
+    )
     if symmetric:
-        u = solve_symmetric(plan, (stiff_x + stiff_y) / 2, to_f + to_g) / 2
-        v, fixed_a, fixed_b = u, torch.zeros_like(a), torch.zeros_like(b)
+        fixed_a, fixed_b = torch.zeros_like(a), torch.zeros_like(b)
     else:
-        kernel = torch.isinf(reach_x) & torch.isinf(reach_y)
-        share_a, share_b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-        # The part of v along the kernel sees only the constant, which the masses and f, g fix.
-        along = (to_f.sum(-1) - to_g.sum(-1)) / 2
-        along = torch.where(kernel, along, 0.0).unsqueeze(-1)
-        u, v = solve_two_sided(
-            plan, stiff_x, stiff_y, to_f - along * share_a, to_g + along * share_b, kernel
-        )
-        shift = ((share_b * v).sum(-1) - (share_a * u).sum(-1)) / 2
-        shift = torch.where(kernel, shift, 0.0).unsqueeze(-1)
-        u, v = u + shift, v - shift
-        mean_f, mean_g = (share_a * f).sum(-1, True), (share_b * g).sum(-1, True)
+        mean_f = (a * f).sum(-1, True) / a.sum(-1, True)
+        mean_g = (b * g).sum(-1, True) / b.sum(-1, True)
         fixed_a = along * (f - mean_f) / a.sum(-1, keepdim=True)
         fixed_b = -along * (g - mean_g) / b.sum(-1, keepdim=True)
     pair = u.unsqueeze(-1) + v.unsqueeze(-2)
@@ -232,7 +215,8 @@ def differentiable_gradients(
     Equal to the envelope gradients of :mod:`ucmkd.ops._sinkhorn_op`, at the given potentials. As
     far as these have converged, so has the second derivative: a residual r leaves an error O(r).
     Needs ``O(nm)`` memory per problem, in float64, like each product of the Hessian with a vector;
-    such a product costs one linear solve (:mod:`ucmkd.ops._adjoint`).
+    such a product costs one linear solve (:mod:`ucmkd.ops._adjoint`). For what does without, see
+    :mod:`ucmkd.ops._streaming`.
 
     Args:
         x: Points ``(B, n, d)``.

@@ -88,7 +88,7 @@ def _(  # type: ignore[no-untyped-def]
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.cost = inputs[9]
+    ctx.cost, ctx.backend = inputs[9], inputs[13]
     ctx.save_for_backward(*inputs[:7], inputs[8], *output)
 
 
@@ -109,15 +109,22 @@ def second_order(
     need: Sequence[bool],
     cost: str,
     factor: Tensor,
+    backend: str,
 ) -> list[Tensor | None]:
     """``factor (B,)`` times the gradients to x, y, a, b, parameters, distance, differentiably."""
     x, y, a, b, parameters, distance = inputs
     assert x is not None and parameters is not None
     f, g = solution.x_potential, solution.y_potential
-    gradients = differentiable_gradients(
+    wanted = (need[0], need[1], need[2], need[3], need[4], need[5])
+    derive = differentiable_gradients
+    if backend == "triton":
+        from ucmkd.ops import _streaming
+
+        if _streaming.streams(x, y, cost, wanted):
+            derive = _streaming.streaming_gradients
+    gradients = derive(
         x, y, masses(a, f), masses(b, g), absolute(parameters, solution.scale), distance,
-        x_label=labels[0], y_label=labels[1], f=f, g=g, cost=cost,
-        need=(need[0], need[1], need[2], need[3], need[4], need[5]),
+        x_label=labels[0], y_label=labels[1], f=f, g=g, cost=cost, need=wanted,
     )  # fmt: skip
     out: list[Tensor | None] = []
     factor = factor.double()
@@ -159,7 +166,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | No
             )
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         inputs = (x, y, a, b, parameters, distance)
-        found = second_order(solution, inputs, (k, l), need, ctx.cost, grad_value)
+        found = second_order(solution, inputs, (k, l), need, ctx.cost, grad_value, ctx.backend)
         for place, gradient in zip(places, found, strict=True):
             none[place] = gradient
         return tuple(none)

@@ -113,7 +113,7 @@ def solve(
         if backend == "triton":
             from ucmkd.ops import _triton
 
-            x, y = _as_given(flags, x, y)
+            x, y = as_given(flags, x, y)
             accelerate = bool(flags & Flag.ACCELERATE)
             with torch.cuda.device_of(x):
                 found = _triton.solve(x, y, a, b, accelerate=accelerate, **keywords)
@@ -144,7 +144,7 @@ def solve_together(
     """
     from ucmkd.ops import _triton
 
-    x, y = _as_given(flags, x, y)
+    x, y = as_given(flags, x, y)
     if not _triton.together(x, y):
         return None
     a = x.new_full(x.shape[:2], 1 / x.shape[1], dtype=torch.float32) if a is None else a
@@ -187,7 +187,7 @@ def _finite(start: Tensor | None) -> Tensor | None:
     return None if start is None else torch.nan_to_num(start, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _as_given(flags: int, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+def as_given(flags: int, x: Tensor, y: Any) -> tuple[Tensor, Any]:
     """Points in the 16-bit type in which they came: tensor cores multiply it as it is."""
     for dtype, flag in _NARROW.items():
         if flags & flag:

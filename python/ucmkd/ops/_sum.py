@@ -123,6 +123,8 @@ class Sum:
                 own = one(i, i, self._own_parameters(i), self.starts[1 + i])
             else:
                 own = found[1 + i]
+                # Its parameters are already absolute: those of _own_parameters.
+                own = own._replace(scale=torch.ones_like(own.scale))
             self.terms.append(Term(-0.5, i, i))
             self._solutions.append(own)
             value = value - 0.5 * own.value
@@ -309,6 +311,8 @@ class Sum:
                 if i == 1 and not self.even:
                     own_parameters = own_parameters[[0, 2, 2, 3]]
             wanted = [need[i], need[j] and not own, need[2 + i], need[3] and not own, *need[4:]]
+            if not any(wanted):  # the self-term of a side without gradients
+                continue
             given = [
                 points[i], None if own else points[j], weights[i], None if own else weights[j],
                 own_parameters, distance,
@@ -321,6 +325,7 @@ class Sum:
                 wanted,
                 self.cost,
                 term.coefficient * factor,
+                self.backend,
             )
             grad_p = found[4]
             if grad_p is not None and own:

@@ -43,7 +43,8 @@ def extend_potential(
 
     At the points of a converged solve it gives back ``y_potential``; elsewhere it is the
     canonical out-of-sample extension, whose gradient is the entropic map. Swap the two clouds
-    to extend a y-potential. Differentiable to every tensor.
+    to extend a y-potential. Differentiable to every tensor; where no gradient is asked for, points
+    on a GPU take O((n + m) d) memory, else O(nm).
 
     Args:
         x: Points ``(n, d)`` or ``(B, n, d)``.
@@ -109,7 +110,23 @@ def softmin(
     y_label: Tensor | None,
     label_cost: Tensor,
 ) -> Tensor:
-    """:func:`extend_potential` for checked, batched inputs; holds the matrix ``(B, n, m)``."""
+    """:func:`extend_potential` for checked, batched inputs.
+
+    Without a gradient the Triton backend streams it, in O((n + m) d) memory; else it holds the
+    matrix ``(B, n, m)``.
+    """
+    inputs = (x, f, y, epsilon, weight, reach, label_cost)
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)):
+        chosen = "torch"
+        if not torch.compiler.is_compiling():
+            chosen = _backend.choose("auto", y.device, y.dtype)
+        if chosen == "triton":
+            from ucmkd.ops import _triton_plan
+
+            return _triton_plan.softmin(
+                x, f, y, epsilon=epsilon, cost=cost, weight=weight, reach=reach,
+                labels=(x_label, y_label), label_cost=label_cost,
+            )  # fmt: skip
     matrix = _costs(x, y, cost)
     different = reference.label_matrix(x_label, y_label)
     if different is not None:
@@ -187,7 +204,7 @@ class PointBank:
         assert points is not None and f is not None
         if weight is not None:
             weight = weight / len(self._batches)
-        if _backend.choose("auto", y.device, y.dtype, supported=("rust", "torch")) == "rust":
+        if _backend.choose("auto", y.device, y.dtype) == "rust":
             g = _backend.rust().softmin(
                 as_numpy(points), as_numpy(y), as_numpy(f), as_numpy(weight), as_numpy(labels),
                 as_numpy(label), None, as_numpy(epsilon), as_numpy(label_cost), cost,

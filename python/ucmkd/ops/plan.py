@@ -12,7 +12,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pairwise import pairwise_cost
 from ucmkd.ops._precise import precise
-from ucmkd.ops._solve import as_numpy
+from ucmkd.ops._solve import as_given, as_numpy
 from ucmkd.ops.rounding import round_plan
 from ucmkd.ops.sinkhorn import Prepared, prepare, run, supported
 
@@ -84,7 +84,7 @@ def _conditional_rows(p: Prepared, s: reference.Solution, cost: str, rows: slice
 def _conditional_mean(
     p: Prepared, s: reference.Solution, cost: str, values: Tensor, backend: str
 ) -> Tensor:
-    """:math:`\\sum_j P_{ij} v_j / \\sum_j P_{ij}` for ``values (B, m, k)``, in blocks of rows."""
+    """:math:`\\sum_j P_{ij} v_j / \\sum_j P_{ij}` for ``values (B, m, k)``, the plan in tiles."""
     if backend == "rust":
         out = _backend.rust().plan_apply(
             as_numpy(p.x), as_numpy(p.y), None, as_numpy(p.y_weight),
@@ -93,6 +93,14 @@ def _conditional_mean(
             as_numpy(p.parameters[3]), cost, as_numpy(values), torch.get_num_threads(),
         )  # fmt: skip
         return torch.from_numpy(out)
+    if backend == "triton":
+        from ucmkd.ops import _triton_plan
+
+        return _triton_plan.conditional_mean(
+            *as_given(p.narrow, p.x, p.y), p.y_weight, s.y_potential, values,
+            epsilon=p.parameters[0], cost=cost, labels=(p.x_label, p.y_label),
+            label_cost=p.parameters[3], distance=p.distance,
+        )  # fmt: skip
     parts = [_conditional_rows(p, s, cost, rows) @ values.double() for rows in _blocks(p)]
     return torch.cat(parts, 1).to(values.dtype)
 

@@ -304,7 +304,11 @@ def sinkhorn(
 
     with the full cost (no ½) and ε in its units. The value is differentiable to the points, the
     weights, ``epsilon``, ``reach`` and ``label_cost`` by the envelope theorem, and a second time
-    by implicit differentiation (``create_graph=True``; that holds n × m matrices in float64).
+    by implicit differentiation (``create_graph=True``), which holds n × m matrices in float64. On
+    the Triton backend the second derivatives to points alone, for the costs ``sqeuclidean`` and
+    ``cosine``, are streamed in float32 where such a matrix would have more than 64 MiB: in
+    O((n + m) d) memory, and NaN in a problem whose linear system did not converge, which ε far
+    below the cost may cause.
 
     Float32 problems whose ε is below about 1e-5 mean costs (clouds far apart, mostly) are solved in
     float64 on the CPU: the potentials are as large as the costs, and a float32 does not hold them
