@@ -36,7 +36,6 @@ from ucmkd.kernels.tiles import (
     NO_LABEL,
     PRECISION,
     SQEUCLIDEAN,
-    VARIANTS,
     Cloud,
     Problem,
     check_points,
@@ -323,10 +322,20 @@ def apply(
     return Applied(total, output if vector else output[..., :width])
 
 
+#: The cost to compile for each kind, and whether one block of coordinates holds them all.
+_COMPILED = {
+    "half": ("sqeuclidean", True),
+    "half/root": ("euclidean", False),
+    "float": ("sqeuclidean", True),
+    "float/root": ("euclidean", False),
+    "l1": ("l1", False),
+}
+
+
 def compilations() -> Iterator[Compilation]:
     """Every tabled configuration; the plain and the conditional variant, with both label costs."""
     for (kind, shape, rows), launch in TABLE.items():
-        cost, one = VARIANTS[kind]
+        cost, one = _COMPILED[kind]
         modes = (WEIGHTED,) if shape == "weighted" else (PLAIN, CONDITIONAL)
         for mode in modes:
             label = DISTANCE.value if mode is PLAIN else MISMATCH.value
