@@ -22,9 +22,9 @@ are split among programs, whose maxima and sums a second kernel merges in a fixe
 The tiles (I, J) and (J, I) of a self-term are each other's transpose, yet both are computed. By
 the roofline model a sweep that computes one, with the columns' maxima and sums as partial results,
 takes half the time where the products bound it: for float32 beyond the budget of
-:mod:`ucmkd.ops._triton_tier`. It gains nothing where exponentials do, as for 16-bit points up to about
-128 coordinates. The model counts no reductions across warps, of which such a sweep has one more a
-tile; without a measurement it was left out.
+:mod:`ucmkd.ops._triton_tier`. It gains nothing where exponentials do, as for 16-bit points up to
+about 128 coordinates. The model counts no reductions across warps, of which such a sweep has one
+more a tile; without a measurement it was left out.
 """
 # mypy: disable-error-code="no-untyped-def"
 
