@@ -105,7 +105,7 @@ class CostLaunch(NamedTuple):
 TABLE = {
     "half": CostLaunch(64, 64, 64, 4, 3),
     "half/root": CostLaunch(64, 32, 64, 4, 2),
-    "float": CostLaunch(64, 64, 32, 4, 2),
+    "float": CostLaunch(64, 64, 32, 4, 3),
     "float/root": CostLaunch(64, 32, 32, 4, 2),
     "l1": CostLaunch(32, 64, 16, 4, 1),
 }

@@ -236,7 +236,7 @@ TABLE = {
     ("half/root", "many"): TransportLaunch(32, 32, 64, 64, 4, 1),
     ("float", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
     ("float", "many"): TransportLaunch(64, 32, 32, 64, 8, 1),
-    ("float/root", "few"): TransportLaunch(16, 64, 32, 64, 4, 2),
+    ("float/root", "few"): TransportLaunch(16, 64, 32, 32, 4, 2),
     ("float/root", "many"): TransportLaunch(64, 32, 16, 32, 8, 1),
     ("l1", "few"): TransportLaunch(16, 64, 16, 64, 4, 1),
     ("l1", "many"): TransportLaunch(32, 64, 16, 64, 4, 1),
@@ -251,6 +251,12 @@ CLASS_TABLE = {
 }
 #: Up to this many rows in the whole batch the small tiles fill a GPU better than the large ones.
 FEW_ROWS = 8192
+
+
+def columns_of(config: TransportLaunch, kind: str, label: int, output: int) -> int:
+    """The tile's columns: half of them where the gradient and the distances' addresses are many."""
+    halved = kind in ("half/root", "l1") and label == DISTANCE.value and output != CLASSES.value
+    return config.block_n // 2 if halved else config.block_n
 
 
 class Transport(NamedTuple):
@@ -278,7 +284,7 @@ def transport(
 
     Args:
         rows: The points that the gradient is for.
-        columns: The points summed over.
+        columns: Those summed over.
         problem: Cost, κ (0 for an infinite ε) and label cost.
         f: Potential of the rows ``(B, n)``, float32, in units of ε/log2(e).
         g: Potential of the columns ``(B, m)``.
@@ -296,14 +302,12 @@ def transport(
     """
     x, y = rows.points, columns.points
     check_points(x, y)
-    batch, n, d = x.shape
-    m = y.shape[1]
+    (batch, n, d), m = x.shape, y.shape[1]
     arithmetic = kind_of(problem.cost, x.dtype)
-    config = TABLE[arithmetic, "few" if batch * n <= FEW_ROWS else "many"]
-    if classes:
-        config = CLASS_TABLE[arithmetic]
+    size = "few" if batch * n <= FEW_ROWS else "many"
+    config = CLASS_TABLE[arithmetic] if classes else TABLE[arithmetic, size]
     kind = CLASSES.value if classes else GRADIENT.value if gradient else NOTHING.value
-    width = {CLASSES.value: classes, GRADIENT.value: d, NOTHING.value: 0}[kind]
+    width = classes or (d if gradient else 0)
     block_d, block_o = fit_block(config.block_d, d), fit_block(config.block_o, max(width, 1))
     labelled = problem.label_kind > 0
     row, moved, mismatch = torch.zeros((3, batch, n), dtype=torch.float32, device=x.device)
@@ -316,7 +320,8 @@ def transport(
         n, m, d, problem.scale, problem.classes, width,
         COST=COSTS[problem.cost], LABEL=problem.label_kind, SAME=problem.same, OUTPUT=kind,
         ONE_BLOCK=d <= block_d, PRECISION=PRECISION,
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_D=block_d, BLOCK_O=block_o,
+        BLOCK_M=config.block_m, BLOCK_N=columns_of(config, arithmetic, problem.label_kind, kind),
+        BLOCK_D=block_d, BLOCK_O=block_o,
         num_warps=config.warps, num_stages=config.stages, enable_fp_fusion=True,
     )  # fmt: skip
     return Transport(row, moved, mismatch, output)
@@ -329,18 +334,17 @@ def compilations() -> Iterator[Compilation]:
     for name, kind, launch, output in tabled:
         for variant, cost, label, one in variants(kind):
             if output is CLASSES and label != DISTANCE.value:
-                continue  # classes have their distances
+                continue
             absent = absent_arguments(kind, label)
             yield Compilation(
-                f"transport/{name}/{variant}",
-                transport_kernel,
+                f"transport/{name}/{variant}", transport_kernel,
                 signature(transport_kernel, point_type(kind), absent),
                 {
                     "COST": COSTS[cost], "LABEL": label, "SAME": True, "OUTPUT": output.value,
                     "ONE_BLOCK": one, "PRECISION": PRECISION,
-                    "BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n,
-                    "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o,
-                    **dict.fromkeys(absent),
+                    "BLOCK_M": launch.block_m,
+                    "BLOCK_N": columns_of(launch, kind, label, output.value),
+                    "BLOCK_D": launch.block_d, "BLOCK_O": launch.block_o, **dict.fromkeys(absent),
                 },
                 launch.warps, launch.stages, kind != "l1" or output is CLASSES, True,
             )  # fmt: skip
