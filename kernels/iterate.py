@@ -42,7 +42,7 @@ def iterate(
     base, pw, qw, pw_ptr, qw_ptr, cells,
     memory_ptr,  # [8, BLOCK]
     p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol, max_iter,
-    ACCELERATE: tl.constexpr, BLOCK: tl.constexpr,
+    accelerate, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Iterates from the potential ``base`` of the columns p of the scaled cost at ``cells``.
 
@@ -138,7 +138,7 @@ def iterate(
             iterations < max_iter
         )
         move = plain
-        if ACCELERATE:
+        if accelerate:
             better = residual < record
             record = tl.where(better, residual, record)
             record_at = tl.where(better, iterations, record_at)
