@@ -15,6 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ucmkd.kernels.logarithms import places
+
 #: Longest mixed move at first, in units of the plain one and of a factor e at least.
 LEAP = tl.constexpr(3.0)
 #: A mixed point may have this many times the smallest residual so far.
@@ -68,7 +70,7 @@ def coefficients(m11, m12, m13, m22, m23, m33, r1, r2, r3, count):
 
 @triton.jit
 def mix(
-    step, weight, residual, plain,
+    step, weight, residual, plain, iterations,
     memory_ptr,  # [8, BLOCK]: the last move, its plain step, and three differences of both kinds
     m11, m12, m13, m22, m23, m33, head, count, started, mixed, shortened, best, radius,
     BLOCK: tl.constexpr,
@@ -76,7 +78,7 @@ def mix(
     """The move to make for the plain step ``step``, and the new state in the order of the
     arguments. ``plain`` forbids a mixed move; flags and counts are int32 scalars. The vectors
     stay in memory: they would fill the registers all through the iteration."""
-    index = tl.arange(0, BLOCK)
+    index = places(iterations, BLOCK)
     steps_ptr, both_ptr = memory_ptr + 2 * BLOCK + index, memory_ptr + 5 * BLOCK + index
     moved = tl.load(memory_ptr + index)
     kept = tl.load(memory_ptr + BLOCK + index)

@@ -23,7 +23,7 @@ from ucmkd.kernels.compilation import Compilation
 from ucmkd.kernels.emission import class_masses, emit, fill_masked, plan_of
 from ucmkd.kernels.ground import MATRIX, ground_cost, label_tile, matrix_tile
 from ucmkd.kernels.iterate import iterate
-from ucmkd.kernels.logarithms import relaxed
+from ucmkd.kernels.logarithms import places, relaxed
 from ucmkd.kernels.tiles import COSTS, DISTANCE, LOG2E, NO_LABEL, PRECISION
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -42,6 +42,32 @@ def pick(term, cross, first, second):
     return cross
 
 
+@triton.jit
+def sides(
+    term, problem, x_ptr, y_ptr, a_ptr, b_ptr, n, m, d, stride_b, COST: tl.constexpr
+):  # fmt: skip
+    """Points, weights and numbers of the columns p, then of the rows q."""
+    x_ptr += problem * (stride_b if COST == MATRIX else n.to(tl.int64) * d)
+    y_ptr += problem * m.to(tl.int64) * d
+    a_ptr += problem * n
+    b_ptr += problem * m
+    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count = y_ptr, x_ptr, b_ptr, a_ptr, m, n
+    if term == 1:
+        p_ptr, pw_ptr, p_count = x_ptr, a_ptr, n
+    elif term == 2:
+        q_ptr, qw_ptr, q_count = y_ptr, b_ptr, m
+    return p_ptr, pw_ptr, p_count, q_ptr, qw_ptr, q_count
+
+
+@triton.jit
+def parameters(term, problem, scale, epsilon_ptr, reach_x_ptr, reach_y_ptr):
+    """ε and the reaches of the columns and of the rows, in units of the cost."""
+    reach_x = scale * tl.load(reach_x_ptr + problem)
+    reach_y = scale * tl.load(reach_y_ptr + problem)
+    epsilon = scale * tl.load(epsilon_ptr + problem)
+    return epsilon, tl.where(term == 1, reach_x, reach_y), tl.where(term == 2, reach_y, reach_x)
+
+
 @triton.jit(
     do_not_specialize=[
         "batch", "n", "m", "classes_x", "classes_y", "stride_b", "stride_i", "stride_j", "max_iter",
@@ -57,7 +83,7 @@ def whole_kernel(
     value_ptr, residual_ptr, scale_ptr, transport_ptr, mismatch_ptr,  # [terms, batch]
     iterations_ptr, converged_ptr,  # [terms, batch]
     class_mass_ptr,  # [terms, batch, classes_x, classes_y]
-    scratch_ptr,  # [terms * batch, 2 BLOCK² + 16 BLOCK]
+    scratch_ptr,  # [terms * batch, 2 BLOCK² + 18 BLOCK]
     batch, n, m, d, classes_x, classes_y, stride_b, stride_i, stride_j, tol, max_iter, terms, flags,
     COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr, LABEL: tl.constexpr,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -72,32 +98,21 @@ def whole_kernel(
     own = term > 0
 
     index = tl.arange(0, BLOCK)
-    x_ptr += problem * (stride_b if COST == MATRIX else n.to(tl.int64) * d)
-    y_ptr += problem * m.to(tl.int64) * d
-    a_ptr += problem * n
-    b_ptr += problem * m
-    epsilon = tl.load(epsilon_ptr + problem)
-    reach_x = tl.load(reach_x_ptr + problem)
-    reach_y = tl.load(reach_y_ptr + problem)
-    price = 0.0
-    if LABEL != NO_LABEL:
-        price = tl.load(label_cost_ptr + problem)
-
-    scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 16 * BLOCK)
+    scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 18 * BLOCK)
     vector_ptr = scratch_ptr + 2 * BLOCK * BLOCK
     potential_ptr = vector_ptr + 6 * BLOCK
+    scale_slot = vector_ptr + 16 * BLOCK
     # Rows q (x, or the cloud of a self-term), columns p, whose potential is the state: a thread
     # holds few columns. A self-term in units of the mean cross cost computes the cross tile first.
     scale = tl.full([], 1.0, tl.float32)
     relative = (flags & 4) != 0
     first_pass = tl.where(own & (relative == 0), 1, 0)
     passes = tl.where(own, 2, 1)
-    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count = y_ptr, x_ptr, b_ptr, a_ptr, m, n
     for step in range(first_pass, passes):
-        if (step == 1) & (term == 1):
-            p_ptr, pw_ptr, p_count = x_ptr, a_ptr, n
-        if (step == 1) & (term == 2):
-            q_ptr, qw_ptr, q_count = y_ptr, b_ptr, m
+        p_ptr, pw_ptr, p_count, q_ptr, qw_ptr, q_count = sides(
+            tl.where(step == 1, term, 0), problem, x_ptr, y_ptr, a_ptr, b_ptr, n, m, d, stride_b,
+            COST,
+        )  # fmt: skip
         pw = tl.load(pw_ptr + index, mask=index < p_count, other=0.0)
         same = own & ((step == 1) | (place == 0))
         total = tl.zeros([BLOCK], tl.float32)
@@ -122,19 +137,21 @@ def whole_kernel(
             # Written so that a NaN stays one.
             scale = tl.where(mean < NO_SCALE, 1.0, mean)
         tl.debug_barrier()
+    tl.store(scale_slot, scale)
+    p_ptr, pw_ptr, p_count, q_ptr, qw_ptr, q_count = sides(
+        term, problem, x_ptr, y_ptr, a_ptr, b_ptr, n, m, d, stride_b, COST
+    )
     p_in = index < p_count
     q_in = index < q_count
     pw = tl.load(pw_ptr + index, mask=p_in, other=0.0)
     qw = tl.load(qw_ptr + index, mask=q_in, other=0.0)
-    epsilon *= scale
-    reach_x *= scale
-    reach_y *= scale
-    price *= scale
-    p_reach = tl.where(term == 1, reach_x, reach_y)
-    q_reach = tl.where(term == 2, reach_y, reach_x)
+    epsilon, p_reach, q_reach = parameters(
+        term, problem, scale, epsilon_ptr, reach_x_ptr, reach_y_ptr
+    )
     kappa = LOG2E / epsilon
-    p_label_ptr, q_label_ptr = y_label_ptr, x_label_ptr
+    price = 0.0
     if LABEL != NO_LABEL:
+        price = scale * tl.load(label_cost_ptr + problem)
         p_label_ptr = pick(
             term, y_label_ptr + problem * m, x_label_ptr + problem * n, y_label_ptr + problem * m
         )
@@ -169,17 +186,46 @@ def whole_kernel(
         far = LN2 * tl.max(tl.where(pw > 0, tl.abs(base), 0.0), 0)
         # A start that would drown the cost in rounding error is none.
         base = tl.where(far * EPSILON < 0.01, base, 0.0)
-    g, f, mass, residual, iterations = iterate(
-        base, pw, qw, pw_ptr, qw_ptr, scratch_ptr + index[:, None] * BLOCK + index[None, :],
+    g, mass, residual, iterations = iterate(
+        base, pw, q_mass, pw_ptr, qw_ptr, scratch_ptr, potential_ptr, vector_ptr + 17 * BLOCK,
         potential_ptr + 2 * BLOCK, p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol,
-        max_iter, (flags & 8) != 0, BLOCK,
+        max_iter, (flags & 8) != 0, ROWS, BLOCK,
     )  # fmt: skip
-    if own:
-        f = g
-    else:
+    # All that was computed before the loop is computed once more: registers hold none of it.
+    program += tl.minimum(iterations, 0)
+    problem = (program % batch).to(tl.int64)
+    place = program // batch
+    term = (terms >> (2 * place)) & 3
+    own = term > 0
+    scale = tl.load(scale_slot)
+    p_ptr, pw_ptr, p_count, q_ptr, qw_ptr, q_count = sides(
+        term, problem, x_ptr, y_ptr, a_ptr, b_ptr, n, m, d, stride_b, COST
+    )
+    epsilon, p_reach, q_reach = parameters(
+        term, problem, scale, epsilon_ptr, reach_x_ptr, reach_y_ptr
+    )
+    kappa = LOG2E / epsilon
+    p_label_ptr, q_label_ptr = y_label_ptr, x_label_ptr
+    if LABEL != NO_LABEL:
+        p_label_ptr = pick(
+            term, y_label_ptr + problem * m, x_label_ptr + problem * n, y_label_ptr + problem * m
+        )
+        q_label_ptr = pick(
+            term, x_label_ptr + problem * n, x_label_ptr + problem * n, y_label_ptr + problem * m
+        )
+    index = places(iterations, BLOCK)
+    p_in = index < p_count
+    q_in = index < q_count
+    pw = tl.load(pw_ptr + index, mask=p_in, other=0.0)
+    qw = tl.load(qw_ptr + index, mask=q_in, other=0.0)
+    p_mass, q_mass = tl.sum(pw, 0), tl.sum(qw, 0)
+    p_rest, q_rest = epsilon / (p_reach + epsilon), epsilon / (q_reach + epsilon)
+    f = g
+    if own == 0:
+        f = tl.load(vector_ptr + 17 * BLOCK + index)
         # Balanced: f and g are known up to a constant; share it equally.
         gauge = (tl.sum(pw * g, 0) / p_mass - tl.sum(qw * f, 0) / q_mass) / 2
-        gauge = tl.where(stiffness > 0, 0.0, gauge)
+        gauge = tl.where(epsilon / p_reach + epsilon / q_reach > 0, 0.0, gauge)
         f += gauge
         g -= gauge
     p_term = tl.where(pw > 0, pw * relaxed(g / kappa, p_reach), 0.0)
@@ -191,8 +237,8 @@ def whole_kernel(
     masked = tl.max((p_in & (pw == 0)).to(tl.int32), 0) + tl.max((q_in & (qw == 0)).to(tl.int32), 0)
     if masked > 0:
         fill_masked(
-            scratch_ptr, potential_ptr, qw_ptr, pw_ptr, q_count, p_count, q_rest, p_rest, ROWS,
-            BLOCK,
+            scratch_ptr, potential_ptr, qw_ptr, pw_ptr, q_count, p_count, q_rest, p_rest,
+            iterations, ROWS, BLOCK,
         )  # fmt: skip
 
     # Where the results of this term lie: the terms before it have so many rows and columns.
@@ -206,7 +252,7 @@ def whole_kernel(
         scratch_ptr, potential_ptr, qw_ptr, pw_ptr, q_count, p_count, kappa,
         q_label_ptr, p_label_ptr, distance_ptr, classes_y, f_ptr + q_place, row_ptr + q_place,
         x_gradient_ptr + problem * n * m, tl.where((flags & 1) != 0, q_count, 0),
-        COST, LABEL, ROWS, BLOCK,
+        iterations,        COST, LABEL, ROWS, BLOCK,
     )  # fmt: skip
     tl.store(g_ptr + p_place + index, tl.load(potential_ptr + BLOCK + index) / kappa, mask=p_in)
     tl.store(column_ptr + p_place + index, p_sum, mask=p_in)
@@ -223,7 +269,7 @@ def whole_kernel(
             class_masses(
                 scratch_ptr, q_label_ptr, p_label_ptr, q_count, p_count,
                 class_mass_ptr + program.to(tl.int64) * classes_x * classes_y,
-                classes_x, classes_y, PRECISION, BLOCK, BLOCK_K,
+                classes_x, classes_y, iterations, PRECISION, BLOCK, BLOCK_K,
             )  # fmt: skip
             tl.debug_barrier()
     if COST != MATRIX:
@@ -234,8 +280,8 @@ def whole_kernel(
             q_out = pick(term, x_gradient_ptr, own_x_gradient_ptr, own_y_gradient_ptr)
             emit(
                 scratch_ptr, vector_ptr, q_ptr, p_ptr, q_out + problem * q_count * d,
-                y_gradient_ptr + problem * m * d, qw_ptr, pw_ptr, q_count, p_count, d, own,
-                first_side, last_side,
+                y_gradient_ptr + problem * m * d, qw_ptr, pw_ptr, q_count, p_count, d, iterations,
+                own, first_side, last_side,
                 COST, NORMALISED, CENTRED, PRECISION, ROWS, BLOCK, BLOCK_O, BLOCK_K,
             )  # fmt: skip
 
@@ -274,7 +320,7 @@ TABLE = {
     ("float", 16): Launch(16, 32, 32, 16, 1, 1),
     ("float", 32): Launch(32, 32, 32, 16, 4, 1),
     ("float", 64): Launch(32, 32, 32, 16, 8, 1),
-    ("float", 128): Launch(32, 32, 32, 16, 8, 1),
+    ("float", 128): Launch(32, 16, 32, 16, 8, 1),
     ("l1", 16): Launch(16, 16, 32, 16, 1, 1),
     ("l1", 32): Launch(32, 16, 32, 16, 2, 1),
     ("l1", 64): Launch(32, 16, 32, 16, 4, 1),
@@ -294,8 +340,8 @@ def block_of(points: int) -> int:
 
 
 def scratch_size(block: int) -> int:
-    """Numbers of working memory for each program: two tiles and sixteen vectors."""
-    return 2 * block * block + 16 * block
+    """Numbers of working memory for each program: two tiles and eighteen vectors."""
+    return 2 * block * block + 18 * block
 
 
 POINTERS = {

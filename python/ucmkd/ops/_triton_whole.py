@@ -48,9 +48,10 @@ def _check(x: Tensor, y: Tensor, cost: str, terms: tuple[str, ...]) -> None:
             f"x and y must have 1 to {most} points of one coordinate or more; "
             f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    own = terms[1:] if terms[:1] == ("cross",) else terms
-    alone = own is terms and len(terms) != 1
-    if alone or any(t not in _OWN for t in own) or len(set(terms)) < len(terms):
+    crossed = terms[:1] == ("cross",)
+    own = terms[1:] if crossed else terms
+    allowed = ("x", "y") if crossed else ("x",)
+    if any(t not in allowed for t in own) or len({*terms}) < max(len(terms), 1):
         raise ValueError(
             f"terms must be 'cross' and then 'x' or 'y' or both, or 'x' alone; got {terms}"
         )
@@ -182,14 +183,15 @@ def solve(
         \mathrm{OT}_\varepsilon(\alpha,\beta),\quad \mathrm{OT}_\varepsilon(\alpha,\alpha),\quad
         \mathrm{OT}_\varepsilon(\beta,\beta)
 
-    Nothing waits for the device: iterations, residual and convergence are tensors. Everything
-    computed and returned is float32, whatever the points. Points of zero weight must be finite.
+    Nothing waits for the device: iterations, residual and convergence are tensors. Everything is
+    computed in float32, whatever the points; the numbers of a problem (value, residual, scale,
+    transport, mismatch) are returned as float64. Points of zero weight must be finite.
 
     Args:
         x: ``(B, n, d)``, float32, bfloat16 or float16.
-        y: ``(B, m, d)``.
+        y: ``(B, m, d)``, or None if only the term ``"x"`` is wanted.
         a: Weights ``(B, n)``; a zero masks a point.
-        b: Weights ``(B, m)``.
+        b: Weights ``(B, m)``, None with y.
         epsilon: ``(B,)``, as are the reaches and the label cost.
         cost: ``sqeuclidean``, ``euclidean``, ``cosine``, ``l1`` or ``chordal``.
         reach_x: Infinity for a strict marginal.
@@ -202,17 +204,19 @@ def solve(
         g0: Start of the y-potential ``(B, m)``.
         own_starts: Starts of the self-terms' potentials, ``(B, n)`` and ``(B, m)``.
         relative: ε, the reaches and ``label_cost`` are in units of the mean feature cost of the
-            cross term, in all terms.
+            cross term, in all terms; of a self-term alone, in units of its own.
         tol: Tolerance of the residual.
         max_iter: Most iterations.
         accelerate: Mix the iterates (Anderson). Off with ``tol=0``, where iterations are counted.
-        want_x: Emit the gradients to x; of the self-term the total derivative.
+        want_x: Emit the gradients to x.
         want_y: Emit the gradients to y.
         want_distance: Emit the plan's mass between the classes ``(B, K, L)``; needs ``distance``.
-        terms: ``"cross"`` and then ``"x"`` or ``"y"`` or both.
+        terms: ``"cross"`` and then ``"x"`` or ``"y"`` or both; or ``"x"`` alone, to which y, b and
+            what belongs to them say nothing.
 
     Returns:
-        A solution for each term, in that order.
+        A solution for each term, in that order. A self-term has the total derivative to its points
+        as ``grad_x``. No two fields of a solution share memory.
 
     Raises:
         ValueError: An unknown cost or term, points of another type, or too many of them.
