@@ -31,13 +31,13 @@ from ucmkd.kernels.tiles import EUCLIDEAN, L1, NEAR, NO_LABEL, SQEUCLIDEAN
 @triton.jit
 def fill_masked(
     tile_ptr, potential_ptr, q_weight_ptr, p_weight_ptr, q_count, p_count, q_rest, p_rest,
-    iterations,    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    late,    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Points of no weight get the potential of the other side's end: nothing depends on it.
 
     ``potential_ptr`` has the potentials of the rows q, then those of the columns p.
     """
-    index = places(iterations, BLOCK)
+    index = places(late, BLOCK)
     for side in range(0, 2):
         turned = side == 1
         count, other_count = tl.where(turned, p_count, q_count), tl.where(turned, q_count, p_count)
@@ -51,7 +51,7 @@ def fill_masked(
         weight = tl.load(weight_ptr + index, mask=index < count, other=0.0)
         present = tl.load(own_ptr + index)
         tl.debug_barrier()
-        softmin(tile_ptr, own_ptr, score, damping, stride, other_stride, iterations, ROWS, BLOCK)
+        softmin(tile_ptr, own_ptr, score, damping, stride, other_stride, late, ROWS, BLOCK)
         end = tl.load(own_ptr + index)
         tl.debug_barrier()
         tl.store(own_ptr + index, tl.where(weight > 0, present, end))
@@ -63,12 +63,12 @@ def plan_of(
     tile_ptr,  # [2, BLOCK, BLOCK]: the scaled cost, in whose place the plan comes
     potential_ptr, q_weight_ptr, p_weight_ptr, q_count, p_count, kappa,
     q_label_ptr, p_label_ptr, distance_ptr, classes,
-    f_ptr, row_ptr, plan_ptr, plan_rows, iterations,
+    f_ptr, row_ptr, plan_ptr, plan_rows, late,
     COST: tl.constexpr, LABEL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Stores the plan, its row sums and the rows' potential; returns the column sums, what the
     transport costs and the mass that changes its label."""
-    index = places(iterations, BLOCK)
+    index = places(late, BLOCK)
     p_in = index < p_count
     g = tl.load(potential_ptr + BLOCK + index)
     p_weight = tl.load(p_weight_ptr + index, mask=p_in, other=0.0)
@@ -76,7 +76,7 @@ def plan_of(
     transport = tl.zeros([BLOCK], tl.float32)
     mismatch = tl.zeros([BLOCK], tl.float32)
     for first in range(0, BLOCK, ROWS):
-        rows = first + places(iterations, ROWS)
+        rows = first + places(late, ROWS)
         row_in = rows < q_count
         f = tl.load(potential_ptr + rows)
         weight = tl.load(q_weight_ptr + rows, mask=row_in, other=0.0)
@@ -109,17 +109,17 @@ def plan_of(
 @triton.jit
 def class_masses(
     plan_ptr, q_label_ptr, p_label_ptr, q_count, p_count, out_ptr, q_classes, p_classes,
-    iterations,    PRECISION: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    late,    PRECISION: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Mass of the plan between the classes, stored ``[q class, p class]``: two products with
     indicator matrices, sixteen classes at a time."""
-    rows = places(iterations, BLOCK)
+    rows = places(late, BLOCK)
     q_label = tl.load(q_label_ptr + rows, mask=rows < q_count, other=-1)
     for first_p in range(0, p_classes, 16):
         p_class = first_p + tl.arange(0, 16)
         by_p = tl.zeros([BLOCK, 16], tl.float32)
         for first in range(0, p_count, BLOCK_K):
-            j = first + places(iterations, BLOCK_K)
+            j = first + places(late, BLOCK_K)
             plan = tl.load(plan_ptr + rows[:, None] * BLOCK + j[None, :])
             label = tl.load(p_label_ptr + j, mask=j < p_count, other=-1)
             member = (label[:, None] == p_class[None, :]).to(tl.float32)
@@ -138,18 +138,18 @@ def class_masses(
 def weights_of(
     tile_ptr,  # [2, BLOCK, BLOCK]: plan and feature cost; then W, and that of the near pairs
     vector_ptr,  # [6, BLOCK]: |x|² of both sides; then 1/|x|, and the sums of W, of both
-    q_ptr, p_ptr, q_count, p_count, d, iterations,
+    q_ptr, p_ptr, q_count, p_count, d, late,
     COST: tl.constexpr, NORMALISED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Puts the gradient's weights in the plan's place; returns whether there are near pairs."""
-    index = places(iterations, BLOCK)
+    index = places(late, BLOCK)
     p_norm = tl.load(vector_ptr + BLOCK + index)
     p_inverse = inverse_length(p_norm)
     p_one = tl.where(p_norm > 0, 1.0, 0.0) if NORMALISED else p_norm
     p_sum = tl.zeros([BLOCK], tl.float32)
     found = 0
     for first in range(0, BLOCK, ROWS):
-        rows = first + places(iterations, ROWS)
+        rows = first + places(late, ROWS)
         cells = tile_ptr + rows[:, None] * BLOCK + index[None, :]
         q_norm = tl.load(vector_ptr + rows)
         q_inverse = inverse_length(q_norm)
@@ -191,7 +191,7 @@ def weights_of(
 
 @triton.jit
 def gradient(
-    p_ptr, q_ptr, pw_ptr, p_count, q_count, d, iterations,
+    p_ptr, q_ptr, pw_ptr, p_count, q_count, d, late,
     vector_ptr,  # [2, 2, BLOCK]: 1/|x| of both sides, factors of the points themselves
     side, factor,
     weight_ptr,  # [2, BLOCK, BLOCK]: weights, and those of near pairs
@@ -200,7 +200,7 @@ def gradient(
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Gradient to the points p, which are the rows of the weights on side 0, else the columns."""
-    p_index = places(iterations, BLOCK)
+    p_index = places(late, BLOCK)
     p_in = p_index < p_count
     stride_p = tl.where(side == 0, BLOCK, 1)
     stride_q = tl.where(side == 0, 1, BLOCK)
@@ -209,7 +209,7 @@ def gradient(
     coefficient = tl.load(vector_ptr + (2 + side) * BLOCK + p_index)
     other_inverse_ptr = vector_ptr + (1 - side) * BLOCK
     for start in range(0, d, BLOCK_D):
-        k = start + places(iterations, BLOCK_D)
+        k = start + places(late, BLOCK_D)
         inside = k < d
         own = tl.load(
             p_ptr + p_index[:, None] * d + k[None, :],
@@ -231,7 +231,7 @@ def gradient(
                 centre = tl.sum(p_weight[:, None] * own, 0) / tl.sum(p_weight, 0)
             moved = tl.zeros([BLOCK, BLOCK_D], tl.float32)
             for first in range(0, q_count, BLOCK_K):
-                j = first + places(iterations, BLOCK_K)
+                j = first + places(late, BLOCK_K)
                 weight = tl.load(weight_ptr + p_index[:, None] * stride_p + j[None, :] * stride_q)
                 other = tl.load(
                     q_ptr + j[:, None] * d + k[None, :],
@@ -267,7 +267,7 @@ def gradient(
 @triton.jit
 def emit(
     tile_ptr, vector_ptr, q_ptr, p_ptr, q_out_ptr, p_out_ptr, q_weight_ptr, p_weight_ptr,
-    q_count, p_count, d, iterations, own, first_side, last_side,
+    q_count, p_count, d, late, own, first_side, last_side,
     COST: tl.constexpr, NORMALISED: tl.constexpr, CENTRED: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -281,7 +281,7 @@ def emit(
         q_count,
         p_count,
         d,
-        iterations,
+        late,
         COST,
         NORMALISED,
         ROWS,
@@ -293,7 +293,7 @@ def emit(
         gradient(
             tl.where(turned, p_ptr, q_ptr), tl.where(turned, q_ptr, p_ptr),
             tl.where(turned, p_weight_ptr, q_weight_ptr),
-            tl.where(turned, p_count, q_count), tl.where(turned, q_count, p_count), d, iterations,
+            tl.where(turned, p_count, q_count), tl.where(turned, q_count, p_count), d, late,
             vector_ptr + 2 * BLOCK, side, factor, tile_ptr, has_near,
             tl.where(turned, p_out_ptr, q_out_ptr),
             COST, NORMALISED, CENTRED, PRECISION, BLOCK, BLOCK_O, BLOCK_K,

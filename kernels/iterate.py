@@ -26,7 +26,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ucmkd.kernels.anderson import LEAP, mix
+from ucmkd.kernels.anderson import forget, mix, start
 from ucmkd.kernels.logarithms import CAP, log_mass, places, softmin, weight_logs
 
 #: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
@@ -42,15 +42,16 @@ def iterate(
     base, pw, q_mass, pw_ptr, qw_ptr, tile_ptr,
     potential_ptr,  # [2, BLOCK]: of the rows that of the tile, of the columns working memory
     end_ptr,  # [BLOCK]: in the end the potential of the rows
-    memory_ptr,  # [8, BLOCK]
+    memory_ptr,  # [8, BLOCK], and with state_ptr [8] for the mixing
+    state_ptr,
     p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol, max_iter,
-    accelerate, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    accelerate, nothing, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Iterates from the potential ``base`` of the columns p of the scaled cost at ``tile_ptr``.
 
-    ``rate`` is ε/ρ and ``rest`` ε/(ρ+ε) = 1 - τ. Returns the columns' potential, the mass, the
-    residual and the number of iterations. What the rows have of vectors lies in memory: a thread
-    would hold many of their entries.
+    ``rate`` is ε/ρ and ``rest`` ε/(ρ+ε) = 1 - τ. ``nothing`` is 0. Returns the columns' potential, the
+    mass, the residual and the number of iterations. What the rows have of vectors lies in memory: a
+    thread would hold many of their entries.
     """
     p_mass = tl.sum(pw, 0)
     stiffness = p_rate + q_rate
@@ -63,16 +64,17 @@ def iterate(
     iterations = 0
     valid = 0
     active = max_iter > 0
-    # The state of the mixing, see kernels/anderson.py.
-    m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
-    radius += LEAP
-    head, count, started, mixed, shortened = 0, 0, 0, 0, 0
+    # Of the mixing, see kernels/anderson.py.
+    start(state_ptr)
+    tl.debug_barrier()
+    best, mixed = float("inf"), 0
     record, record_at, resume_at, pause = float("inf"), 0, 0, 0
     pause += PATIENCE
     while active:
+        late = iterations * nothing
         log_total = tl.zeros([BLOCK], tl.float32)
         good = 0
-        place = places(iterations, BLOCK)
+        place = places(late, BLOCK)
         qw = tl.load(qw_ptr + place, mask=place < q_count, other=0.0)
         q_shift = tl.zeros([BLOCK], tl.float32)
         if (valid != 0) & (tl.max(tl.abs(shift), 0) <= FAR_SHIFT):
@@ -107,7 +109,7 @@ def iterate(
                     1.0 - q_rest,
                     BLOCK,
                     1,
-                    iterations,
+                    late,
                     ROWS,
                     BLOCK,
                 )
@@ -119,7 +121,7 @@ def iterate(
                 1.0,
                 1,
                 BLOCK,
-                iterations,
+                late,
                 ROWS,
                 BLOCK,
             )
@@ -177,17 +179,13 @@ def iterate(
                 pause *= 2
                 record = float("inf")
                 best = float("inf")
-                count, started, mixed = 0, 0, 0
+                mixed = 0
+                forget(state_ptr)
             if (active) & (iterations >= resume_at):
                 last = (iterations + 1 >= max_iter).to(tl.int32)
-                (
-                    move, m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius,
-                ) = mix(
-                    plain, pw, residual, last, iterations, memory_ptr,
-                    m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius, BLOCK,
-                )  # fmt: skip
+                move, mixed, best = mix(
+                    plain, pw, residual, last, late, memory_ptr, state_ptr, mixed, best, BLOCK
+                )
         # A self-term that is done returns the state whose residual was measured.
         shift = tl.where(own & done, shift, shift + move)
     tl.debug_barrier()

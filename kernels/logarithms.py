@@ -13,10 +13,10 @@ CAP = tl.constexpr(115.0)
 
 
 @triton.jit
-def places(count, SIZE: tl.constexpr):
-    """0 to SIZE - 1, computed no sooner than ``count``, which is never negative: the compiler must
-    not hold the addresses of all phases in registers while the iteration runs."""
-    index = tl.arange(0, SIZE) + tl.minimum(count, 0)
+def places(late, SIZE: tl.constexpr):
+    """0 to SIZE - 1, computed no sooner than ``late``, which is 0 without the compiler's knowing:
+    it must not hold the addresses of all phases in registers while the iteration runs."""
+    index = tl.arange(0, SIZE) + late
     return tl.multiple_of(tl.max_contiguous(index, SIZE), SIZE)
 
 
@@ -31,13 +31,13 @@ def log_sum(score, axis: tl.constexpr):
 
 @triton.jit
 def softmin(
-    tile_ptr, out_ptr, score, damping, stride, other_stride, count,
+    tile_ptr, out_ptr, score, damping, stride, other_stride, late,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Stores -damping·log2 of the sums of 2^(score - tile), a block of rows at a time."""
-    index = places(count, BLOCK)
+    index = places(late, BLOCK)
     for first in range(0, BLOCK, ROWS):
-        rows = first + places(count, ROWS)
+        rows = first + places(late, ROWS)
         tile = tl.load(tile_ptr + rows[:, None] * stride + index[None, :] * other_stride)
         tl.store(out_ptr + rows, -damping * log_sum(score[None, :] - tile, 1))
     tl.debug_barrier()

@@ -90,7 +90,8 @@ def whole_kernel(
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One program: one problem of one term, which ``terms`` has as a digit of base 4: 0 is the
-    cross term, 1 is x with itself, 2 is y with itself. ``flags``: see :class:`Flag`."""
+    cross term, 1 is x with itself, 2 is y with itself. ``flags``: see :class:`Flag`; less than 256,
+    which only the caller knows."""
     program = tl.program_id(0)
     problem = (program % batch).to(tl.int64)
     place = program // batch
@@ -188,11 +189,12 @@ def whole_kernel(
         base = tl.where(far * EPSILON < 0.01, base, 0.0)
     g, mass, residual, iterations = iterate(
         base, pw, q_mass, pw_ptr, qw_ptr, scratch_ptr, potential_ptr, vector_ptr + 17 * BLOCK,
-        potential_ptr + 2 * BLOCK, p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol,
-        max_iter, (flags & 8) != 0, ROWS, BLOCK,
+        potential_ptr + 2 * BLOCK, scale_slot + 1, p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol,
+        max_iter, (flags & 8) != 0, flags >> 8, ROWS, BLOCK,
     )  # fmt: skip
     # All that was computed before the loop is computed once more: registers hold none of it.
-    program += tl.minimum(iterations, 0)
+    late = iterations * (flags >> 8)
+    program += late
     problem = (program % batch).to(tl.int64)
     place = program // batch
     term = (terms >> (2 * place)) & 3
@@ -213,7 +215,7 @@ def whole_kernel(
         q_label_ptr = pick(
             term, x_label_ptr + problem * n, x_label_ptr + problem * n, y_label_ptr + problem * m
         )
-    index = places(iterations, BLOCK)
+    index = places(late, BLOCK)
     p_in = index < p_count
     q_in = index < q_count
     pw = tl.load(pw_ptr + index, mask=p_in, other=0.0)
@@ -238,7 +240,7 @@ def whole_kernel(
     if masked > 0:
         fill_masked(
             scratch_ptr, potential_ptr, qw_ptr, pw_ptr, q_count, p_count, q_rest, p_rest,
-            iterations, ROWS, BLOCK,
+            late, ROWS, BLOCK,
         )  # fmt: skip
 
     # Where the results of this term lie: the terms before it have so many rows and columns.
@@ -252,7 +254,7 @@ def whole_kernel(
         scratch_ptr, potential_ptr, qw_ptr, pw_ptr, q_count, p_count, kappa,
         q_label_ptr, p_label_ptr, distance_ptr, classes_y, f_ptr + q_place, row_ptr + q_place,
         x_gradient_ptr + problem * n * m, tl.where((flags & 1) != 0, q_count, 0),
-        iterations,        COST, LABEL, ROWS, BLOCK,
+        late,        COST, LABEL, ROWS, BLOCK,
     )  # fmt: skip
     tl.store(g_ptr + p_place + index, tl.load(potential_ptr + BLOCK + index) / kappa, mask=p_in)
     tl.store(column_ptr + p_place + index, p_sum, mask=p_in)
@@ -269,7 +271,7 @@ def whole_kernel(
             class_masses(
                 scratch_ptr, q_label_ptr, p_label_ptr, q_count, p_count,
                 class_mass_ptr + program.to(tl.int64) * classes_x * classes_y,
-                classes_x, classes_y, iterations, PRECISION, BLOCK, BLOCK_K,
+                classes_x, classes_y, late, PRECISION, BLOCK, BLOCK_K,
             )  # fmt: skip
             tl.debug_barrier()
     if COST != MATRIX:
@@ -280,7 +282,7 @@ def whole_kernel(
             q_out = pick(term, x_gradient_ptr, own_x_gradient_ptr, own_y_gradient_ptr)
             emit(
                 scratch_ptr, vector_ptr, q_ptr, p_ptr, q_out + problem * q_count * d,
-                y_gradient_ptr + problem * m * d, qw_ptr, pw_ptr, q_count, p_count, d, iterations,
+                y_gradient_ptr + problem * m * d, qw_ptr, pw_ptr, q_count, p_count, d, late,
                 own, first_side, last_side,
                 COST, NORMALISED, CENTRED, PRECISION, ROWS, BLOCK, BLOCK_O, BLOCK_K,
             )  # fmt: skip
