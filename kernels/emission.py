@@ -75,7 +75,7 @@ def plan_of(
     p_sum = tl.zeros([BLOCK], tl.float32)
     transport = tl.zeros([BLOCK], tl.float32)
     mismatch = tl.zeros([BLOCK], tl.float32)
-    for first in range(0, BLOCK, ROWS):
+    for first in range(0, BLOCK + late, ROWS):
         rows = first + places(late, ROWS)
         row_in = rows < q_count
         f = tl.load(potential_ptr + rows)
@@ -148,7 +148,7 @@ def weights_of(
     p_one = tl.where(p_norm > 0, 1.0, 0.0) if NORMALISED else p_norm
     p_sum = tl.zeros([BLOCK], tl.float32)
     found = 0
-    for first in range(0, BLOCK, ROWS):
+    for first in range(0, BLOCK + late, ROWS):
         rows = first + places(late, ROWS)
         cells = tile_ptr + rows[:, None] * BLOCK + index[None, :]
         q_norm = tl.load(vector_ptr + rows)

@@ -49,9 +49,9 @@ def iterate(
 ):  # fmt: skip
     """Iterates from the potential ``base`` of the columns p of the scaled cost at ``tile_ptr``.
 
-    ``rate`` is ε/ρ and ``rest`` ε/(ρ+ε) = 1 - τ. ``nothing`` is 0. Returns the columns' potential, the
-    mass, the residual and the number of iterations. What the rows have of vectors lies in memory: a
-    thread would hold many of their entries.
+    ``rate`` is ε/ρ, ``rest`` ε/(ρ+ε) = 1 - τ, ``nothing`` 0. Returns the columns' potential, the
+    mass, the residual and the number of iterations. What the rows have of vectors lies in memory:
+    a thread would hold many of their entries.
     """
     p_mass = tl.sum(pw, 0)
     stiffness = p_rate + q_rate

@@ -36,7 +36,7 @@ def softmin(
 ):  # fmt: skip
     """Stores -damping·log2 of the sums of 2^(score - tile), a block of rows at a time."""
     index = places(late, BLOCK)
-    for first in range(0, BLOCK, ROWS):
+    for first in range(0, BLOCK + late, ROWS):
         rows = first + places(late, ROWS)
         tile = tl.load(tile_ptr + rows[:, None] * stride + index[None, :] * other_stride)
         tl.store(out_ptr + rows, -damping * log_sum(score[None, :] - tile, 1))

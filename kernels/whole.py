@@ -98,6 +98,8 @@ def whole_kernel(
     term = (terms >> (2 * place)) & 3
     own = term > 0
 
+    # Not known to be 0: so no loop over blocks of rows is unrolled.
+    nothing = flags >> 8
     index = tl.arange(0, BLOCK)
     scratch_ptr += program.to(tl.int64) * (2 * BLOCK * BLOCK + 18 * BLOCK)
     vector_ptr = scratch_ptr + 2 * BLOCK * BLOCK
@@ -117,7 +119,7 @@ def whole_kernel(
         pw = tl.load(pw_ptr + index, mask=index < p_count, other=0.0)
         same = own & ((step == 1) | (place == 0))
         total = tl.zeros([BLOCK], tl.float32)
-        for first in range(0, BLOCK, ROWS):
+        for first in range(0, BLOCK + nothing, ROWS):
             rows = first + tl.arange(0, ROWS)
             row_in = rows < q_count
             if COST == MATRIX:
@@ -159,7 +161,7 @@ def whole_kernel(
         q_label_ptr = pick(
             term, x_label_ptr + problem * n, x_label_ptr + problem * n, y_label_ptr + problem * m
         )
-    for first in range(0, BLOCK, ROWS):
+    for first in range(0, BLOCK + nothing, ROWS):
         rows = first + tl.arange(0, ROWS)
         cells = scratch_ptr + rows[:, None] * BLOCK + index[None, :]
         cost = tl.load(cells + BLOCK * BLOCK)
@@ -189,11 +191,11 @@ def whole_kernel(
         base = tl.where(far * EPSILON < 0.01, base, 0.0)
     g, mass, residual, iterations = iterate(
         base, pw, q_mass, pw_ptr, qw_ptr, scratch_ptr, potential_ptr, vector_ptr + 17 * BLOCK,
-        potential_ptr + 2 * BLOCK, scale_slot + 1, p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol,
-        max_iter, (flags & 8) != 0, flags >> 8, ROWS, BLOCK,
+        potential_ptr + 2 * BLOCK, scale_slot + 1, p_count, q_count, p_rate, q_rate,
+        p_rest, q_rest, own, tol, max_iter, (flags & 8) != 0, nothing, ROWS, BLOCK,
     )  # fmt: skip
     # All that was computed before the loop is computed once more: registers hold none of it.
-    late = iterations * (flags >> 8)
+    late = iterations * nothing
     program += late
     problem = (program % batch).to(tl.int64)
     place = program // batch
