@@ -15,6 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ucmkd.kernels.logarithms import places
+
 #: Longest mixed move at first, in units of the plain one and of a factor e at least.
 LEAP = tl.constexpr(3.0)
 #: A mixed point may have this many times the smallest residual so far.
@@ -68,22 +70,28 @@ def coefficients(m11, m12, m13, m22, m23, m33, r1, r2, r3, count):
 
 @triton.jit
 def mix(
-    step, weight, residual, plain,
+    step, weight, residual, plain, late,
     memory_ptr,  # [8, BLOCK]: the last move, its plain step, and three differences of both kinds
-    m11, m12, m13, m22, m23, m33, head, count, started, mixed, shortened, best, radius,
-    BLOCK: tl.constexpr,
+    state_ptr,  # [8]: products of the differences, radius, and four small counts
+    mixed, best, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The move to make for the plain step ``step``, and the new state in the order of the
-    arguments. ``plain`` forbids a mixed move; flags and counts are int32 scalars. The vectors
-    stay in memory: they would fill the registers all through the iteration."""
-    index = tl.arange(0, BLOCK)
+    """The move to make for the plain step ``step``, whether it is a mixed one, and the smallest
+    residual. ``plain`` forbids a mixed move; flags are int32 scalars. All the rest of the state
+    stays in memory: it would fill the registers all through the iteration."""
+    index = places(late, BLOCK)
     steps_ptr, both_ptr = memory_ptr + 2 * BLOCK + index, memory_ptr + 5 * BLOCK + index
+    head = tl.load(state_ptr + 4).to(tl.int32)
     moved = tl.load(memory_ptr + index)
     kept = tl.load(memory_ptr + BLOCK + index)
     older, oldest = head * BLOCK, (head + 1) % 3 * BLOCK
     step2, step3 = tl.load(steps_ptr + older), tl.load(steps_ptr + oldest)
     both2, both3 = tl.load(both_ptr + older), tl.load(both_ptr + oldest)
 
+    m11, m12, m22 = tl.load(state_ptr), tl.load(state_ptr + 1), tl.load(state_ptr + 2)
+    radius = tl.load(state_ptr + 3)
+    count = tl.load(state_ptr + 5).to(tl.int32)
+    started = tl.load(state_ptr + 6).to(tl.int32)
+    shortened = tl.load(state_ptr + 7).to(tl.int32)
     refused = (mixed != 0) & ((residual < TOLERATED * best) == 0)
     known = (started != 0) & (refused == 0)
     longer = tl.where((mixed & shortened) != 0, 2.0 * radius, radius)
@@ -117,10 +125,29 @@ def mix(
     tl.store(memory_ptr + BLOCK + index, tl.where(refused, kept, step))
     tl.store(steps_ptr + head * BLOCK, change)
     tl.store(both_ptr + head * BLOCK, both)
+    tl.store(state_ptr, m11)
+    tl.store(state_ptr + 1, m12)
+    tl.store(state_ptr + 2, m22)
+    tl.store(state_ptr + 3, radius)
+    tl.store(state_ptr + 4, head.to(tl.float32))
+    tl.store(state_ptr + 5, count.to(tl.float32))
+    tl.store(state_ptr + 6, 1.0)
+    tl.store(state_ptr + 7, (may & cut).to(tl.float32))
     tl.debug_barrier()
-    mixed = may.to(tl.int32)
-    shortened = (may & cut).to(tl.int32)
-    started = started | 1
-    return (
-        move, m11, m12, m13, m22, m23, m33, head, count, started, mixed, shortened, best, radius
-    )  # fmt: skip
+    return move, may.to(tl.int32), best
+
+
+@triton.jit
+def start(state_ptr):
+    """The state before the first step."""
+    for k in tl.static_range(8):
+        tl.store(state_ptr + k, LEAP if k == 3 else 0.0)
+
+
+@triton.jit
+def forget(state_ptr):
+    """No differences, and no step to take one from."""
+    tl.debug_barrier()
+    tl.store(state_ptr + 5, 0.0)
+    tl.store(state_ptr + 6, 0.0)
+    tl.debug_barrier()

@@ -26,8 +26,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ucmkd.kernels.anderson import LEAP, mix
-from ucmkd.kernels.logarithms import CAP, log_mass, log_sum, weight_logs
+from ucmkd.kernels.anderson import forget, mix, start
+from ucmkd.kernels.logarithms import CAP, log_mass, places, softmin, weight_logs
 
 #: Largest shift, and largest logarithm of a sum, in powers of two, until a new tile is taken.
 #: What the tile rounds to 0 is below 2^-126: it stays 2^-36 of a sum or less.
@@ -39,23 +39,24 @@ PATIENCE = tl.constexpr(40)
 
 @triton.jit
 def iterate(
-    base, pw, qw, pw_ptr, qw_ptr, cells,
-    memory_ptr,  # [8, BLOCK]
+    base, pw, q_mass, pw_ptr, qw_ptr, tile_ptr,
+    potential_ptr,  # [2, BLOCK]: of the rows that of the tile, of the columns working memory
+    end_ptr,  # [BLOCK]: in the end the potential of the rows
+    memory_ptr,  # [8, BLOCK], and with state_ptr [8] for the mixing
+    state_ptr,
     p_count, q_count, p_rate, q_rate, p_rest, q_rest, own, tol, max_iter,
-    ACCELERATE: tl.constexpr, BLOCK: tl.constexpr,
+    accelerate, nothing, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Iterates from the potential ``base`` of the columns p of the scaled cost at ``cells``.
+    """Iterates from the potential ``base`` of the columns p of the scaled cost at ``tile_ptr``.
 
-    ``rate`` is ε/ρ and ``rest`` ε/(ρ+ε) = 1 - τ. Returns both potentials, the mass, the residual
-    and the number of iterations.
+    ``rate`` is ε/ρ, ``rest`` ε/(ρ+ε) = 1 - τ, ``nothing`` 0. Returns the columns' potential, the
+    mass, the residual and the number of iterations. What the rows have of vectors lies in memory:
+    a thread would hold many of their entries.
     """
-    index = tl.arange(0, BLOCK)
-    p_in, q_in = index < p_count, index < q_count
-    p_mass, q_mass = tl.sum(pw, 0), tl.sum(qw, 0)
+    p_mass = tl.sum(pw, 0)
     stiffness = p_rate + q_rate
     shift = tl.zeros([BLOCK], tl.float32)
-    q_base = tl.zeros([BLOCK], tl.float32)
-    q_shift = tl.zeros([BLOCK], tl.float32)
+    tl.store(end_ptr + tl.arange(0, BLOCK), tl.zeros([BLOCK], tl.float32))
     scaled = tl.zeros([BLOCK, BLOCK], tl.float32)
     translation = 0.0
     mass = q_mass
@@ -63,15 +64,19 @@ def iterate(
     iterations = 0
     valid = 0
     active = max_iter > 0
-    # The state of the mixing, see kernels/anderson.py.
-    m11, m12, m13, m22, m23, m33, best, radius = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, float("inf"), 0.0
-    radius += LEAP
-    head, count, started, mixed, shortened = 0, 0, 0, 0, 0
+    # Of the mixing, see kernels/anderson.py.
+    start(state_ptr)
+    tl.debug_barrier()
+    best, mixed = float("inf"), 0
     record, record_at, resume_at, pause = float("inf"), 0, 0, 0
     pause += PATIENCE
     while active:
+        late = iterations * nothing
         log_total = tl.zeros([BLOCK], tl.float32)
         good = 0
+        place = places(late, BLOCK)
+        qw = tl.load(qw_ptr + place, mask=place < q_count, other=0.0)
+        q_shift = tl.zeros([BLOCK], tl.float32)
         if (valid != 0) & (tl.max(tl.abs(shift), 0) <= FAR_SHIFT):
             if own:
                 q_shift = shift
@@ -79,7 +84,9 @@ def iterate(
             else:
                 log_q = tl.sum(scaled * (pw * tl.exp2(shift))[None, :], 1)
                 log_q = tl.log2(tl.where(qw > 0, log_q, 1.0))
-                q_shift = -log_q - q_rest * (q_base - log_q)
+                q_shift = -log_q
+                if q_rest > 0:
+                    q_shift -= q_rest * (tl.load(potential_ptr + place) - log_q)
                 inside = (tl.abs(q_shift) <= FAR_SHIFT) & (tl.abs(log_q) <= FAR_SUM)
                 outside = tl.max(tl.where((qw > 0) & (inside == 0), 1, 0), 0)
                 q_shift = tl.where(qw > 0, q_shift, 0.0)
@@ -89,26 +96,47 @@ def iterate(
             outside += tl.max(tl.where((pw > 0) & (inside == 0), 1, 0), 0)
             good = tl.where(outside == 0, 1, 0)
         if good == 0:
-            # From memory each time, so that no more than one tile is live; a barrier keeps the
-            # loads apart.
-            p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
+            # By blocks of rows from memory: of tiles no more than the scaled one is live.
+            p_log, q_log = weight_logs(pw_ptr, qw_ptr, place, place < p_count, place < q_count)
             present = base + shift
             if own:
                 q_base = present
             else:
-                q_base = -(1.0 - q_rest) * log_sum((present + p_log)[None, :] - tl.load(cells), 1)
-                q_base = tl.where(qw > 0, q_base, 0.0)
-            tl.debug_barrier()
-            log_total = -log_sum((q_base + q_log)[:, None] - tl.load(cells), 0)
+                softmin(
+                    tile_ptr,
+                    potential_ptr,
+                    present + p_log,
+                    1.0 - q_rest,
+                    BLOCK,
+                    1,
+                    late,
+                    ROWS,
+                    BLOCK,
+                )
+                q_base = tl.where(qw > 0, tl.load(potential_ptr + place), 0.0)
+            softmin(
+                tile_ptr,
+                potential_ptr + BLOCK,
+                q_base + q_log,
+                1.0,
+                1,
+                BLOCK,
+                late,
+                ROWS,
+                BLOCK,
+            )
+            log_total = tl.load(potential_ptr + BLOCK + place)
             log_total = tl.where(pw > 0, log_total, present)
             # The new tile lies at the potentials of its own softmin, a symmetric one at present.
             base = tl.where(own, present, log_total)
             log_total = base - log_total
             shift = present - base
             q_shift = tl.zeros([BLOCK], tl.float32)
+            tl.store(potential_ptr + place, q_base)
+            tl.debug_barrier()
             rows = tl.where(qw > 0, q_base, float("-inf"))
             columns = tl.where(pw > 0, base, float("-inf"))
-            tl.debug_barrier()
+            cells = tile_ptr + place[:, None] * BLOCK + place[None, :]
             scaled = tl.exp2((rows[:, None] + columns[None, :]) - tl.load(cells))
             valid = 1
         gap = shift + log_total
@@ -125,8 +153,8 @@ def iterate(
         else:
             mass = tl.sum(pw * tl.exp2(-p_rest * best_p), 0)
             if stiffness > 0:
-                p_log, q_log = weight_logs(pw_ptr, qw_ptr, index, p_in, q_in)
-                above = log_mass(q_log, q_base + q_shift, q_rate)
+                p_log, q_log = weight_logs(pw_ptr, qw_ptr, place, place < p_count, place < q_count)
+                above = log_mass(q_log, tl.load(potential_ptr + place) + q_shift, q_rate)
                 below = log_mass(p_log, best_p - p_rest * best_p, p_rate)
                 translation = (above - below) / stiffness
             plain -= translation
@@ -137,8 +165,11 @@ def iterate(
         active = ((residual > tol) | ((was_mixed != 0) & (residual != residual))) & (
             iterations < max_iter
         )
+        if active == 0:
+            end = tl.load(potential_ptr + place) + q_shift + translation
+            tl.store(end_ptr + place, end)
         move = plain
-        if ACCELERATE:
+        if accelerate:
             better = residual < record
             record = tl.where(better, residual, record)
             record_at = tl.where(better, iterations, record_at)
@@ -148,17 +179,14 @@ def iterate(
                 pause *= 2
                 record = float("inf")
                 best = float("inf")
-                count, started, mixed = 0, 0, 0
+                mixed = 0
+                forget(state_ptr)
             if (active) & (iterations >= resume_at):
                 last = (iterations + 1 >= max_iter).to(tl.int32)
-                (
-                    move, m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius,
-                ) = mix(
-                    plain, pw, residual, last, memory_ptr,
-                    m11, m12, m13, m22, m23, m33,
-                    head, count, started, mixed, shortened, best, radius, BLOCK,
-                )  # fmt: skip
+                move, mixed, best = mix(
+                    plain, pw, residual, last, late, memory_ptr, state_ptr, mixed, best, BLOCK
+                )
         # A self-term that is done returns the state whose residual was measured.
         shift = tl.where(own & done, shift, shift + move)
-    return base + shift, q_base + q_shift + translation, mass, residual, iterations
+    tl.debug_barrier()
+    return base + shift, mass, residual, iterations

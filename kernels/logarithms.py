@@ -13,12 +13,34 @@ CAP = tl.constexpr(115.0)
 
 
 @triton.jit
+def places(late, SIZE: tl.constexpr):
+    """0 to SIZE - 1, computed no sooner than ``late``, which is 0 without the compiler's knowing:
+    it must not hold the addresses of all phases in registers while the iteration runs."""
+    index = tl.arange(0, SIZE) + late
+    return tl.multiple_of(tl.max_contiguous(index, SIZE), SIZE)
+
+
+@triton.jit
 def log_sum(score, axis: tl.constexpr):
     """log2 of the sum of 2^score; -inf for nothing but -inf, which must not give NaN."""
     top = tl.max(score, axis)
     reference = tl.where(top == float("-inf"), 0.0, top)
     shifted = score - (reference[None, :] if axis == 0 else reference[:, None])
     return reference + tl.log2(tl.sum(tl.exp2(shifted), axis))
+
+
+@triton.jit
+def softmin(
+    tile_ptr, out_ptr, score, damping, stride, other_stride, late,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Stores -damping·log2 of the sums of 2^(score - tile), a block of rows at a time."""
+    index = places(late, BLOCK)
+    for first in range(0, BLOCK + late, ROWS):
+        rows = first + places(late, ROWS)
+        tile = tl.load(tile_ptr + rows[:, None] * stride + index[None, :] * other_stride)
+        tl.store(out_ptr + rows, -damping * log_sum(score[None, :] - tile, 1))
+    tl.debug_barrier()
 
 
 @triton.jit

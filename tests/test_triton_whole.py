@@ -31,6 +31,11 @@ EPS = torch.finfo(torch.float32).eps
 TOL = 1e-6
 STRICT = math.inf
 ALL = ("cross", "x", "y")
+#: Numbers of a problem are float64, as the operators return them; the rest is float32.
+TYPES = {
+    "iterations": torch.int64, "converged": torch.bool,
+    **dict.fromkeys(("value", "residual", "scale", "transport", "mismatch"), torch.float64),
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -79,7 +84,6 @@ CASES = {
     "warm start, relaxed": Case(warm=True, reach=(1.0, 1.0), cost="l1"),
     "far from the origin": Case(shift=100.0, terms=ALL, bound=400.0),
     "distances far from the origin": Case(shift=100.0, cost="euclidean", bound=400.0),
-    "small epsilon": Case(epsilon=0.02, bound=1000.0),
     "not accelerated": Case(accelerate=False),
     "gradient to x alone": Case(want=(True, False), terms=ALL),
     "gradient to y alone": Case(want=(False, True), terms=ALL),
@@ -188,8 +192,45 @@ def test_against_the_reference(name: str) -> None:
         assert actual.iterations.dtype == torch.int64 and (actual.iterations > 0).all()
         for field in COMPARED:
             close(f"{term} {field}", getattr(actual, field), getattr(expected, field), case.bound)
-        for field in actual:
-            assert field.dtype in (torch.float32, torch.int64, torch.bool)
+        for field, tensor in actual._asdict().items():
+            assert tensor.dtype == TYPES.get(field, torch.float32), field
+
+
+ALONE = {
+    "balanced": Case(17, relative=False, labels="distance"),
+    "relaxed, masked": Case(cost="chordal", reach=(0.8, STRICT), masked=True, relative=False),
+    "in units of its own mean cost": Case(5, 40, 3, cost="euclidean", batch=2),
+}
+
+
+@numerical
+@pytest.mark.parametrize("name", ALONE)
+def test_a_self_term_alone(name: str) -> None:
+    """The gradient is the total derivative; of y, if it is there, nothing is read."""
+    case = ALONE[name]
+    (x, y, a, b), keywords = arguments(case)
+    keywords |= {"y_label": None, "want_y": False}
+    start = random(case.batch, case.n, seed=8)
+    (actual,) = _triton_whole.solve(
+        x, None, a, None, terms=("x",), own_starts=(start, None), tol=TOL, **keywords
+    )
+    (also,) = _triton_whole.solve(
+        x, y, a, b, terms=("x",), own_starts=(start, None), tol=TOL, **keywords
+    )
+    exact = {k: doubled(v) for k, v in keywords.items()}
+    expected = reference.sinkhorn(x.double(), None, a.double(), a.double(), tol=1e-9, **exact)
+    assert actual.converged.all()
+    for field in COMPARED:
+        close(field, getattr(actual, field), getattr(expected, field), 200.0)
+        assert torch.equal(getattr(actual, field), getattr(also, field)), field
+
+
+@numerical
+def test_no_field_shares_its_memory_with_another() -> None:
+    tensors, keywords = arguments(Case(4, 3, 2, labels="distance"))
+    for solution in _triton_whole.solve(*tensors, terms=ALL, max_iter=3, **keywords):
+        places = [t.untyped_storage().data_ptr() for t in solution if t.numel()]
+        assert len({*places}) == len(places) >= 12
 
 
 @numerical
@@ -213,10 +254,10 @@ def test_counted_iterations_are_those_of_the_reference(reach: float) -> None:
 @numerical
 @pytest.mark.parametrize("reach", [STRICT, 2.0])
 def test_acceleration_saves_iterations_and_finds_the_same_point(reach: float) -> None:
-    case = Case(30, 28, 2, epsilon=0.02, reach=(reach, reach), want=(False, False))
+    case = Case(14, 12, 2, epsilon=0.03, reach=(reach, reach), want=(False, False))
     tensors, keywords = arguments(case)
     fast, slow = (
-        _triton_whole.solve(*tensors, tol=1e-5, max_iter=600, accelerate=flag, **keywords)[0]
+        _triton_whole.solve(*tensors, tol=1e-4, max_iter=300, accelerate=flag, **keywords)[0]
         for flag in (True, False)
     )
     assert fast.converged.all() and slow.converged.all()
@@ -264,11 +305,12 @@ def test_a_single_point_left_and_coincident_points() -> None:
 
 
 @numerical
-@pytest.mark.parametrize("cost, bound", [("euclidean", 1000.0), ("chordal", 3e4)])
+@pytest.mark.parametrize("cost, bound", [("euclidean", 20.0), ("chordal", 1e4)])
 def test_near_points(cost: str, bound: float) -> None:
     """A distance from norms and products has no digit left here; the differences have.
 
-    Normalised points are rounded themselves, by ε beside distances of 4e-5.
+    Normalised points are rounded themselves: at distances of 4e-5 that alone turns the gradient by
+    some 2000 ε.
     """
     x = 10 * random(1, 6, 8)
     y = (x + 1e-3 * random(1, 6, 8, seed=1))[:, :5]
@@ -278,7 +320,9 @@ def test_near_points(cost: str, bound: float) -> None:
     (actual,) = _triton_whole.solve(x, y, a, b, tol=1e-6, **keywords)
     exact = {k: doubled(v) for k, v in keywords.items()}
     expected = reference.sinkhorn(*precise(x, y, a, b), tol=1e-9, **exact)
-    for field in ("value", "transport", "grad_x", "grad_y"):
+    for field in ("value", "transport"):
+        close(field, getattr(actual, field), getattr(expected, field), 20.0)
+    for field in ("grad_x", "grad_y"):
         close(field, getattr(actual, field), getattr(expected, field), bound)
 
 
@@ -290,13 +334,14 @@ def test_a_matrix(reach: float) -> None:
     for matrix, first, second in ((cost, a, b), (cost.transpose(1, 2), b, a)):
         zero = torch.zeros_like(second)
         epsilon, reach_x, reach_y = vectors
+        exact = precise(matrix, matrix, first, second)
         actual = _triton_whole.solve_matrix(
             matrix, first, second, epsilon=epsilon, reach_x=reach_x, reach_y=reach_y,
             relative=True, tol=TOL,
         )  # fmt: skip
         expected, plan = reference.solve_dense(
-            matrix.double(), None, first.double(), second.double(), zero.double(),
-            *(v.double() for v in vectors), zero[:, 0].double(), symmetric=False, relative=True,
+            exact[0], None, *exact[2:], zero.double(), *(v.double() for v in vectors),
+            zero[:, 0].double(), symmetric=False, relative=True,
             tol=1e-9, max_iter=5000,
         )  # fmt: skip
         assert actual.converged.all()
@@ -311,8 +356,11 @@ def test_bad_input_is_refused() -> None:
         _triton_whole.solve(x, y, a, b, **{**keywords, "cost": "l3"})
     with pytest.raises(ValueError, match=r"x must be float32.*float64"):
         _triton_whole.solve(x.double(), y, a, b, **keywords)
-    with pytest.raises(ValueError, match="terms must be"):
-        _triton_whole.solve(x, y, a, b, terms=("x",), **keywords)
+    for terms in (("y",), ("x", "y"), ("cross", "x", "x"), ("cross", "z"), ()):
+        with pytest.raises(ValueError, match="terms must be"):
+            _triton_whole.solve(x, y, a, b, terms=terms, **keywords)
+    with pytest.raises(ValueError, match="without y and b"):
+        _triton_whole.solve(x, None, a, None, terms=ALL, **keywords)
     with pytest.raises(ValueError, match="x and y must have 1 to"):
         _triton_whole.solve(random(1, 2000, 5), y, a, b, **keywords)
     assert not _triton_whole.fits(2000, 4, 3, torch.float32)

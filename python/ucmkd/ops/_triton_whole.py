@@ -48,35 +48,13 @@ def _check(x: Tensor, y: Tensor, cost: str, terms: tuple[str, ...]) -> None:
             f"x and y must have 1 to {most} points of one coordinate or more; "
             f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    if (
-        terms[:1] != ("cross",)
-        or any(t not in _OWN for t in terms[1:])
-        or len(set(terms)) < len(terms)
-    ):
-        raise ValueError(f"terms must be 'cross', then 'x' or 'y' or both; got {terms}")
-
-
-class _Outputs:
-    """The tensors of one term that the kernel fills."""
-
-    def __init__(
-        self, like: Tensor, batch: int, n: int, m: int, x_shape: Any, y_shape: Any
-    ) -> None:
-        def empty(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=torch.float32, device=like.device)
-
-        self.f, self.row = empty(batch, n), empty(batch, n)
-        self.g, self.column = empty(batch, m), empty(batch, m)
-        self.grad_x, self.grad_y = empty(*x_shape), empty(*y_shape)
-
-    def solution(
-        self, numbers: Tensor, iterations: Tensor, converged: Tensor, class_mass: Tensor
-    ) -> Solution:
-        value, residual, scale, transport, mismatch = numbers
-        return Solution(
-            value, self.f, self.g, iterations, residual, converged, scale, self.row, self.column,
-            transport, mismatch, self.grad_x, self.grad_y, class_mass,
-        )  # fmt: skip
+    crossed = terms[:1] == ("cross",)
+    own = terms[1:] if crossed else terms
+    allowed = ("x", "y") if crossed else ("x",)
+    if any(t not in allowed for t in own) or len({*terms}) < max(len(terms), 1):
+        raise ValueError(
+            f"terms must be 'cross' and then 'x' or 'y' or both, or 'x' alone; got {terms}"
+        )
 
 
 def _vector(parameter: Tensor) -> Tensor:
@@ -85,69 +63,99 @@ def _vector(parameter: Tensor) -> Tensor:
 
 def _launch(
     x: Tensor,
-    y: Tensor | None,
+    y: Tensor,
     sizes: tuple[int, int, int, int],
     a: Tensor,
     b: Tensor,
-    outputs: list[_Outputs],
     kind: str,
     constants: dict[str, Any],
     *,
+    terms: tuple[int, ...],
+    gradients: tuple[Tensor, Tensor, Tensor, Tensor],
     parameters: tuple[Tensor, Tensor, Tensor, Tensor | None],
     labels: tuple[Tensor | None, Tensor | None, Tensor | None],
     starts: tuple[Tensor | None, Tensor | None, Tensor | None],
     strides: tuple[int, ...],
     classes: tuple[int, int],
-    relative: bool,
+    flags: int,
     tol: float,
     max_iter: int,
     accelerate: bool,
-    own: tuple[int, ...] = (),
-) -> list[Solution]:
+) -> tuple[Solution, ...]:
+    """One tensor for each field, the terms one after the other: no field shares its memory with
+    another of the same term, which an operator may not return."""
     whole = _kernel()
     batch, n, m, d = sizes
-    terms, block, device = len(outputs), whole.block_of(max(n, m)), x.device
+    count, device = len(terms), x.device
+    block = whole.block_of(max(n, m))
     config = whole.TABLE[kind, block]
-    numbers = torch.empty((terms, 5, batch), dtype=torch.float32, device=device)
-    iterations = torch.empty((terms, batch), dtype=torch.int64, device=device)
-    converged = torch.empty((terms, batch), dtype=torch.bool, device=device)
-    mass = torch.empty((terms, batch, *classes), dtype=torch.float32, device=device)
-    scratch = torch.empty(
-        terms * batch * whole.scratch_size(block), dtype=torch.float32, device=device
-    )
-    # An absent term is never written: any tensor will do.
-    slots = {0: outputs[0], **dict(zip(own, outputs[1:], strict=True))}
-    first, second = slots.get(1, outputs[0]), slots.get(2, outputs[0])
-    epsilon, reach_x, reach_y, price = parameters
-    whole.whole_kernel[(terms * batch,)](
-        x, y, a, b, *labels, *starts, epsilon, reach_x, reach_y, price,
-        outputs[0].f, outputs[0].g, outputs[0].row, outputs[0].column,
-        outputs[0].grad_x, outputs[0].grad_y,
-        first.f, first.g, first.row, first.column, first.grad_x,
-        second.f, second.g, second.row, second.column, second.grad_x,
-        numbers, iterations, converged, mass, scratch,
+    rows = [m if term == 2 else n for term in terms]
+    columns = [n if term == 1 else m for term in terms]
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    f, row = empty(batch * sum(rows)), empty(batch * sum(rows))
+    g, column = empty(batch * sum(columns)), empty(batch * sum(columns))
+    numbers = [empty(count, batch, dtype=torch.float64) for _ in range(5)]
+    iterations = empty(count, batch, dtype=torch.int64)
+    converged = empty(count, batch, dtype=torch.bool)
+    emitted = bool(flags & whole.Flag.CLASSES)
+    mass = empty(count, batch, *classes) if emitted else empty(0)
+    scratch = empty(count * batch * whole.scratch_size(block))
+    flags |= whole.Flag.ACCELERATE * (accelerate and tol > 0)
+    for start, flag in zip(
+        starts, (whole.Flag.START, whole.Flag.X_START, whole.Flag.Y_START), strict=True
+    ):
+        flags |= flag * (start is not None)
+    # In place of a start that is absent any tensor will do: it is not read.
+    given = [parameters[0] if start is None else start for start in starts]
+    whole.whole_kernel[(count * batch,)](
+        x, y, a, b, *labels, *given, *parameters, f, g, row, column, *gradients,
+        *numbers, iterations, converged, mass, scratch,
         batch, n, m, d, *classes, *strides, tol, max_iter,
-        TERMS=terms, HAS_LABEL=labels[0] is not None, HAS_DISTANCE=labels[2] is not None,
-        RELATIVE=relative, WARM=starts[0] is not None, X_WARM=starts[1] is not None,
-        Y_WARM=starts[2] is not None, ACCELERATE=accelerate and tol > 0,
-        FIRST=own[0] if own else 0, SECOND=own[1] if len(own) > 1 else 0, BLOCK=block,
+        sum(term << 2 * place for place, term in enumerate(terms)), int(flags),
+        LABEL=_label_kind(labels).value, PRECISION=whole.PRECISION, ROWS=config.rows, BLOCK=block,
         BLOCK_D=config.block_d, BLOCK_O=config.block_o, BLOCK_K=config.block_k,
         num_warps=config.warps, num_stages=config.stages, **constants,
     )  # fmt: skip
-    return [
-        out.solution(
-            numbers[t], iterations[t], converged[t],
-            mass[t] if constants["WANT_CLASSES"] else numbers.new_empty(0),
-        )
-        for t, out in enumerate(outputs)
-    ]  # fmt: skip
+
+    def parts(packed: Tensor, lengths: list[int]) -> list[Tensor]:
+        if count == 1:
+            return [packed.view(batch, lengths[0])]
+        pieces = packed.split([batch * length for length in lengths])
+        return [p.view(batch, k) for p, k in zip(pieces, lengths, strict=True)]
+
+    fs, rows_of = parts(f, rows), parts(row, rows)
+    gs, columns_of = parts(g, columns), parts(column, columns)
+    x_gradient, y_gradient, *own_gradients = gradients
+    found = []
+    for t, term in enumerate(terms):
+        value, residual, scale, transport, mismatch = (number[t] for number in numbers)
+        nothing = empty(0)
+        found.append(
+            Solution(
+                value, fs[t], gs[t], iterations[t], residual, converged[t], scale, rows_of[t],
+                columns_of[t], transport, mismatch,
+                own_gradients[term - 1] if term else x_gradient,
+                nothing if term else y_gradient, mass[t] if emitted else empty(0),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _label_kind(labels: tuple[Tensor | None, Tensor | None, Tensor | None]) -> Any:
+    tiles = importlib.import_module("ucmkd.kernels.tiles")
+    if labels[0] is None:
+        return tiles.NO_LABEL
+    return tiles.MISMATCH if labels[2] is None else tiles.DISTANCE
 
 
 def solve(
     x: Tensor,
-    y: Tensor,
+    y: Tensor | None,
     a: Tensor,
-    b: Tensor,
+    b: Tensor | None,
     *,
     epsilon: Tensor,
     cost: str = "sqeuclidean",
@@ -175,14 +183,15 @@ def solve(
         \mathrm{OT}_\varepsilon(\alpha,\beta),\quad \mathrm{OT}_\varepsilon(\alpha,\alpha),\quad
         \mathrm{OT}_\varepsilon(\beta,\beta)
 
-    Nothing waits for the device: iterations, residual and convergence are tensors. Everything
-    computed and returned is float32, whatever the points. Points of zero weight must be finite.
+    Nothing waits for the device: iterations, residual and convergence are tensors. Everything is
+    computed in float32, whatever the points; the numbers of a problem (value, residual, scale,
+    transport, mismatch) are returned as float64. Points of zero weight must be finite.
 
     Args:
         x: ``(B, n, d)``, float32, bfloat16 or float16.
-        y: ``(B, m, d)``.
+        y: ``(B, m, d)``, or None if only the term ``"x"`` is wanted.
         a: Weights ``(B, n)``; a zero masks a point.
-        b: Weights ``(B, m)``.
+        b: Weights ``(B, m)``, None with y.
         epsilon: ``(B,)``, as are the reaches and the label cost.
         cost: ``sqeuclidean``, ``euclidean``, ``cosine``, ``l1`` or ``chordal``.
         reach_x: Infinity for a strict marginal.
@@ -195,63 +204,77 @@ def solve(
         g0: Start of the y-potential ``(B, m)``.
         own_starts: Starts of the self-terms' potentials, ``(B, n)`` and ``(B, m)``.
         relative: ε, the reaches and ``label_cost`` are in units of the mean feature cost of the
-            cross term, in all terms.
+            cross term, in all terms; of a self-term alone, in units of its own.
         tol: Tolerance of the residual.
         max_iter: Most iterations.
         accelerate: Mix the iterates (Anderson). Off with ``tol=0``, where iterations are counted.
-        want_x: Emit the gradients to x; of the self-term the total derivative.
+        want_x: Emit the gradients to x.
         want_y: Emit the gradients to y.
         want_distance: Emit the plan's mass between the classes ``(B, K, L)``; needs ``distance``.
-        terms: ``"cross"`` and then ``"x"`` or ``"y"`` or both.
+        terms: ``"cross"`` and then ``"x"`` or ``"y"`` or both; or ``"x"`` alone, to which y, b and
+            what belongs to them say nothing.
 
     Returns:
-        A solution for each term, in that order.
+        A solution for each term, in that order. A self-term has the total derivative to its points
+        as ``grad_x``. No two fields of a solution share memory.
 
     Raises:
         ValueError: An unknown cost or term, points of another type, or too many of them.
     """
+    if y is None or b is None:
+        if terms != ("x",):
+            raise ValueError(f"without y and b there is only the term 'x'; got terms {terms}")
+        y, b = x, a
+    if terms == ("x",):
+        # Of y nothing is computed, and its size should not set that of the tile.
+        y, b, y_label, want_y, g0 = x, a, x_label, False, None
+        reach_y, own_starts = reach_x, (own_starts[0], None)
     _check(x, y, cost, terms)
     if y.dtype != x.dtype:
         x, y = x.float(), y.float()
     centred = x.dtype == torch.float32
-    softmin = importlib.import_module("ucmkd.kernels.softmin")
-    x, y = softmin.readable(x.contiguous()), softmin.readable(y.contiguous())
+    tiles = importlib.import_module("ucmkd.kernels.tiles")
+    whole = _kernel()
     batch, n, d = x.shape
     m = y.shape[1]
     kernel_cost, normalised = _COSTS[cost]
-    own = tuple(_OWN[term] for term in terms[1:])
-    outputs = [_Outputs(x, batch, n, m, x.shape if want_x else (0,), y.shape if want_y else (0,))]
-    for term in own:
-        points, wanted = (x, want_x) if term == 1 else (y, want_y)
-        k, shape = points.shape[1], points.shape if wanted else (0,)
-        outputs.append(_Outputs(x, batch, k, k, shape, (0,)))
-    labelled = x_label is not None and y_label is not None and label_cost is not None
+
+    def gradient(points: Tensor, wanted: bool) -> Tensor:
+        shape = points.shape if wanted else (0,)
+        return torch.empty(shape, dtype=torch.float32, device=x.device)
+
+    gradients = (
+        gradient(x, want_x and "cross" in terms), gradient(y, want_y and "cross" in terms),
+        gradient(x, want_x and "x" in terms), gradient(y, want_y and "y" in terms),
+    )  # fmt: skip
+    same = y is x
+    x = tiles.readable(x.contiguous())
+    y = x if same else tiles.readable(y.contiguous())
     labels: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
     classes = (0, 0)
-    if labelled and x_label is not None and y_label is not None:
+    price = None
+    if x_label is not None and y_label is not None and label_cost is not None:
         labels = (x_label.contiguous(), y_label.contiguous(), None)
+        price = _vector(label_cost)
         if distance is not None:
             labels = (*labels[:2], distance.float().contiguous())
             classes = (distance.shape[0], distance.shape[1])
-    price = label_cost if labelled else None
     starts = tuple(None if s is None else s.float().contiguous() for s in (g0, *own_starts))
-    found = _launch(
-        x, y, (batch, n, m, d), _vector(a), _vector(b), outputs,
-        _kind(kernel_cost, centred),
+    flag = whole.Flag
+    return _launch(
+        x, y, (batch, n, m, d), _vector(a), _vector(b), _kind(kernel_cost, centred),
         {
-            "COST": softmin.COSTS[kernel_cost], "NORMALISED": normalised,
+            "COST": tiles.COSTS[kernel_cost], "NORMALISED": normalised,
             "CENTRED": centred and not normalised and kernel_cost != "l1",
-            "WANT_X": want_x, "WANT_Y": want_y, "WANT_CLASSES": want_distance and classes[0] > 0,
         },
-        parameters=(
-            _vector(epsilon), _vector(reach_x), _vector(reach_y),
-            None if price is None else _vector(price),
-        ),
+        terms=tuple(_OWN.get(term, 0) for term in terms), gradients=gradients,
+        parameters=(_vector(epsilon), _vector(reach_x), _vector(reach_y), price),
         labels=labels, starts=(starts[0], starts[1], starts[2]), strides=(0, 0, 0),
-        classes=classes, relative=relative, tol=tol, max_iter=max_iter, accelerate=accelerate,
-        own=own,
+        classes=classes,
+        flags=flag.X * want_x | flag.Y * want_y | flag.RELATIVE * relative
+        | flag.CLASSES * (want_distance and classes[0] > 0),
+        tol=tol, max_iter=max_iter, accelerate=accelerate,
     )  # fmt: skip
-    return tuple(found)
 
 
 def _kind(kernel_cost: str, single: bool) -> str:
@@ -301,15 +324,19 @@ def solve_matrix(
             f"cost must be float32, bfloat16 or float16, with 1 to {_kernel().BLOCKS[-1]} rows "
             f"and columns; got {cost.dtype} of shape {tuple(cost.shape)}"
         )
-    outputs = _Outputs(cost, batch, n, m, (batch, n, m) if want_plan else (0,), (0,))
-    start = None if g0 is None else g0.float().contiguous()
+    shape = (batch, n, m) if want_plan else (0,)
+    plan = torch.empty(shape, dtype=torch.float32, device=cost.device)
+    # An array for the gradient to each side, of which there is none.
+    empty = (plan.new_empty(0), plan.new_empty(0), plan.new_empty(0))
+    whole = _kernel()
     return _launch(
-        cost, cost, (batch, n, m, 1), _vector(a), _vector(b), [outputs], "matrix",
-        {
-            "COST": _kernel().MATRIX.value, "NORMALISED": False, "CENTRED": False,
-            "WANT_X": want_plan, "WANT_Y": False, "WANT_CLASSES": False,
-        },
+        cost, cost, (batch, n, m, 1), _vector(a), _vector(b), "matrix",
+        {"COST": whole.MATRIX.value, "NORMALISED": False, "CENTRED": False},
+        terms=(0,), gradients=(plan, *empty),
         parameters=(_vector(epsilon), _vector(reach_x), _vector(reach_y), None),
-        labels=(None, None, None), starts=(start, None, None), strides=cost.stride(),
-        classes=(0, 0), relative=relative, tol=tol, max_iter=max_iter, accelerate=accelerate,
+        labels=(None, None, None),
+        starts=(None if g0 is None else g0.float().contiguous(), None, None),
+        strides=cost.stride(), classes=(0, 0),
+        flags=whole.Flag.X * want_plan | whole.Flag.RELATIVE * relative,
+        tol=tol, max_iter=max_iter, accelerate=accelerate,
     )[0]  # fmt: skip
