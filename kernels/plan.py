@@ -218,7 +218,7 @@ TABLE = {
     ("float/root", "vector", "few"): PlanLaunch(16, 64, 32, 1, 4, 2),
     ("float/root", "vector", "many"): PlanLaunch(32, 32, 32, 1, 4, 2),
     ("float/root", "wide", "few"): PlanLaunch(16, 64, 32, 64, 4, 2),
-    ("float/root", "wide", "many"): PlanLaunch(64, 32, 32, 32, 8, 1),
+    ("float/root", "wide", "many"): PlanLaunch(32, 32, 32, 32, 4, 1),
     ("l1", "vector", "few"): PlanLaunch(16, 64, 16, 1, 4, 1),
     ("l1", "vector", "many"): PlanLaunch(32, 64, 16, 1, 4, 1),
     ("l1", "wide", "few"): PlanLaunch(16, 64, 16, 64, 4, 1),
@@ -333,12 +333,12 @@ _COMPILED = {
 
 
 def compilations() -> Iterator[Compilation]:
-    """Every tabled configuration; the plain and the conditional variant, with both label costs."""
+    """Every tabled configuration, the plain and the conditional variant of each."""
     for (kind, shape, rows), launch in TABLE.items():
         cost, one = _COMPILED[kind]
         modes = (WEIGHTED,) if shape == "weighted" else (PLAIN, CONDITIONAL)
         for mode in modes:
-            label = DISTANCE.value if mode is PLAIN else MISMATCH.value
+            label = MISMATCH.value if mode is WEIGHTED else DISTANCE.value
             absent = ("distance_ptr",) * (label == MISMATCH.value)
             absent += ("x_norm_ptr", "y_norm_ptr") * (kind == "l1")
             absent += ("f_ptr",) * (mode is CONDITIONAL)
