@@ -24,48 +24,13 @@ from ucmkd.kernels.emission import class_masses, emit, fill_masked, plan_of
 from ucmkd.kernels.ground import MATRIX, ground_cost, label_tile, matrix_tile
 from ucmkd.kernels.iterate import iterate
 from ucmkd.kernels.logarithms import places, relaxed
+from ucmkd.kernels.term import label_pointers, parameters, pick, sides
 from ucmkd.kernels.tiles import COSTS, DISTANCE, LOG2E, NO_LABEL, PRECISION
 
 LN2 = tl.constexpr(0.6931471805599453)
 EPSILON = tl.constexpr(1.1920929e-07)
 #: Below this a mean cost is no scale: the root of the smallest normal number.
 NO_SCALE = tl.constexpr(1.0842022e-19)
-
-
-@triton.jit
-def pick(term, cross, first, second):
-    """What belongs to this program's term."""
-    if term == 1:
-        cross = first
-    elif term == 2:
-        cross = second
-    return cross
-
-
-@triton.jit
-def sides(
-    term, problem, x_ptr, y_ptr, a_ptr, b_ptr, n, m, d, stride_b, COST: tl.constexpr
-):  # fmt: skip
-    """Points, weights and numbers of the columns p, then of the rows q."""
-    x_ptr += problem * (stride_b if COST == MATRIX else n.to(tl.int64) * d)
-    y_ptr += problem * m.to(tl.int64) * d
-    a_ptr += problem * n
-    b_ptr += problem * m
-    p_ptr, q_ptr, pw_ptr, qw_ptr, p_count, q_count = y_ptr, x_ptr, b_ptr, a_ptr, m, n
-    if term == 1:
-        p_ptr, pw_ptr, p_count = x_ptr, a_ptr, n
-    elif term == 2:
-        q_ptr, qw_ptr, q_count = y_ptr, b_ptr, m
-    return p_ptr, pw_ptr, p_count, q_ptr, qw_ptr, q_count
-
-
-@triton.jit
-def parameters(term, problem, scale, epsilon_ptr, reach_x_ptr, reach_y_ptr):
-    """ε and the reaches of the columns and of the rows, in units of the cost."""
-    reach_x = scale * tl.load(reach_x_ptr + problem)
-    reach_y = scale * tl.load(reach_y_ptr + problem)
-    epsilon = scale * tl.load(epsilon_ptr + problem)
-    return epsilon, tl.where(term == 1, reach_x, reach_y), tl.where(term == 2, reach_y, reach_x)
 
 
 @triton.jit(
@@ -155,12 +120,7 @@ def whole_kernel(
     price = 0.0
     if LABEL != NO_LABEL:
         price = scale * tl.load(label_cost_ptr + problem)
-        p_label_ptr = pick(
-            term, y_label_ptr + problem * m, x_label_ptr + problem * n, y_label_ptr + problem * m
-        )
-        q_label_ptr = pick(
-            term, x_label_ptr + problem * n, x_label_ptr + problem * n, y_label_ptr + problem * m
-        )
+        p_label_ptr, q_label_ptr = label_pointers(term, problem, x_label_ptr, y_label_ptr, n, m)
     for first in range(0, BLOCK + nothing, ROWS):
         rows = first + tl.arange(0, ROWS)
         cells = scratch_ptr + rows[:, None] * BLOCK + index[None, :]
@@ -211,12 +171,7 @@ def whole_kernel(
     kappa = LOG2E / epsilon
     p_label_ptr, q_label_ptr = y_label_ptr, x_label_ptr
     if LABEL != NO_LABEL:
-        p_label_ptr = pick(
-            term, y_label_ptr + problem * m, x_label_ptr + problem * n, y_label_ptr + problem * m
-        )
-        q_label_ptr = pick(
-            term, x_label_ptr + problem * n, x_label_ptr + problem * n, y_label_ptr + problem * m
-        )
+        p_label_ptr, q_label_ptr = label_pointers(term, problem, x_label_ptr, y_label_ptr, n, m)
     index = places(late, BLOCK)
     p_in = index < p_count
     q_in = index < q_count
@@ -324,7 +279,7 @@ TABLE = {
     ("float", 16): Launch(16, 32, 32, 16, 1, 1),
     ("float", 32): Launch(32, 32, 32, 16, 4, 1),
     ("float", 64): Launch(32, 32, 32, 16, 8, 1),
-    ("float", 128): Launch(32, 16, 32, 16, 8, 1),
+    ("float", 128): Launch(16, 16, 32, 16, 8, 1),
     ("l1", 16): Launch(16, 16, 32, 16, 1, 1),
     ("l1", 32): Launch(32, 16, 32, 16, 2, 1),
     ("l1", 64): Launch(32, 16, 32, 16, 4, 1),
