@@ -264,3 +264,11 @@ def test_second_derivative_where_costs_drown_epsilon(backend: str) -> None:
         found.append((gradient.detach().double(), second.double()))
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
+
+
+def test_tensors_without_data_are_named() -> None:
+    x, empty = torch.randn(3, 2), torch.empty(3, device="meta")
+    with pytest.raises(ValueError, match="x_weight must hold data; got a tensor on the meta"):
+        ops.sinkhorn(x, x, epsilon=1.0, x_weight=empty)
+    with pytest.raises(ValueError, match="cost_matrix must hold data"):
+        ops.transport_plan_cost(empty.expand(2, 3), epsilon=1.0)

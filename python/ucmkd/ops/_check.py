@@ -39,7 +39,9 @@ def points(value: Tensor, name: str) -> Tensor:
 
 
 def dense(value: Tensor, name: str) -> None:
-    """No sparse tensor."""
+    """No sparse tensor, and none without data."""
+    if value.device.type == "meta":
+        raise ValueError(f"{name} must hold data; got a tensor on the meta device")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got a tensor of layout {value.layout}")
 
