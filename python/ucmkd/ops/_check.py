@@ -39,9 +39,7 @@ def points(value: Tensor, name: str) -> Tensor:
 
 
 def dense(value: Tensor, name: str) -> None:
-    """No sparse tensor, and none without data."""
-    if value.device.type == "meta":
-        raise ValueError(f"{name} must hold data; got a tensor on the meta device")
+    """No sparse tensor."""
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got a tensor of layout {value.layout}")
 
@@ -70,11 +68,13 @@ def pair(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
 
 
 def same_device(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
-    """Both tensors lie on one device."""
+    """Both tensors lie on one device, which holds data."""
     if x.device != y.device:
         raise ValueError(
             f"{x_name} and {y_name} must be on one device; got {x.device} and {y.device}"
         )
+    if y.device.type == "meta":
+        raise ValueError(f"{y_name} must hold data; got a tensor on the meta device")
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
