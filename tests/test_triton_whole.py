@@ -381,7 +381,7 @@ def test_every_tabled_configuration_is_listed_and_a_small_one_compiles() -> None
     found = {c.name: c for c in whole.compilations()}
     listed = {tuple(name.split("/")[1::2]) for name in found}
     assert listed == {(kind, str(block)) for kind, block in whole.TABLE}
-    one = found["whole/half/sqeuclidean/16"]
+    one = found["whole/half/sqeuclidean/64"]
     names = one.kernel.arg_names
     signature = {name: one.signature.get(name, "constexpr") for name in names}
     aligned = {
