@@ -24,9 +24,6 @@ def equal(x: _Floats, y: _Floats) -> bool:
 def distance(x: _Floats, y: _Floats) -> float:
     """The Euclidean distance of two arrays of one dtype and shape."""
 
-def add_scaled(total: _Floats, factor: float, part: _Floats) -> None:
-    """``total += factor * part``, in place."""
-
 def sinkhorn(
     x: _Floats,
     y: _Floats | None,
@@ -37,10 +34,7 @@ def sinkhorn(
     distance: _Floats | None,
     f0: _Floats | None,
     g0: _Floats | None,
-    epsilon: _Numbers,
-    reach_x: _Numbers,
-    reach_y: _Numbers,
-    label_cost: _Numbers,
+    parameters: _Numbers,
     cost: str,
     relative: bool,
     tol: float,
@@ -77,6 +71,57 @@ def sinkhorn(
     Returns value, f, g, iterations, residual, converged, scale, row, column, transport, mismatch
     (sum P D), grad_x, grad_y, and the plan's mass between the classes ``(B, K, L)`` (shape
     ``(0,)`` where not wanted), as in ``ucmkd.reference.Solution``. Ctrl-C ends it.
+    """
+
+class Solved:
+    """What :func:`divergence` found; the solutions of the terms become arrays when asked for."""
+
+    value: _Floats
+    grad_x: _Floats | None
+    grad_y: _Floats | None
+    scale: _Numbers
+    def less_half(self, other: _Numbers) -> _Floats:
+        """``value - other / 2``, subtracted before it is rounded."""
+
+    def report(
+        self,
+    ) -> tuple[_Floats, _Floats, NDArray[np.int64], _Floats, NDArray[np.bool_]]:
+        """Potentials, iterations, residual and convergence of the cross term."""
+
+    def term(self, k: int) -> tuple[Any, ...]:
+        """Term 0 (cross), 1 (of x) or 2 (of y) as :func:`sinkhorn` returns it, less gradients."""
+
+def divergence(
+    x: _Floats,
+    y: _Floats,
+    a: _Floats | None,
+    b: _Floats | None,
+    x_label: _Labels | None,
+    y_label: _Labels | None,
+    distance: _Floats | None,
+    g0: _Floats | None,
+    own_x_start: _Floats | None,
+    own_y_start: _Floats | None,
+    parameters: _Numbers,
+    cost: str,
+    relative: bool,
+    tol: float,
+    max_iter: int,
+    want_x: bool,
+    want_y: bool,
+    want_distance: bool,
+    accelerate: bool,
+    own_x: bool,
+    own_y: bool,
+    single: bool,
+    check_finite: bool,
+    budget: int,
+    threads: int,
+) -> Solved | None:
+    """OT(x, y) less half of OT(x, x) (``own_x``) and of OT(y, y) (``own_y``), with gradients.
+
+    ``parameters (4, B)`` holds epsilon, the reaches and the label cost. With ``single`` the value
+    is 0-d and the gradients are ``(n, d)``. None: ``check_finite`` found points that are not.
     """
 
 def softmin(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -16,7 +15,6 @@ from torch import Tensor
 from ucmkd import _backend
 from ucmkd.ops import _deferred
 from ucmkd.ops._plain import plain
-from ucmkd.ops._scale import cast
 
 Number = float | int | Tensor
 Reach = Number | None | tuple[Number | None, Number | None]
@@ -39,7 +37,8 @@ def points(value: Tensor, name: str) -> Tensor:
 
 
 def dense(value: Tensor, name: str) -> None:
-    """No sparse tensor."""
+    """No sparse tensor; raises what an earlier check on a GPU has found since."""
+    _deferred.poll()
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be dense; got a tensor of layout {value.layout}")
 
@@ -48,7 +47,6 @@ def pair(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
     """Two clouds in one space: same rank, batch, width and device."""
     points(x, x_name)
     points(y, y_name)
-    _deferred.poll()
     if x.dim() != y.dim():
         raise ValueError(
             f"{x_name} and {y_name} must both be (n, d) or both (B, n, d); "
@@ -335,52 +333,6 @@ def reaches(
         return number(reach, "reach", like, batch, minimum=0.0, strict=True, dtype=dtype)
 
     return side(first), side(second)
-
-
-def pack(values: Sequence[Number], like: Tensor, batch: int) -> Tensor:
-    """Checked numbers as one float64 tensor ``(len(values), B)`` on the device of ``like``.
-
-    One tensor in place of several keeps a call of the operator cheap.
-    """
-    if not any(isinstance(value, Tensor) for value in values):
-        if torch.compiler.is_compiling():
-            rows = torch.tensor(values, dtype=torch.float64, device=like.device)
-            return rows.unsqueeze(1).expand(len(values), batch)
-        if like.device.type == "cuda":
-            given = tuple(map(float, values))
-            if torch.cuda.is_current_stream_capturing():
-                return _filled(given, batch, like.device)
-            return _kept(given, batch, like.device)
-        # Three times as fast as a tensor from a list.
-        array = np.empty((len(values), batch))
-        array.T[:] = values
-        return torch.from_numpy(array).to(like.device)
-    return torch.stack(
-        [
-            cast(value, torch.float64).expand(batch)
-            if isinstance(value, Tensor)
-            else torch.full((batch,), value, dtype=torch.float64, device=like.device)
-            for value in values
-        ]
-    )
-
-
-def _filled(values: tuple[float, ...], batch: int, device: torch.device) -> Tensor:
-    """Rows of numbers, made on the device: a copy from the host would wait for it."""
-    with torch.inference_mode(False):  # of use outside of it, too
-        rows = torch.empty((len(values), batch), dtype=torch.float64, device=device)
-        for row, value in zip(rows, values, strict=True):
-            row.fill_(value)
-    return rows
-
-
-@functools.lru_cache(maxsize=64)
-def _kept(values: tuple[float, ...], batch: int, device: torch.device) -> Tensor:
-    """The same for a training loop, which comes with the same numbers at every step: they are
-    waited for once, so that every stream may read them. Nothing writes to them."""
-    rows = _filled(values, batch, device)
-    torch.cuda.current_stream(device).synchronize()
-    return rows
 
 
 def equal_mass(reach: Reach, a: Tensor | None, b: Tensor | None, a_name: str, b_name: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._pack import pack
 from ucmkd.ops._solve import as_numpy
 
 
@@ -89,7 +90,7 @@ def extend_potential(
         _check.reaches(reach, x, batch)[0],
         _check.number(label_cost, "label_cost", x, batch, minimum=0.0, strict=False),
     ]
-    eps, rho, lam = _check.pack(numbers, x, batch).to(dtype)
+    eps, rho, lam = pack(numbers, x, batch).to(dtype)
     g = softmin(
         x.to(dtype), x_potential.to(dtype).expand(batch, n), y.to(dtype), eps, cost=cost,
         weight=None if a is None else a.to(dtype), reach=rho, x_label=k, y_label=l, label_cost=lam,

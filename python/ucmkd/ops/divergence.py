@@ -11,7 +11,7 @@ from ucmkd import _backend
 from ucmkd.ops import _check
 from ucmkd.ops._solve import as_tensor
 from ucmkd.ops.sharp import sharp_cost
-from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, run_self, supported
+from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, run_self
 from ucmkd.reference import Solution
 
 
@@ -28,7 +28,7 @@ def divergence(
     finite: tuple[str, str] | None = None,
 ) -> Tensor:
     """The value ``(B,)``, 0-d for a single problem; arguments as in ``losses.sinkhorn_align``."""
-    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype)
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     if sharp or not is_plain(p):
         if finite is not None:

@@ -14,7 +14,7 @@ from ucmkd.ops._pairwise import pairwise_cost
 from ucmkd.ops._precise import precise
 from ucmkd.ops._solve import as_given, as_numpy
 from ucmkd.ops.rounding import round_plan
-from ucmkd.ops.sinkhorn import Prepared, prepare, run, supported
+from ucmkd.ops.sinkhorn import Prepared, prepare, run
 
 #: Entries of the plan that are computed at once, in float64.
 _BLOCK_ENTRIES = 1 << 22
@@ -29,7 +29,7 @@ def _solve(
             names=("x", "y"), **options,
         )  # fmt: skip
         p = precise(p, cost, backend)
-        chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
+        chosen = _backend.choose(backend, p.device, p.dtype)
         s = run(p, cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen)
     return p, s, chosen
 

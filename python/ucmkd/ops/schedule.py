@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend
-from ucmkd.ops.sinkhorn import Prepared, run, supported
+from ucmkd.ops.sinkhorn import Prepared, run
 
 #: Tolerance of the stages: a sharper one costs more in the stage than it saves in the next.
 STAGE_TOLERANCE = 0.03
@@ -60,7 +60,7 @@ def scheduled_start(
     iterations = torch.zeros(p.x.shape[0], dtype=torch.int64, device=p.x.device)
     if torch.compiler.is_compiling():
         return p.start, iterations
-    backend = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
+    backend = _backend.choose(backend, p.device, p.dtype)
     start = p.start
     with torch.no_grad():
         keywords: dict[str, Any] = dict(

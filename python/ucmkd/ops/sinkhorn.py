@@ -15,6 +15,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._pack import pack
 from ucmkd.ops._plain import plain
 from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
@@ -128,7 +129,7 @@ def prepare(
         l,
         None if distance is None else distance.to(dtype),
         start,
-        _check.pack([eps, *rho, lam], x, batch),
+        pack([eps, *rho, lam], x, batch),
         rho[0] is rho[1] or (not isinstance(rho[0], Tensor) and rho[0] == rho[1]),
         (a is None and b is None) or all(not isinstance(r, Tensor) and r == math.inf for r in rho),
         single,
@@ -160,7 +161,7 @@ def _checked(
     lam, _ = _check.label_cost(label_cost, None, None, like, 1, names)
     eps = _check.number(epsilon, "epsilon", like, 1, minimum=0.0, strict=True)
     rho = _check.reaches(reach, like, 1)
-    array: NDArray[np.float64] = _check.pack([eps, *rho, lam], like, 1).numpy()
+    array: NDArray[np.float64] = pack([eps, *rho, lam], like, 1).numpy()
     return array, reach is None
 
 
@@ -173,11 +174,6 @@ def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool
         # A tensor of its own: one made in inference mode would be of no use afterwards.
         torch.from_numpy(array), True, True, True, narrow(x, y),
     )  # fmt: skip
-
-
-def supported(p: Prepared) -> tuple[str, ...]:
-    """The backends that can solve this."""
-    return _backend.BACKENDS
 
 
 def run(
@@ -362,7 +358,7 @@ def sinkhorn(
         x_label=x_label, y_label=y_label, label_cost=label_cost, x_potential=x_potential,
         y_potential=y_potential, tol=tol, max_iter=max_iter, names=("x", "y"),
     )  # fmt: skip
-    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype)
     options: dict[str, Any] = dict(
         cost=cost, relative=False, tol=tol, max_iter=max_iter, backend=chosen, accelerate=accelerate
     )

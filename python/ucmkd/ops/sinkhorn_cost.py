@@ -15,6 +15,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._envelope import Sides, gradients
 from ucmkd.ops._implicit import differentiable_gradients_cost
+from ucmkd.ops._pack import pack
 from ucmkd.ops._scale import cast, saturated, scale
 from ucmkd.ops._sinkhorn_op import masses
 from ucmkd.ops._solve import as_numpy
@@ -171,7 +172,7 @@ def _solve(
     b = _check.weight(y_weight, (batch, m), "y_weight", matrix)
     _check.equal_mass(reach, a, b, "x_weight", "y_weight")
     eps = _check.number(epsilon, "epsilon", matrix, batch, minimum=0.0, strict=True)
-    parameters = _check.pack([eps, *_check.reaches(reach, matrix, batch)], matrix, batch)
+    parameters = pack([eps, *_check.reaches(reach, matrix, batch)], matrix, batch)
     _check.potential(x_potential, (batch, n), "x_potential", matrix, dtype)
     if want_plan is None:
         want_plan = torch.is_grad_enabled() and matrix.requires_grad

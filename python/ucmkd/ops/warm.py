@@ -15,7 +15,7 @@ from ucmkd.ops._solve import solve as solve_one
 from ucmkd.ops.bank import PointBank
 from ucmkd.ops.divergence import check_clouds, mass_gap, sharp_term
 from ucmkd.ops.schedule import scheduled_start
-from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, supported
+from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run
 from ucmkd.ops.teachers import Teacher, Teachers, distance
 from ucmkd.reference import Solution
 
@@ -141,7 +141,7 @@ def warm_divergence(
     if finite is not None and (ratio is not None or not bare or len(state._bank)):
         check_clouds(p, finite)
         finite = None
-    chosen = _backend.choose(backend, p.device, p.dtype, supported=supported(p))
+    chosen = _backend.choose(backend, p.device, p.dtype)
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     x, y = p.given
     key = (y.shape, y.dtype, cost, relative, sharp, tol, max_iter, chosen, y.device)

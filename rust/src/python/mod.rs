@@ -33,7 +33,7 @@ mod _rust {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::arrays::{add_scaled, distance, equal, is_finite};
+    use super::arrays::{distance, equal, is_finite};
     #[pymodule_export]
     use super::divergence::{Solved, divergence};
     #[pymodule_export]
