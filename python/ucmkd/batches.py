@@ -146,7 +146,7 @@ class Batches:
         self._pool("student", data.student, training.batch_size)
         if method.needs_unlabelled:
             self._pool("unlabelled", data.unlabelled, training.unlabelled_batch_size)
-        if method.needs_unlabelled and method.needs_teacher:
+        if method.needs_unlabelled and method.needs_teacher and not method.whole_teacher:
             self._pool("unlabelled_teacher", data.teacher_feature, training.teacher_batch_size)
         if method.class_matched:
             assert data.teacher_label is not None
@@ -191,7 +191,9 @@ class Batches:
         else:
             teacher = self._rows("teacher", *cached)
         (unlabelled,) = self._rows("unlabelled", data.unlabelled)
-        natural = self._rows("unlabelled_teacher", *cached)
+        natural = (
+            list(cached) if self.method.whole_teacher else self._rows("unlabelled_teacher", *cached)
+        )
         paired = self._rows(
             "paired",
             data.paired,

@@ -38,6 +38,9 @@ class Batch:
             teacher's natural class frequencies, to be aligned with ``unlabelled``.
         unlabelled_teacher_logits: Logits ``(v, C)`` of that draw.
         unlabelled_teacher_label: Classes ``(v,)`` of that draw.
+        unlabelled_group: Groups ``(u,)`` of ``unlabelled``, int64; -1 where they are not known.
+        unlabelled_teacher_group: Groups ``(v,)`` of the teacher's second draw; equal numbers mean
+            the same subject, session or the like.
         paired: Student inputs ``(p, ...)`` that were measured in the teacher's modality too.
         paired_teacher_feature: Features ``(p, d_T)`` of the teacher on the same samples, row by
             row.
@@ -54,6 +57,8 @@ class Batch:
     unlabelled_teacher_feature: Tensor | None = None
     unlabelled_teacher_logits: Tensor | None = None
     unlabelled_teacher_label: Tensor | None = None
+    unlabelled_group: Tensor | None = None
+    unlabelled_teacher_group: Tensor | None = None
     paired: Tensor | None = None
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
@@ -77,7 +82,8 @@ class Method(nn.Module):
     also the teacher's second draw, the ``unlabelled_teacher_`` fields), ``paired`` (pairs are
     needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
     labelled student batch and the teacher batch have the same class counts), ``needs_prior``
-    (``class_prior`` must be given), ``needs_head`` (``teacher_head`` must be given). Read them
+    (``class_prior`` must be given), ``needs_head`` (``teacher_head`` must be given),
+    ``whole_teacher`` (the teacher's second draw is all of its samples, in their order). Read them
     from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
@@ -113,6 +119,7 @@ class Method(nn.Module):
     needs_prior: bool = False
     needs_unlabelled: bool = False
     class_matched: bool = False
+    whole_teacher: bool = False
     requires: tuple[str, ...] = ()
 
     class_prior: Tensor | None

@@ -2,113 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
-from ucmkd.methods.parts import (
-    class_weights,
-    make_projector,
-    ramp,
-    target_prior,
-)
+from ucmkd.methods.correspondence import correspondence
+from ucmkd.methods.joint_cost import joint_cost
+from ucmkd.methods.parts import class_weights, make_projector, ramp, target_prior
+from ucmkd.methods.planned import planned
 from ucmkd.methods.vanilla_kd import pair_kd
-from ucmkd.models import Student
-from ucmkd.ops import transport_plan_cost
+from ucmkd.models import Student, head_module
 
 _TINY = 1e-12
-
-
-def normalised_distance(x: Tensor, y: Tensor) -> Tensor:
-    """``‖x_i/|x_i| - y_j/|y_j|‖`` for ``(n, d)`` and ``(m, d)``, as ``(n, m)``.
-
-    Computed as ``√(2 - 2cos)`` with a floor of 1e-6, so that the gradient stays finite where
-    points coincide.
-    """
-    cosine = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
-    return (2 - 2 * cosine).clamp_min(_TINY).sqrt()
-
-
-def joint_cost(
-    features: Tensor,
-    logits: Tensor,
-    teacher_features: Tensor | None,
-    teacher_probability: Tensor,
-    *,
-    feature_weight: float = 1.0,
-) -> Tensor:
-    r"""The cost of matching student sample i with teacher sample j.
-
-    .. math::
-        M_{ij} = w\,\frac{\|\hat x_i - \hat z_j\|}{\mathrm{mean}}
-                 - \sum_c q_{jc} \log p_S(c|x_i)
-
-    with hats for L2 normalisation and the mean, detached, over all pairs.
-
-    Args:
-        features: Projected student features ``(u, d_T)``.
-        logits: Student logits ``(u, C)``.
-        teacher_features: ``(v, d_T)``; may be None for ``feature_weight=0``.
-        teacher_probability: The teacher's softmax ``(v, C)``.
-        feature_weight: w; 0 leaves the labels alone.
-
-    Returns:
-        Costs ``(u, v)``, differentiable in the student's side.
-    """
-    q = teacher_probability.detach()
-    cost = -(F.log_softmax(logits, dim=-1) @ q.to(logits.dtype).T)
-    if feature_weight and teacher_features is not None:
-        distance = normalised_distance(features, teacher_features.detach().to(features.dtype))
-        cost = cost + feature_weight * distance / distance.detach().mean().clamp_min(_TINY)
-    return cost
-
-
-def planned_cost(
-    cost: Tensor,
-    *,
-    epsilon: float = 0.1,
-    row_weight: Tensor | None = None,
-    column_weight: Tensor | None = None,
-    tol: float = 1e-3,
-    max_iter: int = 100,
-) -> Tensor:
-    r"""``<P, M>`` with P the entropic plan of M, held fixed: gradients flow through M alone.
-
-    The regularisation is ``epsilon`` times the mean of ``M - min M``: the shift does not change
-    the plan, but would change the scale.
-
-    Args:
-        cost: M ``(n, m)``.
-        epsilon: Regularisation in units of the mean shifted cost.
-        row_weight: Row masses ``(n,)``, summing to one; None: uniform.
-        column_weight: Column masses ``(m,)``, likewise.
-        tol: Stop at this marginal residual.
-        max_iter: Most iterations.
-
-    Raises:
-        ValueError: NaN or infinite costs.
-    """
-    if not torch.compiler.is_compiling() and not bool(cost.isfinite().all()):
-        raise ValueError(
-            "cost has NaN or infinite entries: student or teacher outputs are not finite "
-            "(has training diverged?)"
-        )
-    with torch.no_grad():
-        shifted = (cost - cost.min()).detach()
-        plan = transport_plan_cost(
-            shifted,
-            epsilon=(epsilon * shifted.mean()).clamp_min(1e-6),
-            x_weight=row_weight,
-            y_weight=column_weight,
-            tol=tol,
-            max_iter=max_iter,
-        )
-    return (plan.to(cost.dtype) * cost).sum()
 
 
 class JointAlignment(Method):
@@ -122,6 +32,13 @@ class JointAlignment(Method):
 
     With pairs in the batch, their distillation (KD at T = 2) and the distance between their
     normalised features are added with ``pair_weight``, and cross-entropy if they have labels.
+    With ``anchor`` they enter the transport too, fixed: being matched with anything but its
+    partner costs a paired sample ``anchor`` mean costs, so that the unpaired rest has the rest of
+    the teacher's samples to itself. Groups (``unlabelled_group``, ``unlabelled_teacher_group`` in
+    the batch: the same patient group, speaker, recording, time window) act alike, but a sample
+    may be matched with all of its group and with those of unknown group
+    (:func:`ucmkd.methods.correspondence.correspondence`). So one method covers no pairs, a few,
+    and all.
 
     ``prior="teacher"``: teacher samples, drawn at the teacher's natural class frequencies, have
     equal masses. Otherwise they are weighted so that the class masses equal the prior. With
@@ -138,6 +55,15 @@ class JointAlignment(Method):
         epsilon: Regularisation in units of the mean shifted cost.
         feature_weight: Weight of the feature part of the cost; 0 aligns labels only.
         pair_weight: Weight of the pair terms; 0 ignores pairs.
+        anchor: What it costs, in mean shifted costs, to match across known pairs and groups; 0
+            leaves the transport without them.
+        reach: What it costs, per mass and in mean shifted costs, to leave a sample unmatched
+            (unbalanced transport: a class or region that the other side lacks need not be
+            matched); None: everything is matched.
+        bank: Align with all of the teacher's samples in every step, warm-started from the step
+            before, in the place of a minibatch of them.
+        head_init: Start the student's head as a copy of the teacher's (two linear heads of one
+            shape; the placebo's with its classes permuted).
         temperature: T of the pairs' distillation.
         prior: ``"teacher"``, ``"uniform"`` or C class frequencies of the unlabelled samples.
         projector: ``"linear"`` (default, also between equal widths), ``"auto"`` or
@@ -156,6 +82,7 @@ class JointAlignment(Method):
     needs_unlabelled = True
 
     mass: Tensor | None
+    start: Tensor | None  # potentials of the bank's samples after the last step
 
     def __init__(
         self,
@@ -166,6 +93,10 @@ class JointAlignment(Method):
         epsilon: float = 0.1,
         feature_weight: float = 1.0,
         pair_weight: float = 1.0,
+        anchor: float = 10.0,
+        reach: float | None = None,
+        bank: bool = False,
+        head_init: bool = False,
         temperature: float = 2.0,
         prior: str | Sequence[float] | Tensor = "teacher",
         projector: str = "linear",
@@ -174,8 +105,15 @@ class JointAlignment(Method):
         max_iter: int = 100,
         **options: Any,
     ) -> None:
+        checks.flag("bank", bank)
+        checks.flag("head_init", head_init)
+        self.whole_teacher = bank
+        self.needs_head = head_init
         super().__init__(student, label_smoothing=label_smoothing, **options)
         checks.number("weight", weight)
+        checks.number("anchor", anchor)
+        if reach is not None:
+            checks.number("reach", reach, strict=True)
         checks.integer("ramp_steps", ramp_steps)
         checks.number("feature_weight", feature_weight)
         checks.number("pair_weight", pair_weight)
@@ -184,8 +122,10 @@ class JointAlignment(Method):
         self.ramp_steps = ramp_steps
         self.feature_weight = feature_weight
         self.pair_weight = pair_weight
+        self.anchor = anchor
         self.temperature = temperature
         self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
+        self.solver["reach"] = reach
         self.uses_pairs = pair_weight > 0
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
         if feature_weight:
@@ -194,6 +134,9 @@ class JointAlignment(Method):
         mass = None if natural else target_prior(prior, self.class_prior, self.num_classes)
         self.register_buffer("mass", mass)
         self.projector = make_projector(student.width, self.teacher_width, projector)
+        self.register_buffer("start", None)
+        if head_init:
+            self.copy_head()
 
     def weights(self, step: int) -> dict[str, float]:
         """``joint`` is ramped; the pair terms are not."""
@@ -216,26 +159,69 @@ class JointAlignment(Method):
         sizes = [len(x) for x in inputs]
         feature, logit = features.split(sizes), logits.split(sizes)
 
-        q = batch.unlabelled_teacher_logits.softmax(dim=-1)
-        column = None
-        if self.mass is not None:
-            label = batch.unlabelled_teacher_label
-            label = q.argmax(dim=-1) if label is None else label
-            column = class_weights(label, self.mass).to(logits.dtype)
-        cost = joint_cost(
-            self.projector(feature[1]),
-            logit[1],
-            batch.unlabelled_teacher_feature,
-            q,
-            feature_weight=self.feature_weight,
-        )
         terms = {
             "ce": self.cross_entropy(logit[0], batch.student_label),
-            "joint": planned_cost(cost, column_weight=column, **self.solver),
+            "joint": self.joint_term(batch, feature[1:], logit[1:]),
         }
         if len(inputs) == 3:
             terms.update(self.pair_terms(feature[2], logit[2], batch))
         return terms
+
+    def joint_term(
+        self, batch: Batch, features: Sequence[Tensor], logits: Sequence[Tensor]
+    ) -> Tensor:
+        """``<P, M>`` of the unlabelled samples and, anchored, of the pairs behind them.
+
+        Args:
+            batch: Has the teacher's side.
+            features: Student features of the unlabelled samples, and of the pairs if there are.
+            logits: Student logits of the same.
+        """
+        assert batch.unlabelled_teacher_logits is not None
+        teacher, teacher_logits = batch.unlabelled_teacher_feature, batch.unlabelled_teacher_logits
+        n, m, p = len(features[0]), len(teacher_logits), 0
+        column = self.column_weight(batch)
+        if len(features) == 2 and self.anchor:
+            paired = batch.paired_teacher_feature, batch.paired_teacher_logits
+            if paired[1] is not None and (paired[0] is not None or not self.feature_weight):
+                p = len(features[1])
+                teacher_logits = torch.cat((teacher_logits, paired[1]))
+                if teacher is not None and paired[0] is not None:
+                    teacher = torch.cat((teacher, paired[0]))
+                rest = torch.full_like(teacher_logits[:m, 0], 1 / m) if column is None else column
+                own = rest.new_full((p,), 1 / (n + p))  # as much as the paired rows have
+                column = torch.cat((rest * (n / (n + p)), own))
+        own_side = slice(None) if p else slice(1)
+        cost = joint_cost(
+            self.projector(torch.cat(tuple(features[own_side]))),
+            torch.cat(tuple(logits[own_side])),
+            teacher,
+            teacher_logits.softmax(dim=-1),
+            feature_weight=self.feature_weight,
+        )
+        penalty = None
+        groups = batch.unlabelled_group, batch.unlabelled_teacher_group
+        if self.anchor and (p or None not in groups):
+            known = correspondence(
+                n, m, pairs=p, row_group=groups[0], column_group=groups[1], device=cost.device
+            )
+            penalty = self.anchor * known.penalty()
+        start = self.start
+        if start is not None and p:
+            start = torch.cat((start, start.new_zeros(p)))  # other pairs in every step
+        found = planned(cost, penalty=penalty, column_weight=column, start=start, **self.solver)
+        if self.whole_teacher:
+            self.start = found.start[:m]
+        return found.value
+
+    def column_weight(self, batch: Batch) -> Tensor | None:
+        """Masses ``(v,)`` of the teacher's samples under the prior; None: equal."""
+        if self.mass is None:
+            return None
+        logits, label = batch.unlabelled_teacher_logits, batch.unlabelled_teacher_label
+        assert logits is not None
+        label = logits.argmax(dim=-1) if label is None else label
+        return class_weights(label, self.mass).to(logits.dtype)
 
     def pair_terms(self, features: Tensor, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Distillation and feature matching on the pairs, row by row."""
@@ -251,3 +237,29 @@ class JointAlignment(Method):
         if batch.paired_label is not None:
             terms["pair_ce"] = self.cross_entropy(logits, batch.paired_label)
         return terms
+
+    def copy_head(self) -> None:
+        """Give the student's head the teacher's weights.
+
+        Raises:
+            ValueError: The heads are not linear layers of one shape.
+        """
+        own, teacher = head_module(self.student), self.teacher_head
+        linear = isinstance(own, nn.Linear) and isinstance(teacher, nn.Linear)
+        if not linear or own.weight.shape != teacher.weight.shape:  # type: ignore[union-attr]
+            raise ValueError(
+                "head_init=True needs linear heads of one shape: student "
+                f"{own if own is not None else 'without head'}, teacher {teacher}"
+            )
+        for mine, given in zip(own.parameters(), teacher.parameters(), strict=True):  # type: ignore[union-attr]
+            value = given.detach().clone()
+            if self.permutation is not None:
+                value = value[torch.argsort(self.permutation)]
+            with torch.no_grad():
+                mine.copy_(value)
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        # The bank's size is known from the first step on only.
+        stored = state.get(f"{prefix}start")
+        self.start = None if stored is None else torch.empty_like(stored)
+        super()._load_from_state_dict(state, prefix, *rest)

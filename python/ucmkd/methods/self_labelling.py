@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
-from ucmkd.methods.joint_alignment import planned_cost
 from ucmkd.methods.parts import ramp, target_prior
+from ucmkd.methods.planned import planned_cost
 from ucmkd.models import Student
 
 
