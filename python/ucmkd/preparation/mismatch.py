@@ -14,9 +14,8 @@ samples anyway and inputs are of any kind, so this is *our reading*:
   prior taken from the teacher is wrong for the pool.
 - *Domain shift.* The student's training inputs (labelled, unlabelled and paired) were recorded by
   another device: column j of mean μ_j and standard deviation σ_j becomes
-  ``μ_j + (1 + s g_j)(x_j - μ_j) + s σ_j b_j``, g_j uniform in [-1/2, 1/2], b_j normal with
-  standard deviation 1/2, the same for all samples. So what is aligned with the teacher's features
-  is not what is tested.
+  ``μ_j + (1 + s g_j)(x_j - μ_j) + s σ_j b_j``, g_j uniform in [-1, 1] and b_j standard normal, the
+  same for all samples. So what is aligned with the teacher's features is not what is tested.
 
 Validation, test and the whole teacher side stay as they are.
 """
@@ -78,8 +77,8 @@ class DomainShift:
     ) -> DomainShift:
         """Draw gains and offsets of the level s for the training rows ``(n, ...)``."""
         centre, scale = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-        gain = 1 + level * generator.uniform(-0.5, 0.5, size=centre.shape)
-        offset = level * scale * generator.normal(0, 0.5, size=centre.shape)
+        gain = 1 + level * generator.uniform(-1, 1, size=centre.shape)
+        offset = level * scale * generator.normal(0, 1, size=centre.shape)
         return cls(centre, gain, offset)
 
     def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
