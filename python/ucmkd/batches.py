@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .config import TrainingConfig
-from .data import ClassMatchedSampler, InfiniteSampler
+from .data import ClassMatchedSampler, GroupSampler, InfiniteSampler
 from .methods.base import Batch
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class TrainingData:
         teacher_feature, teacher_logits, teacher_label: outputs of the frozen teacher on its own
             samples, (m, d_T), (m, C), (m,).
         unlabelled: student samples without labels (u, ...).
+        teacher_group, unlabelled_group: coarse correspondences, (m,) and (u,) int64: samples of
+            equal number are of the same subject, session or the like; -1 where it is not known.
+        cohort_feature, cohort_logits, cohort_group: outputs of the teacher on more samples, whose
+            labels nobody knows but whose groups are known: (g, d_T), (g, C), (g,).
         paired, paired_teacher_feature, paired_teacher_logits, paired_label: student samples that
             are also measured in the teacher's modality (p, ...), the teacher's outputs on them,
             and their labels where known.
@@ -56,9 +60,14 @@ class TrainingData:
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
     paired_label: Tensor | None = None
+    teacher_group: Tensor | None = None
+    unlabelled_group: Tensor | None = None
+    cohort_feature: Tensor | None = None
+    cohort_logits: Tensor | None = None
+    cohort_group: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for group in ("student", "validation", "test", "teacher", "paired"):
+        for group in ("student", "validation", "test", "teacher", "unlabelled", "paired", "cohort"):
             given = {
                 item.name: value
                 for item in dataclasses.fields(self)
@@ -75,8 +84,9 @@ class TrainingData:
             label = given.get(f"{group}_label")
             if label is not None:
                 self._check_label(f"{group}_label", label)
-        if self.unlabelled is not None and len(self.unlabelled) == 0:
-            raise ValueError("unlabelled must not be empty (None leaves it out)")
+            member = given.get(f"{group}_group")
+            if member is not None:
+                _check_group(f"{group}_group", member)
 
     def _check_label(self, name: str, label: Tensor) -> None:
         if label.dtype != torch.int64 or label.ndim != 1:
@@ -107,6 +117,38 @@ class TrainingData:
         return dataclasses.replace(self, **changes)
 
 
+def _check_group(name: str, member: Tensor) -> None:
+    if member.dtype != torch.int64 or member.ndim != 1:
+        raise ValueError(f"{name} must be (n,) int64, got {member.ndim}-d {member.dtype}")
+    if int(member.min()) < -1:
+        raise ValueError(f"{name} must be -1 (unknown) or more, got {int(member.min())}")
+
+
+class _Bank(NamedTuple):
+    """All that the teacher can be aligned with: its own samples, and cohorts behind them."""
+
+    feature: Tensor | None
+    logits: Tensor | None
+    label: Tensor | None
+    group: Tensor | None
+
+    @classmethod
+    def of(cls, data: TrainingData) -> _Bank:
+        own = cls(data.teacher_feature, data.teacher_logits, data.teacher_label, data.teacher_group)
+        if data.cohort_feature is None or own.feature is None or own.logits is None:
+            return own
+        assert data.cohort_logits is not None and data.cohort_group is not None
+        group = own.group
+        if group is None:
+            group = torch.full_like(data.cohort_group[:1], -1).expand(len(own.feature))
+        return cls(
+            torch.cat((own.feature, data.cohort_feature)),
+            torch.cat((own.logits, data.cohort_logits)),
+            None,  # a cohort's labels are not known
+            torch.cat((group, data.cohort_group)),
+        )
+
+
 class Batches:
     """Draws one :class:`~ucmkd.methods.base.Batch` per step from independent samplers.
 
@@ -134,7 +176,8 @@ class Batches:
             "paired": method.paired,
         }
         names = [name for name, needed in wanted.items() if needed]
-        names += [name.removeprefix("unlabelled_") for name in method.requires]
+        # The teacher's second draw comes from the same rows as the first.
+        names += [name.replace("unlabelled_teacher_", "teacher_") for name in method.requires]
         missing = [name for name in dict.fromkeys(names) if getattr(data, name) is None]
         if missing:
             raise ValueError(
@@ -144,10 +187,22 @@ class Batches:
         self._seed, self._rank = seed, rank
         self._samplers: dict[str, Any] = {}
         self._pool("student", data.student, training.batch_size)
-        if method.needs_unlabelled:
+        self._bank = _Bank.of(data)
+        if (
+            method.uses_groups
+            and self._bank.group is not None
+            and data.unlabelled_group is not None
+        ):
+            self._samplers["grouped"] = GroupSampler(
+                data.unlabelled_group,
+                self._bank.group,
+                (training.unlabelled_batch_size, training.teacher_batch_size),
+                self._generator("unlabelled"),
+            )
+        elif method.needs_unlabelled:
             self._pool("unlabelled", data.unlabelled, training.unlabelled_batch_size)
-        if method.needs_unlabelled and method.needs_teacher and not method.whole_teacher:
-            self._pool("unlabelled_teacher", data.teacher_feature, training.teacher_batch_size)
+            if method.needs_teacher and not method.whole_teacher:
+                self._pool("unlabelled_teacher", data.teacher_feature, training.teacher_batch_size)
         if method.class_matched:
             assert data.teacher_label is not None
             self._samplers["teacher"] = ClassMatchedSampler(
@@ -179,6 +234,20 @@ class Batches:
         index = next(sampler).to(self.data.student.device, non_blocking=True)
         return [None if tensor is None else tensor[index] for tensor in tensors]
 
+    def _unpaired(self) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Unlabelled student samples with their groups; teacher samples to align them with."""
+        data, bank = self.data, self._bank
+        sampler = self._samplers.get("grouped")
+        if sampler is not None:
+            own, other = (index.to(data.student.device) for index in next(sampler))
+            student = [t if t is None else t[own] for t in (data.unlabelled, data.unlabelled_group)]
+            return student, [None if t is None else t[other] for t in bank]
+        cached = (data.teacher_feature, data.teacher_logits, data.teacher_label, data.teacher_group)
+        student = self._rows("unlabelled", data.unlabelled, data.unlabelled_group)
+        if self.method.whole_teacher and self.method.needs_unlabelled:
+            return student, list(cached)
+        return student, self._rows("unlabelled_teacher", *cached)
+
     def draw(self) -> Batch:
         """The next batch; groups that the method does not ask for are None."""
         data = self.data
@@ -190,10 +259,7 @@ class Batches:
             teacher = [None if tensor is None else tensor[index] for tensor in cached]
         else:
             teacher = self._rows("teacher", *cached)
-        (unlabelled,) = self._rows("unlabelled", data.unlabelled)
-        natural = (
-            list(cached) if self.method.whole_teacher else self._rows("unlabelled_teacher", *cached)
-        )
+        unlabelled, natural = self._unpaired()
         paired = self._rows(
             "paired",
             data.paired,
@@ -207,7 +273,7 @@ class Batches:
             teacher_feature=teacher[0],
             teacher_logits=teacher[1],
             teacher_label=teacher[2],
-            unlabelled=unlabelled,
+            unlabelled=unlabelled[0],
             unlabelled_teacher_feature=natural[0],
             unlabelled_teacher_logits=natural[1],
             unlabelled_teacher_label=natural[2],
@@ -215,6 +281,8 @@ class Batches:
             paired_teacher_feature=paired[1],
             paired_teacher_logits=paired[2],
             paired_label=paired[3],
+            unlabelled_group=unlabelled[1],
+            unlabelled_teacher_group=natural[3],
         )
 
     def state_dict(self) -> dict[str, Any]:

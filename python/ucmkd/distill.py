@@ -127,6 +127,8 @@ def distill(
         fabric = make_fabric(recipe.hardware)
         prepared = prepare(recipe.data, recipe.seed)
         rehearse(recipe, prepared)
+        for note in prepared.notes:
+            say(note)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()  # only if it is empty: a recipe with a mistake leaves nothing behind
@@ -252,6 +254,9 @@ def _with_teacher(
     if prepared.paired_teacher is not None:
         pair = cache_outputs(teacher, prepared.paired_teacher.to(fabric.device))
         data = replace(data, paired_teacher_feature=pair[0], paired_teacher_logits=pair[1])
+    if prepared.cohort_teacher is not None:
+        cohort = cache_outputs(teacher, prepared.cohort_teacher.to(fabric.device))
+        data = replace(data, cohort_feature=cohort[0], cohort_logits=cohort[1])
     return data, teacher, metrics
 
 

@@ -9,6 +9,7 @@ from ucmkd.data.base import DataNotFoundError, Dataset, Views, require_same_clas
 from ucmkd.data.bundled import digits, digits_pixels, digits_shape
 from ucmkd.data.fetch import FetchError, cache_folder, fetch, is_cached
 from ucmkd.data.files import load_npz, mnist10k, save_npz, sign32
+from ucmkd.data.groups import GroupSampler
 from ucmkd.data.loaders import (
     ClassMatchedSampler,
     InfiniteSampler,
@@ -16,6 +17,7 @@ from ucmkd.data.loaders import (
     UnpairedIndices,
     UnpairedSampler,
 )
+from ucmkd.data.motion import smartwatch
 from ucmkd.data.registry import DATASETS, load
 from ucmkd.data.sources import SOURCES
 from ucmkd.data.speech import spoken_digits
@@ -30,6 +32,7 @@ from ucmkd.data.split import (
     unpaired_split,
 )
 from ucmkd.data.standardise import Standardiser
+from ucmkd.data.subset import reweighted_subset, stratified_subset
 from ucmkd.data.tabular import brca, mfeat, optdigits, penbased
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "DataNotFoundError",
     "Dataset",
     "FetchError",
+    "GroupSampler",
     "InfiniteSampler",
     "PairedLoader",
     "Standardiser",
@@ -64,10 +68,13 @@ __all__ = [
     "optdigits",
     "penbased",
     "require_same_classes",
+    "reweighted_subset",
     "save_npz",
     "sign32",
+    "smartwatch",
     "spoken_digits",
     "stratified_parts",
+    "stratified_subset",
     "top_variance",
     "unpaired_split",
 ]

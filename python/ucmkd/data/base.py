@@ -64,11 +64,12 @@ class Views:
 
     Attributes:
         name: What the samples are.
-        views: For each modality `(n, d)` float32, finite; row i is the same sample everywhere.
+        views: For each modality `(n, ...)` float32, finite; row i is the same sample everywhere.
         labels: `(n,)` int64 in `0 … num_classes - 1`.
         class_names: One name per class.
         ids: `(n,)` names of the samples.
         columns: Names of the columns of a view, where the source has them.
+        groups: `(n,)` names of speakers, subjects or the like; None where there are none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Views:
     class_names: tuple[str, ...]
     ids: NDArray[np.str_]
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         _check_rows(self.name, self.views, self.labels, self.class_names, self.ids)
@@ -90,7 +92,7 @@ class Views:
         return len(self.class_names)
 
     def view(self, name: str) -> Dataset:
-        """One modality alone, with the same labels and ids.
+        """One modality alone, with the same labels, ids and groups.
 
         Raises:
             ValueError: There is no such view.
@@ -98,7 +100,8 @@ class Views:
         if name not in self.views:
             raise unknown_name(f"view of {self.name}", name, self.views)
         title = f"{self.name}/{name}"
-        return Dataset(title, self.views[name], self.labels, self.class_names, self.ids)
+        inputs, groups = self.views[name], self.groups
+        return Dataset(title, inputs, self.labels, self.class_names, self.ids, groups)
 
 
 def _check_rows(

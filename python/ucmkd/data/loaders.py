@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def _generator(source: int | torch.Generator) -> torch.Generator:
+def make_generator(source: int | torch.Generator) -> torch.Generator:
     """A generator on the CPU: the draws must not depend on the device that trains."""
     if isinstance(source, torch.Generator):
         if source.device.type != "cpu":
@@ -63,7 +63,7 @@ class InfiniteSampler:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.n, self.batch_size = n, batch_size
-        self.generator = _generator(generator)
+        self.generator = make_generator(generator)
         self._order = torch.empty(0, dtype=torch.int64)
         self._cursor = 0
 
@@ -99,12 +99,12 @@ class InfiniteSampler:
         Raises:
             ValueError: The state belongs to another pool or batch size.
         """
-        _check_state(state, n=self.n, batch_size=self.batch_size)
+        check_state(state, n=self.n, batch_size=self.batch_size)
         self._order, self._cursor = state["order"].clone(), int(state["cursor"])
         self.generator.set_state(state["generator"])
 
 
-def _check_state(state: Mapping[str, Any], **expected: int) -> None:
+def check_state(state: Mapping[str, Any], **expected: object) -> None:
     for name, value in expected.items():
         if state.get(name) != value:
             raise ValueError(
@@ -151,7 +151,7 @@ class ClassMatchedSampler:
                 f"class_names must have one name for each of {self.num_classes} classes, got "
                 f"{len(class_names)}"
             )
-        self.generator = _generator(generator)
+        self.generator = make_generator(generator)
         counts = np.bincount(array, minlength=self.num_classes)
         # The last queue is the whole set; classes without samples draw from it.
         self._queue_of = np.where(counts == 0, self.num_classes, np.arange(self.num_classes))
@@ -213,7 +213,7 @@ class ClassMatchedSampler:
         Raises:
             ValueError: The state belongs to another set.
         """
-        _check_state(state, n=int(self._sizes[-1]), num_classes=self.num_classes)
+        check_state(state, n=int(self._sizes[-1]), num_classes=self.num_classes)
         self._order = state["order"].cpu().numpy().copy()
         self._cursors = state["cursors"].cpu().numpy().copy()
         self.generator.set_state(state["generator"])
@@ -268,7 +268,7 @@ class UnpairedSampler:
                 f"teacher_batch must be None or {student_batch} (student_batch) with "
                 f"class_matched, got {teacher_batch}"
             )
-        root = _generator(seed)
+        root = make_generator(seed)
         seeds = torch.randint(2**62, (2,), generator=root).tolist()
         self.student = InfiniteSampler(len(self._labels), student_batch, seeds[0])
         self.teacher: InfiniteSampler | ClassMatchedSampler

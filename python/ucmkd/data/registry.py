@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucmkd.data import bundled, files, speech, tabular
+from ucmkd.data import bundled, files, motion, speech, tabular
 from ucmkd.data._names import unknown_name
 from ucmkd.data.base import Dataset, Views
 from ucmkd.data.fetch import Progress
@@ -53,6 +53,12 @@ DATASETS: dict[str, Entry] = {
         "fetched",
         (),
         lambda root, views, progress: tabular.penbased(progress=progress),
+    ),
+    "smartwatch": Entry(
+        "smartwatch: 2369 windows of shoulder exercises, ten subjects, two sensors",
+        "fetched",
+        motion.SMARTWATCH_VIEWS,
+        lambda root, views, progress: motion.smartwatch(views=views, progress=progress),
     ),
     "mnist10k": Entry(
         "MNIST: 10000 images of 28×28",
@@ -109,8 +115,8 @@ def load(
         progress: See `fetch`.
 
     Returns:
-        `Views` for "brca", "mfeat" and "digits" (`.view(name)` is one of them as a `Dataset`),
-        else a `Dataset`.
+        `Views` for "brca", "mfeat", "smartwatch" and "digits" (`.view(name)` is one of them as a
+        `Dataset`), else a `Dataset`.
 
     Raises:
         ValueError: An unknown name (the message has the nearest one), views asked of a data set

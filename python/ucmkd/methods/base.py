@@ -38,14 +38,14 @@ class Batch:
             teacher's natural class frequencies, to be aligned with ``unlabelled``.
         unlabelled_teacher_logits: Logits ``(v, C)`` of that draw.
         unlabelled_teacher_label: Classes ``(v,)`` of that draw.
-        unlabelled_group: Groups ``(u,)`` of ``unlabelled``, int64; -1 where they are not known.
-        unlabelled_teacher_group: Groups ``(v,)`` of the teacher's second draw; equal numbers mean
-            the same subject, session or the like.
         paired: Student inputs ``(p, ...)`` that were measured in the teacher's modality too.
         paired_teacher_feature: Features ``(p, d_T)`` of the teacher on the same samples, row by
             row.
         paired_teacher_logits: Logits ``(p, C)`` of the teacher on the same samples.
         paired_label: Classes ``(p,)``, or None for unlabelled pairs.
+        unlabelled_group: Groups ``(u,)`` of ``unlabelled``, int64; -1 where they are not known.
+        unlabelled_teacher_group: Groups ``(v,)`` of the teacher's second draw; equal numbers mean
+            the same subject, session or the like.
     """
 
     student: Tensor
@@ -57,12 +57,12 @@ class Batch:
     unlabelled_teacher_feature: Tensor | None = None
     unlabelled_teacher_logits: Tensor | None = None
     unlabelled_teacher_label: Tensor | None = None
-    unlabelled_group: Tensor | None = None
-    unlabelled_teacher_group: Tensor | None = None
     paired: Tensor | None = None
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
     paired_label: Tensor | None = None
+    unlabelled_group: Tensor | None = None
+    unlabelled_teacher_group: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -83,7 +83,9 @@ class Method(nn.Module):
     needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
     labelled student batch and the teacher batch have the same class counts), ``needs_prior``
     (``class_prior`` must be given), ``needs_head`` (``teacher_head`` must be given),
-    ``whole_teacher`` (the teacher's second draw is all of its samples, in their order). Read them
+    ``whole_teacher`` (the teacher's second draw is all of its samples, in their order),
+    ``uses_groups`` (where groups are known, the unlabelled samples and the teacher's second draw
+    are of the same ones). Read them
     from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
@@ -120,6 +122,7 @@ class Method(nn.Module):
     needs_unlabelled: bool = False
     class_matched: bool = False
     whole_teacher: bool = False
+    uses_groups: bool = False
     requires: tuple[str, ...] = ()
 
     class_prior: Tensor | None

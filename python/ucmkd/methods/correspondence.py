@@ -32,6 +32,26 @@ class Correspondence(NamedTuple):
         """``D[k_i, l_j]`` for every row and column, ``(n + p, m + p)``."""
         return self.distance[self.row][:, self.column]
 
+    def column_weight(self, base: Tensor) -> Tensor:
+        r"""Masses of the columns ``(m + p,)``, summing to one, with the rows' masses per label.
+
+        .. math:: w_j = b_j\, r_{l_j} \big/ \sum_{j': l_{j'} = l_j} b_{j'}, \qquad
+                  r_k = \tfrac{1}{n + p} \#\{i : k_i = k\}
+
+        so that everything can be matched with its own label; what labels without columns would
+        have is spread over the others in proportion.
+
+        Args:
+            base: b ``(m + p,)`` ≥ 0: how the columns of one label share its mass.
+        """
+        labels = len(self.distance)
+        share = torch.bincount(self.row, minlength=labels).to(base.dtype) / len(self.row)
+        have = torch.zeros(labels, dtype=base.dtype, device=base.device)
+        have = have.index_add(0, self.column, base)
+        weight = base * (share / have.clamp_min(torch.finfo(base.dtype).tiny))[self.column]
+        total = weight.sum()
+        return torch.where(total > 0, weight / total, torch.full_like(weight, 1 / len(weight)))
+
 
 def correspondence(
     rows: int,

@@ -37,8 +37,9 @@ class JointAlignment(Method):
     the teacher's samples to itself. Groups (``unlabelled_group``, ``unlabelled_teacher_group`` in
     the batch: the same patient group, speaker, recording, time window) act alike, but a sample
     may be matched with all of its group and with those of unknown group
-    (:func:`ucmkd.methods.correspondence.correspondence`). So one method covers no pairs, a few,
-    and all.
+    (:func:`ucmkd.methods.correspondence.correspondence`). The teacher's samples of a group weigh
+    as much as the student's of the same group in the batch, whatever the class prior. So one
+    method covers no pairs, a few, all, and everything in between.
 
     ``prior="teacher"``: teacher samples, drawn at the teacher's natural class frequencies, have
     equal masses. Otherwise they are weighted so that the class masses equal the prior. With
@@ -127,6 +128,7 @@ class JointAlignment(Method):
         self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
         self.solver["reach"] = reach
         self.uses_pairs = pair_weight > 0
+        self.uses_groups = anchor > 0
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
         if feature_weight:
             self.requires += ("unlabelled_teacher_feature",)
@@ -180,7 +182,6 @@ class JointAlignment(Method):
         assert batch.unlabelled_teacher_logits is not None
         teacher, teacher_logits = batch.unlabelled_teacher_feature, batch.unlabelled_teacher_logits
         n, m, p = len(features[0]), len(teacher_logits), 0
-        column = self.column_weight(batch)
         if len(features) == 2 and self.anchor:
             paired = batch.paired_teacher_feature, batch.paired_teacher_logits
             if paired[1] is not None and (paired[0] is not None or not self.feature_weight):
@@ -188,9 +189,6 @@ class JointAlignment(Method):
                 teacher_logits = torch.cat((teacher_logits, paired[1]))
                 if teacher is not None and paired[0] is not None:
                     teacher = torch.cat((teacher, paired[0]))
-                rest = torch.full_like(teacher_logits[:m, 0], 1 / m) if column is None else column
-                own = rest.new_full((p,), 1 / (n + p))  # as much as the paired rows have
-                column = torch.cat((rest * (n / (n + p)), own))
         own_side = slice(None) if p else slice(1)
         cost = joint_cost(
             self.projector(torch.cat(tuple(features[own_side]))),
@@ -199,13 +197,17 @@ class JointAlignment(Method):
             teacher_logits.softmax(dim=-1),
             feature_weight=self.feature_weight,
         )
-        penalty = None
+        penalty, column = None, self.column_weight(batch)
         groups = batch.unlabelled_group, batch.unlabelled_teacher_group
         if self.anchor and (p or None not in groups):
             known = correspondence(
                 n, m, pairs=p, row_group=groups[0], column_group=groups[1], device=cost.device
             )
             penalty = self.anchor * known.penalty()
+            base = torch.ones_like(teacher_logits[:, 0])
+            if column is not None:
+                base[:m] = column
+            column = known.column_weight(base)
         start = self.start
         if start is not None and p:
             start = torch.cat((start, start.new_zeros(p)))  # other pairs in every step
