@@ -53,7 +53,7 @@ def test_the_sampler_goes_on_where_it_was() -> None:
         assert torch.equal(a, c) and torch.equal(b, d)
     with pytest.raises(ValueError, match="state of another sampler: sizes"):
         GroupSampler(FIRST, SECOND, (4, 4), 5).load_state_dict(state)
-    with pytest.raises(ValueError, match="second set's batch size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch size of the second set must be at least 1, got 0"):
         GroupSampler(FIRST, SECOND, (4, 0), 5)
 
 
