@@ -171,7 +171,7 @@ def distill(
         folder=folder,
     )
     if fabric.is_global_zero:
-        save_weights(fitted.method.student, folder / "student.safetensors")
+        save_weights(fitted.method.deployed(), folder / "student.safetensors")
         transform = prepared.transform.tensors()
         write_atomically(folder / "preprocessing.safetensors", to_safetensors(transform))
         text = json.dumps(_result_mapping(recipe, result), indent=2)

@@ -123,6 +123,7 @@ def make_method(
             teacher_head=None if teacher is None else head_module(teacher),
             teacher_width=None if teacher is None else teacher.width,
             class_prior=data.class_prior,
+            label_counts=data.label_counts,
             placebo=recipe.method.placebo,
             **recipe.method.options,
         )
