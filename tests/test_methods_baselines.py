@@ -240,7 +240,7 @@ def test_kendall_tau_is_scipys() -> None:
     torch.testing.assert_close(kendall_tau(x, y), wanted)
     assert wanted.min() < 0 < wanted.max()
     assert kendall_tau(torch.zeros(1, 4), y[:1, :4]).tolist() == [0.0]
-    torch.testing.assert_close(kendall_tau(x, 2 * x + 1), torch.ones(40))
+    torch.testing.assert_close(kendall_tau(y, 2 * y + 1), torch.ones(40))
 
 
 def test_c2kd_formula() -> None:

@@ -15,7 +15,7 @@ from .methods import options as method_options
 from .models import Student, head_module
 from .preparation import Prepared
 from .recipe_file import nearest
-from .teacher import build_model, load_weights, one_line
+from .teacher import build_model, build_teacher, load_weights, one_line
 
 
 def check_method(recipe: Recipe) -> None:
@@ -70,7 +70,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     torch.manual_seed(recipe.seed)
     teacher: Student | None = None
     if uses_teacher(recipe):
-        teacher = build_model(recipe.teacher, own.student, own.num_classes, place="teacher")
+        teacher = build_teacher(recipe.teacher, own, seed=recipe.seed)
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:
             load_weights(teacher, Path(recipe.teacher.weights))
