@@ -188,6 +188,9 @@ def test_prior_correction_with_a_given_prior() -> None:
         assert not method.needs_unlabelled and not method.requires
         expected = method.student(batch.student) + q.log() - counts.log()
         torch.testing.assert_close(method.predict(batch.student), expected)
+    smoothed = make("prior_correction", prior="uniform", label_smoothing=0.3)
+    expected = smoothed.student(batch.student) - (3 * (0.7 * counts + 0.1)).log()
+    torch.testing.assert_close(smoothed.predict(batch.student), expected)
     with pytest.raises(ValueError, match="prior must be one of"):
         make("prior_correction", prior="students")
     with pytest.raises(ValueError, match="class_prior"):
