@@ -12,6 +12,7 @@ from ucmkd.models import MLP
 
 C, D, D_T = 3, 5, 7
 PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+COUNTS = torch.tensor([3, 2, 1])
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,7 @@ def make(name: str, student: MLP | None = None, **kwargs: Any) -> Method:
         "teacher_head": nn.Linear(D_T, C),
         "teacher_width": D_T,
         "class_prior": PRIOR,
+        "label_counts": COUNTS,
     }
     return create(name, make_student() if student is None else student, **{**given, **kwargs})
 

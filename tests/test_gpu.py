@@ -92,6 +92,8 @@ CALLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "coral_align": losses.coral_align,
     "cmd_align": losses.cmd_align,
     "label_align": lambda x, y: losses.label_align(x[:, :3], x[:, 3:6], labels(x)),
+    "dkd_loss": lambda x, y: losses.dkd_loss(x[:, :3], y[: len(x), :3], labels(x)),
+    "rkd_loss": lambda x, y: losses.rkd_loss(x[:9], y[:9]),
     "kd_loss": lambda x, y: losses.kd_loss(x[:, :3], y[: len(x), :3]),
     **{f"sinkhorn/{c}": with_cost(c) for c in ("sqeuclidean", "euclidean", "l1", "cosine")},
     **{f"mmd/{k}": with_kernel(k) for k in ("gaussian", "laplace", "energy", "polynomial")},

@@ -36,6 +36,17 @@ TERMS = {
     "prior_only": {"ce"},
     "vanilla_kd": {"ce", "kd", "pair_ce"},
     "ucmkd": {"ce", "fa", "la"},
+    "weighted_ce": {"ce"},
+    "logit_adjustment": {"ce"},
+    "prior_correction": {"ce"},
+    "class_soft_labels": {"ce", "soft"},
+    "prototype_geometry": {"ce", "geometry"},
+    "class_mmd": {"ce", "mmd"},
+    "fitnet": {"ce", "hint", "pair_ce"},
+    "rkd": {"ce", "distance", "angle", "pair_ce"},
+    "dkd": {"ce", "dkd", "pair_ce"},
+    "norm": {"ce", "norm", "pair_ce"},
+    "c2kd": {"ce", "self", "teacher", "cross", "pair_ce"},
 }
 
 

@@ -159,3 +159,13 @@ def test_head_initialisation_copies_the_teachers_head() -> None:
     with pytest.raises(ValueError, match="head_init=True needs linear heads of one shape"):
         make("joint_alignment", make_student(width=D_T + 1), head_init=True)
     assert method.student.head.out_features == C
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_planned_costs_of_16_bit(dtype: torch.dtype) -> None:
+    cost = torch.rand(6, 3, dtype=torch.float32)
+    mass = torch.tensor([0.45, 0.35, 0.2])
+    narrow = planned(cost.to(dtype).requires_grad_(), column_weight=mass.to(dtype), **SHARP)
+    wide = planned(cost.to(dtype).double(), column_weight=mass.to(dtype).double(), **SHARP)
+    torch.testing.assert_close(narrow.plan.double(), wide.plan, rtol=0, atol=1e-3)
+    narrow.value.backward()

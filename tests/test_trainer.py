@@ -68,10 +68,10 @@ def make(name: str, data: TrainingData, dropout: float = 0.2, **options: object)
     torch.manual_seed(7)
     student = MLP(INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
     head = torch.nn.Linear(WIDTH, CLASSES)
-    prior = data.class_prior
     return create(
-        name, student, num_classes=CLASSES, teacher_head=head, class_prior=prior, **options
-    )
+        name, student, num_classes=CLASSES, teacher_head=head, class_prior=data.class_prior,
+        label_counts=data.label_counts, **options,
+    )  # fmt: skip
 
 
 def test_fit_learns_and_reports(data: TrainingData) -> None:

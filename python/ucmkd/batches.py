@@ -106,6 +106,11 @@ class TrainingData:
             self.teacher_label
         )
 
+    @property
+    def label_counts(self) -> Tensor:
+        """Labelled student samples per class (C,), int64."""
+        return torch.bincount(self.student_label, minlength=self.num_classes)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TrainingData:
         """The same data on a device; floating-point tensors as ``dtype`` if given."""
         changes: dict[str, Any] = {}

@@ -104,6 +104,9 @@ class TrainingConfig:
 class TeacherConfig(ModelConfig):
     """The teacher's model and its own supervised training."""
 
+    kind: Literal["trained", "untrained", "noise"] = "trained"
+    """Two controls that know nothing: ``untrained`` is the model as initialised, ``noise`` one
+    fixed standard-normal feature vector per sample under a random head of the same sizes."""
     dropout: float = 0.3
     steps: int = 400
     batch_size: int = 64
@@ -114,6 +117,12 @@ class TeacherConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(
+            self.weights is None or self.kind == "trained",
+            "weights",
+            self.weights,
+            f"null unless kind is 'trained' (it is {self.kind!r})",
+        )
         _require(self.steps > 0, "steps", self.steps, "a positive integer")
         _require(self.batch_size > 0, "batch_size", self.batch_size, "a positive integer")
         _require(self.lr > 0, "lr", self.lr, "positive")

@@ -29,6 +29,7 @@ from .rehearsal import check_method, make_method, rehearse, uses_teacher
 from .runlog import RunLog
 from .teacher import (
     build_model,
+    build_teacher,
     cache_outputs,
     freeze,
     load_weights,
@@ -173,7 +174,7 @@ def distill(
         folder=folder,
     )
     if fabric.is_global_zero:
-        save_weights(fitted.method.student, folder / "student.safetensors")
+        save_weights(fitted.method.deployed(), folder / "student.safetensors")
         transform = prepared.transform.tensors()
         write_atomically(folder / "preprocessing.safetensors", to_safetensors(transform))
         text = json.dumps(_result_mapping(recipe, result), indent=2)
@@ -226,8 +227,7 @@ def _with_teacher(
         return replace(data, paired=None), None, None  # its class frequencies may still be used
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
-    torch.manual_seed(recipe.seed)
-    teacher = build_model(config, own.student, own.num_classes, place="teacher")
+    teacher = build_teacher(config, own, seed=recipe.seed)
     metrics: Metrics | None = None
     if config.weights is not None or path.exists():
         source = path if config.weights is None else Path(config.weights)
@@ -240,7 +240,8 @@ def _with_teacher(
         metrics = Metrics.from_dict(stored) if isinstance(stored, dict) else None
         say(f"teacher: loaded from {source}")
     else:
-        say(f"teacher: training on {len(own.student)} samples")
+        training = f"training on {len(own.student)} samples"
+        say("teacher: " + (training if config.kind == "trained" else f"{config.kind}, a control"))
         metrics = train_teacher(teacher, own, config, seed=recipe.seed, fabric=fabric)
         if fabric.is_global_zero:
             kept = {"validation": None if metrics is None else metrics.to_dict()}

@@ -15,7 +15,7 @@ from .methods import options as method_options
 from .models import Student, head_module
 from .preparation import Prepared
 from .recipe_file import nearest
-from .teacher import build_model, load_weights, one_line
+from .teacher import build_model, build_teacher, load_weights, one_line
 
 
 def check_method(recipe: Recipe) -> None:
@@ -70,7 +70,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     torch.manual_seed(recipe.seed)
     teacher: Student | None = None
     if uses_teacher(recipe):
-        teacher = build_model(recipe.teacher, own.student, own.num_classes, place="teacher")
+        teacher = build_teacher(recipe.teacher, own, seed=recipe.seed)
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:
             load_weights(teacher, Path(recipe.teacher.weights))
@@ -123,6 +123,7 @@ def make_method(
             teacher_head=None if teacher is None else head_module(teacher),
             teacher_width=None if teacher is None else teacher.width,
             class_prior=data.class_prior,
+            label_counts=data.label_counts,
             placebo=recipe.method.placebo,
             **recipe.method.options,
         )

@@ -25,8 +25,9 @@ from .batches import TrainingData
 from .checkpoint import write_atomically
 from .config import ConfigError, ModelConfig, OptimizerConfig, TeacherConfig, TrainingConfig
 from .methods import create
-from .metrics import Metrics
+from .metrics import Metrics, evaluate
 from .models import MLP, HookedModel, SplitModel, Student
+from .noise_teacher import NoiseTeacher
 from .trainer import fit
 
 
@@ -112,10 +113,30 @@ def build_model(
     )
 
 
+def build_teacher(config: TeacherConfig, data: TrainingData, *, seed: int) -> Student:
+    """The teacher of a recipe before any training, whatever its ``kind``; seeded.
+
+    Args:
+        config: of the model, and its ``kind``.
+        data: the teacher's own samples, in the fields of the student.
+        seed: of the initialisation, and of the noise of ``kind="noise"``.
+
+    Raises:
+        ConfigError: as :func:`build_model`.
+    """
+    torch.manual_seed(seed)
+    model = build_model(config, data.student, data.num_classes, place="teacher")
+    if config.kind == "noise":
+        return NoiseTeacher(model.width, data.num_classes, seed=seed)
+    return model
+
+
 def train_teacher(
     model: Student, data: TrainingData, config: TeacherConfig, *, seed: int, fabric: Fabric
 ) -> Metrics | None:
     """Supervised training with model selection on ``data.validation``; changes ``model``.
+
+    A teacher of another ``kind`` than ``"trained"`` is measured and left as it is.
 
     Args:
         model: the teacher to be.
@@ -128,6 +149,10 @@ def train_teacher(
         The metrics on the validation samples, None without any.
     """
     method = create("ce", model, num_classes=data.num_classes)
+    if config.kind != "trained":
+        if data.validation is None or data.validation_label is None:
+            return None
+        return evaluate(method, data.validation, data.validation_label, data.num_classes)
     every = max(1, config.steps // 20)
     training = TrainingConfig(
         steps=config.steps, batch_size=config.batch_size, eval_every=every, log_every=every

@@ -225,6 +225,7 @@ class Experiment:
         student = MLP(data.student.shape[1], num_classes=data.num_classes, dropout=base.dropout)
         arguments: dict[str, Any] = {
             "num_classes": data.num_classes,
+            "label_counts": data.label_counts,
             "label_smoothing": base.smoothing,
             **(options or {}),
         }

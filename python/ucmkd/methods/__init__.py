@@ -12,9 +12,19 @@ from typing import Any
 
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.c2kd import C2KD
+from ucmkd.methods.class_mmd import ClassMMD
+from ucmkd.methods.class_soft_labels import ClassSoftLabels
 from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
+from ucmkd.methods.dkd import DKD
 from ucmkd.methods.feature_kd import FeatureKD, LabelAware
+from ucmkd.methods.fitnet import FitNet
+from ucmkd.methods.imbalance import LogitAdjustment, WeightedCE
 from ucmkd.methods.joint_alignment import JointAlignment
+from ucmkd.methods.norm import Norm
+from ucmkd.methods.prior_correction import PriorCorrection
+from ucmkd.methods.prototype_geometry import PrototypeGeometry
+from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
 from ucmkd.methods.ucmkd import UCMKD
 from ucmkd.methods.vanilla_kd import VanillaKD
@@ -23,7 +33,9 @@ from ucmkd.models import Student
 METHODS: dict[str, type[Method]] = {}
 
 #: What the trainer supplies; everything else of a method's signature is an option of the user.
-SUPPLIED = frozenset({"student", "teacher_head", "teacher_width", "num_classes", "class_prior"})
+SUPPLIED = frozenset(
+    {"student", "teacher_head", "teacher_width", "num_classes", "class_prior", "label_counts"}
+)
 
 
 def register(method: type[Method]) -> type[Method]:
@@ -49,6 +61,17 @@ for _method in (
     PriorOnly,
     VanillaKD,
     UCMKD,
+    WeightedCE,
+    LogitAdjustment,
+    PriorCorrection,
+    ClassSoftLabels,
+    PrototypeGeometry,
+    ClassMMD,
+    FitNet,
+    RKD,
+    DKD,
+    Norm,
+    C2KD,
 ):
     register(_method)
 
@@ -87,8 +110,8 @@ def create(name: str, student: Student, **kwargs: Any) -> Method:
     Args:
         name: A key of :data:`METHODS`.
         student: The model to train.
-        **kwargs: ``num_classes``, ``teacher_head``, ``teacher_width``, ``class_prior``
-            (:class:`Method`) and the method's options (:func:`options`).
+        **kwargs: ``num_classes``, ``teacher_head``, ``teacher_width``, ``class_prior``,
+            ``label_counts`` (:class:`Method`) and the method's options (:func:`options`).
 
     Raises:
         ValueError: Unknown method, an option out of range, or something the method needs is

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ucmkd.methods import checks
-from ucmkd.methods.parts import checked_prior
+from ucmkd.methods.parts import checked_counts, checked_prior
 from ucmkd.methods.placebo import derangement, permute_columns
 from ucmkd.models import Student, head_module
 
@@ -82,11 +82,11 @@ class Method(nn.Module):
     also the teacher's second draw, the ``unlabelled_teacher_`` fields), ``paired`` (pairs are
     needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
     labelled student batch and the teacher batch have the same class counts), ``needs_prior``
-    (``class_prior`` must be given), ``needs_head`` (``teacher_head`` must be given),
-    ``whole_teacher`` (the teacher's second draw is all of its samples, in their order),
-    ``uses_groups`` (where groups are known, the unlabelled samples and the teacher's second draw
-    are of the same ones). Read them
-    from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
+    (``class_prior`` must be given), ``needs_counts`` (``label_counts`` must be given),
+    ``needs_head`` (``teacher_head`` must be given), ``whole_teacher`` (the teacher's second draw
+    is all of its samples, in their order), ``uses_groups`` (where groups are known, the unlabelled
+    samples and the teacher's second draw are of the same ones). Read them from the instance: some
+    depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
     With ``placebo=True`` the teacher's class names are permuted by a fixed permutation without
@@ -103,6 +103,8 @@ class Method(nn.Module):
             mode, only by methods with ``needs_head``.
         teacher_width: Number d_T of teacher features. Default: the student's width.
         class_prior: The teacher's class frequencies ``(C,)``; normalised to sum to one.
+        label_counts: Numbers ``(C,)`` of labelled student samples per class. Kept only by methods
+            with ``needs_counts``.
         label_smoothing: Smoothing of the cross-entropy on labelled samples, in [0, 1).
         placebo: Permute the teacher's classes (a control, see above).
         placebo_seed: Which permutation.
@@ -119,6 +121,7 @@ class Method(nn.Module):
     needs_teacher: bool = False
     needs_head: bool = False
     needs_prior: bool = False
+    needs_counts: bool = False
     needs_unlabelled: bool = False
     class_matched: bool = False
     whole_teacher: bool = False
@@ -126,6 +129,7 @@ class Method(nn.Module):
     requires: tuple[str, ...] = ()
 
     class_prior: Tensor | None
+    label_counts: Tensor | None
     permutation: Tensor | None
 
     def __init__(
@@ -136,6 +140,7 @@ class Method(nn.Module):
         teacher_head: nn.Module | None = None,
         teacher_width: int | None = None,
         class_prior: Tensor | None = None,
+        label_counts: Tensor | None = None,
         label_smoothing: float = 0.0,
         placebo: bool = False,
         placebo_seed: int = 0,
@@ -165,6 +170,8 @@ class Method(nn.Module):
             )
         if self.needs_prior and class_prior is None:
             raise ValueError(f"{self.name} needs class_prior, the teacher's class frequencies (C,)")
+        if self.needs_counts and label_counts is None:
+            raise ValueError(f"{self.name} needs label_counts, the labelled samples per class (C,)")
         if self.needs_head and teacher_head is None:
             raise ValueError(f"{self.name} needs teacher_head, the head of the trained teacher")
         self.student = student
@@ -174,6 +181,8 @@ class Method(nn.Module):
         self.register_buffer(
             "class_prior", None if class_prior is None else checked_prior(class_prior, num_classes)
         )
+        counts = None if label_counts is None else checked_counts(label_counts, num_classes)
+        self.register_buffer("label_counts", counts if self.needs_counts else None)
         self.register_buffer(
             "permutation", derangement(num_classes, placebo_seed) if placebo else None
         )
@@ -238,6 +247,10 @@ class Method(nn.Module):
     def predict(self, inputs: Tensor) -> Tensor:
         """Logits ``(n, C)`` at test time."""
         return self.student(inputs)
+
+    def deployed(self) -> Student:
+        """The model that predicts alone what :meth:`predict` does; the student, mostly itself."""
+        return self.student
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The same as :meth:`predict`."""

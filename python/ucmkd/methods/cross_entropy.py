@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.deployed import fold
 from ucmkd.models import Student
 
 
@@ -68,6 +69,14 @@ class PriorOnly(CrossEntropy):
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Adjusted logits ``(n, C)``."""
+        return self._adjust(self.student(inputs))
+
+    def deployed(self) -> Student:
+        """The student with the adjustment in the bias of its head."""
+        zero = torch.zeros_like(self.label_count, dtype=torch.get_default_dtype())
+        return fold(self.student, self.num_classes, shift=self._adjust(zero))
+
+    def _adjust(self, logits: Tensor) -> Tensor:
         assert self.class_prior is not None
         seen = self.label_count + 1.0  # one of each: defined before the first step too
-        return logit_adjustment(self.student(inputs), self.class_prior, seen / seen.sum())
+        return logit_adjustment(logits, self.class_prior, seen / seen.sum())

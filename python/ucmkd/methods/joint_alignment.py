@@ -223,7 +223,7 @@ class JointAlignment(Method):
         logits, label = batch.unlabelled_teacher_logits, batch.unlabelled_teacher_label
         assert logits is not None
         label = logits.argmax(dim=-1) if label is None else label
-        return class_weights(label, self.mass).to(logits.dtype)
+        return class_weights(label, self.mass)
 
     def pair_terms(self, features: Tensor, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Distillation and feature matching on the pairs, row by row."""

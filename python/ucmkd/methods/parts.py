@@ -27,6 +27,27 @@ def checked_prior(prior: Tensor, num_classes: int) -> Tensor:
     return prior / prior.sum()
 
 
+def checked_counts(counts: Tensor, num_classes: int) -> Tensor:
+    """Numbers of samples per class ``(C,)``, int64.
+
+    Raises:
+        TypeError: Not C whole numbers.
+        ValueError: A wrong shape, a negative number, or no sample at all.
+    """
+    accepted = f"label_counts must be {num_classes} whole numbers of samples"
+    try:
+        counts = torch.as_tensor(counts).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{accepted}, got {counts!r}") from None
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"{accepted}, got {counts.dtype}")
+    if counts.shape != (num_classes,):
+        raise ValueError(f"{accepted}, got shape {tuple(counts.shape)}")
+    if int(counts.min()) < 0 or int(counts.sum()) == 0:
+        raise ValueError(f"{accepted}, none negative and not all 0, got {counts.tolist()}")
+    return counts.long()
+
+
 def target_prior(
     prior: str | Sequence[float] | Tensor, class_prior: Tensor | None, num_classes: int
 ) -> Tensor:

@@ -63,18 +63,23 @@ def planned(
             "cost has NaN or infinite entries: student or teacher outputs are not finite "
             "(has training diverged?)"
         )
-    shifted = (cost - cost.min()).detach()
+    wide = cost.detach().to(torch.promote_types(cost.dtype, torch.float32))
+    shifted = wide - wide.min()
     unit = shifted.mean()
     scaled = (epsilon * unit).clamp_min(1e-6)
     if penalty is not None:
         shifted = shifted + penalty.to(shifted.dtype) * unit
+    weights = [
+        None if w is None else w.to(shifted.dtype) / w.to(shifted.dtype).sum()
+        for w in (row_weight, column_weight)
+    ]  # 16-bit masses do not sum to one
     with torch.enable_grad():
         shifted.requires_grad_()
         solved = sinkhorn_cost(
             shifted,
             epsilon=scaled,
-            x_weight=row_weight,
-            y_weight=column_weight,
+            x_weight=weights[0],
+            y_weight=weights[1],
             reach=None if reach is None else (reach * unit).clamp_min(1e-6),
             y_potential=None if start is None else start * scaled,
             tol=tol,

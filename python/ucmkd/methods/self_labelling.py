@@ -42,9 +42,7 @@ def self_label_loss(
         max_iter: Most iterations of the plan.
     """
     cost = -F.log_softmax(logits, dim=-1)
-    return planned_cost(
-        cost, epsilon=epsilon, column_weight=prior.to(cost.dtype), tol=tol, max_iter=max_iter
-    )
+    return planned_cost(cost, epsilon=epsilon, column_weight=prior, tol=tol, max_iter=max_iter)
 
 
 class SelfLabelling(Method):

@@ -39,14 +39,19 @@ class VanillaKD(Method):
 
     Hinton, Vinyals and Dean (arXiv 1503.02531), across modalities. The pairs need no labels.
     Labelled pairs add their cross-entropy.
-    (arXiv 2606.10504 uses the form ``(1 - α) CE + α T² KL`` with T = 4, α = .9, on labelled
-    pairs only.)
+
+    With ``alpha`` the loss is ``(1 - α) CE + α T² KL`` instead, on labelled samples and pairs
+    likewise, the form of arXiv 2606.10504 (T = 4, α = .9, there on labelled pairs only, whose
+    cross-entropy has the weight 1 - α here too). Both are one family, λ = α / (1 - α), up to a
+    factor of the whole loss, which an adaptive optimiser hardly sees.
 
     Terms: ``ce``, ``kd``; with labelled pairs ``pair_ce`` (weight 1).
 
     Args:
         student: The model to train.
         weight: λ ≥ 0.
+        alpha: α in [0, 1]: the form with ``1 - α``; ``weight`` must then be left at 1. None: the
+            form with λ.
         temperature: T > 0.
         prior_correction: Take ``log class_prior`` off the teacher's logits, which gives rare
             classes their due (accuracy on frequent ones may fall). A placebo's permuted teacher
@@ -56,8 +61,8 @@ class VanillaKD(Method):
 
     Raises:
         TypeError: An option of the wrong type.
-        ValueError: A negative weight, a temperature that is not positive, or
-            ``prior_correction`` without ``class_prior``.
+        ValueError: A negative weight, α outside [0, 1] or beside a weight, a temperature that is
+            not positive, or ``prior_correction`` without ``class_prior``.
     """
 
     name: ClassVar[str] = "vanilla_kd"
@@ -73,12 +78,19 @@ class VanillaKD(Method):
         student: Student,
         *,
         weight: float = 1.0,
+        alpha: float | None = None,
         temperature: float = 2.0,
         prior_correction: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(student, **options)
         checks.number("weight", weight)
+        if alpha is not None:
+            checks.number("alpha", alpha)
+            if alpha > 1:
+                raise ValueError(f"alpha must be a number in [0, 1] or None, got {alpha!r}")
+            if weight != 1.0:
+                raise ValueError(f"alpha and weight exclude each other, got {alpha!r}, {weight!r}")
         checks.number("temperature", temperature, strict=True)
         checks.flag("prior_correction", prior_correction)
         correction = None
@@ -89,11 +101,14 @@ class VanillaKD(Method):
             if self.permutation is not None:
                 correction = correction[torch.argsort(self.permutation)]
         self.weight = weight
+        self.alpha = alpha
         self.temperature = temperature
         self.register_buffer("correction", correction)
 
     def weights(self, step: int) -> dict[str, float]:
-        """``{"ce": 1, "kd": weight, "pair_ce": 1}``."""
+        """``{"ce": 1, "kd": weight, "pair_ce": 1}``, with ``alpha`` 1 - α, α and 1 - α."""
+        if self.alpha is not None:
+            return {"ce": 1.0 - self.alpha, "kd": self.alpha, "pair_ce": 1.0 - self.alpha}
         return {"ce": 1.0, "kd": self.weight, "pair_ce": 1.0}
 
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
