@@ -52,9 +52,13 @@ class Configurations:
         try:
             found = yaml.safe_load(self.path.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{self.path} cannot be read: {' '.join(str(error).split())}") from None
+            raise ConfigError(
+                f"{self.path} cannot be read: {' '.join(str(error).split())}"
+            ) from None
         if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-            raise ConfigError(f"{self.path} must map scenarios to methods; delete it to explore anew")
+            raise ConfigError(
+                f"{self.path} must map scenarios to methods; delete it to explore anew"
+            )
         self.entries = found
 
     def _fits(self, scenario: str, method: str) -> bool:

@@ -27,7 +27,7 @@ MEANING: dict[str, str] = {
 
 def kind_of(control: Control | None) -> TeacherKind:
     """The teacher of a control; the placebo's is trained, and then misunderstood."""
-    return control if control in ("untrained", "noise") else "trained"  # type: ignore[return-value]
+    return control if control in ("untrained", "noise") else "trained"
 
 
 def teacher_outputs(

@@ -150,9 +150,7 @@ class Bench:
             self._prepared[config] = prepare(config, self.seed)
         return self._prepared[config]
 
-    def _data(
-        self, recipe: Recipe, configuration: Resolved
-    ) -> tuple[TrainingData, Teacher | None]:
+    def _data(self, recipe: Recipe, configuration: Resolved) -> tuple[TrainingData, Teacher | None]:
         prepared = self.prepared(recipe.data)
         if not uses_teacher(recipe):
             label = prepared.teacher.student_label  # its class frequencies may still be used

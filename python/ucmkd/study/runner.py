@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ucmkd.checkpoint import make_folder
+from ucmkd.config import ConfigError
 from ucmkd.preparation import prepare
 from ucmkd.rehearsal import rehearse
 from ucmkd.study.choice import Configurations
@@ -170,8 +171,11 @@ def _rehearse(runs: Sequence[Run]) -> None:
             if (run.scenario, configuration.digest) in seen:
                 continue
             seen.add((run.scenario, configuration.digest))
-            if recipe.data not in prepared:
-                prepared[recipe.data] = prepare(recipe.data, run.seed)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                rehearse(configuration.with_seed(run.seed), prepared[recipe.data])
+            try:
+                if recipe.data not in prepared:
+                    prepared[recipe.data] = prepare(recipe.data, run.seed)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    rehearse(configuration.with_seed(run.seed), prepared[recipe.data])
+            except ConfigError as error:
+                raise ConfigError(f"{run}: {error}") from None

@@ -1,0 +1,141 @@
+"""Summaries as tables of text, whatever they are written as in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ucmkd.study.controls import MEANING
+from ucmkd.study.summary import METRICS, Difference, Estimate, Line, Metric, ScenarioSummary
+
+SHORT: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column is left-aligned, the others right.
+
+    Attributes:
+        title: One line.
+        caption: What the numbers are.
+        header: Names of the columns.
+        rows: Cells.
+    """
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+INDENT = "\u00a0\u00a0"  # an ordinary space at the start of a cell is lost in HTML
+
+_TESTS = (
+    "Percentage points, paired by seed; interval and p: corrected resampled t-test (Nadeau and "
+    "Bengio); W: Wilcoxon's signed-rank test; p and W after Holm's adjustment over "
+)
+
+
+def row_label(line: Line) -> str:
+    """The label; a control's own, to be read below its method's."""
+    return line.label if line.control is None else f"{INDENT}{line.control}"
+
+
+def tables(summary: ScenarioSummary) -> list[Table]:
+    """All tables of a scenario: scores, then differences to references and to controls."""
+    labels = {line.method: line.label for line in summary.lines}
+    found = [_scores(summary)]
+    for reference, families in summary.against.items():
+        title = f"{summary.name}: difference to {labels[reference]}"
+        caption = f"{_TESTS}the rows of this table. W/L: seeds ahead and behind."
+        named = [(labels[method], families, method) for method in families[METRICS[0]]]
+        found.append(_differences(title, caption, named))
+    # A method's controls stand together; what they are adjusted with is the same control of all.
+    named = [
+        (f"{line.label} − {control}", families, line.method)
+        for line in summary.lines
+        for control, families in summary.controls.items()
+        if line.control is None and line.method in families[METRICS[0]]
+    ]
+    meaning = "; ".join(f"{name}: {MEANING[name]}" for name in summary.controls)
+    caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
+    found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
+    return [table for table in found if table.rows]
+
+
+def _scores(summary: ScenarioSummary) -> Table:
+    header = ["", "seeds", "accuracy", "balanced", "macro-F1", "NLL", "ECE", "teacher", "seconds"]
+    rows = [
+        [
+            row_label(line),
+            str(line.n),
+            *(estimate(line.scores[metric]) for metric in METRICS),
+            number(line.macro_f1),
+            number(line.nll, 2),
+            number(line.ece),
+            number(line.teacher),
+            number(line.seconds),
+        ]
+        for line in summary.lines
+    ]
+    caption = (
+        f"Test scores in percent (NLL in nats), mean ± 95 % interval over the seeds; about "
+        f"{summary.train_size} samples outside the test set and {summary.test_size} in it. ECE: 15 "
+        "bins. Teacher: its validation accuracy in its own modality. Seconds: training of the "
+        "student, all candidates."
+    )
+    return Table(f"{summary.name}: scores", caption, header, rows)
+
+
+def _differences(
+    title: str,
+    caption: str,
+    named: Sequence[tuple[str, dict[Metric, dict[str, Difference]], str]],
+) -> Table:
+    """A table of (label, family, method)."""
+    header = [""]
+    for metric in METRICS:
+        header += [f"Δ {SHORT[metric]}", "p", "W", "W/L"]
+    rows = []
+    for label, families, method in named:
+        cells = [label]
+        for metric in METRICS:
+            d = families[metric][method]
+            cells += [
+                f"{signed(d.mean)} ± {number(d.half_width)}",
+                p_text(d.p_value),
+                p_text(d.wilcoxon),
+                f"{d.wins}/{d.losses}",
+            ]
+        rows.append(cells)
+    return Table(title, caption, header, rows)
+
+
+def number(value: float, digits: int = 1) -> str:
+    """``12.3``, or a dash where there is none."""
+    return "–" if value != value else f"{value:.{digits}f}"
+
+
+def estimate(value: Estimate) -> str:
+    """``71.2 ± 1.3``, or the mean alone where one seed gives no interval."""
+    if value.half_width != value.half_width:
+        return number(value.mean)
+    return f"{value.mean:.1f} ± {value.half_width:.1f}"
+
+
+def signed(value: float) -> str:
+    """``+1.2``, ``−0.3``, ``0.0``."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def p_text(value: float) -> str:
+    """``<.001``, ``.012``, ``1``."""
+    if value < 0.001:
+        return "<.001"
+    return "1" if value >= 0.9995 else f"{value:.3f}"[1:]
+
+
+def all_tables(summaries: Sequence[ScenarioSummary]) -> list[Table]:
+    """The tables of all scenarios, in their order."""
+    return [table for summary in summaries for table in tables(summary)]
