@@ -127,7 +127,7 @@ def _show(attempt: StudyRun, options: CompareOptions, console: Console) -> None:
         return
     summaries = write_report(attempt)
     for table in all_tables(summaries):
-        console.print(terminal(table))
+        console.print(terminal(table.within(console.width)))
     for note in notes(attempt):
         console.print(note, style="yellow", markup=False)
     if summaries:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ucmkd.study.summary import METRICS, Line, Metric, ScenarioSummary
-from ucmkd.study.tables import row_label
+from ucmkd.study.tables import full_label
 
 NAME: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -36,7 +36,7 @@ def draw_scores(summary: ScenarioSummary, path: Path) -> None:
         axis.set_xlabel(f"test {NAME[metric]}, %: mean and 95 % interval")
         axis.grid(axis="x", alpha=0.3)
         axis.set_ylim(-0.7, count - 0.3)
-    axes[0].set_yticks(height, [row_label(line) for line in summary.lines])
+    axes[0].set_yticks(height, [full_label(line) for line in summary.lines])
     figure.suptitle(f"{summary.name} ({summary.seeds} seeds)", fontweight="bold")
     _save(figure, path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ucmkd.study.controls import MEANING
 from ucmkd.study.summary import METRICS, Difference, Estimate, Line, Metric, ScenarioSummary
@@ -20,12 +20,26 @@ class Table:
         caption: What the numbers are.
         header: Names of the columns.
         rows: Cells.
+        optional: Columns that a narrow terminal goes without, least important first.
     """
 
     title: str
     caption: str
     header: list[str]
     rows: list[list[str]]
+    optional: tuple[str, ...] = ()
+
+    def within(self, width: int) -> Table:
+        """The table without as many optional columns as must go to fit in ``width`` characters."""
+        table = self
+        for name in self.optional:
+            columns = zip(table.header, *table.rows, strict=True)
+            if sum(max(map(len, cells)) + 2 for cells in columns) <= width:
+                break
+            kept = [k for k, head in enumerate(table.header) if head != name]
+            rows = [[row[k] for k in kept] for row in table.rows]
+            table = replace(table, header=[table.header[k] for k in kept], rows=rows)
+        return table
 
 
 INDENT = "\u00a0\u00a0"  # an ordinary space at the start of a cell is lost in HTML
@@ -39,6 +53,11 @@ _TESTS = (
 def row_label(line: Line) -> str:
     """The label; a control's own, to be read below its method's."""
     return line.label if line.control is None else f"{INDENT}{line.control}"
+
+
+def full_label(line: Line) -> str:
+    """The label with its control, to be read alone."""
+    return line.label if line.control is None else f"{line.label}, {line.control}"
 
 
 def tables(summary: ScenarioSummary) -> list[Table]:
@@ -84,7 +103,8 @@ def _scores(summary: ScenarioSummary) -> Table:
         "bins. Teacher: its validation accuracy in its own modality. Seconds: training of the "
         "student, all candidates."
     )
-    return Table(f"{summary.name}: scores", caption, header, rows)
+    optional = ("NLL", "macro-F1", "teacher", "seconds", "ECE", "seeds")
+    return Table(f"{summary.name}: scores", caption, header, rows, optional)
 
 
 def _differences(
@@ -108,7 +128,7 @@ def _differences(
                 f"{d.wins}/{d.losses}",
             ]
         rows.append(cells)
-    return Table(title, caption, header, rows)
+    return Table(title, caption, header, rows, optional=("W", "W/L"))
 
 
 def number(value: float, digits: int = 1) -> str:
