@@ -15,7 +15,8 @@ from ucmkd.study.figures import draw_curves, draw_scores
 from ucmkd.study.page import page
 from ucmkd.study.render import as_html, differences_csv, latex, markdown, scores_csv
 from ucmkd.study.summary import ScenarioSummary, summarise
-from ucmkd.study.tables import Table, all_tables, p_text, signed, tables
+from ucmkd.study.tables import Table, all_tables, tables
+from ucmkd.study.text import p_text, signed
 
 # Test accuracies of three seeds; balanced accuracy is 10 points lower.
 SCORES = {

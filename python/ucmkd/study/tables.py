@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ucmkd.study.controls import MEANING
-from ucmkd.study.summary import METRICS, Difference, Estimate, Line, Metric, ScenarioSummary
+from ucmkd.study.summary import METRICS, Difference, Line, Metric, ScenarioSummary
+from ucmkd.study.text import estimate, number, p_text, signed
 
 SHORT: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced"}
 
@@ -88,7 +89,7 @@ def _scores(summary: ScenarioSummary) -> Table:
         [
             row_label(line),
             str(line.n),
-            *(estimate(line.scores[metric]) for metric in METRICS),
+            *(estimate(e.mean, e.half_width) for e in line.scores.values()),
             number(line.macro_f1),
             number(line.nll, 2),
             number(line.ece),
@@ -129,31 +130,6 @@ def _differences(
             ]
         rows.append(cells)
     return Table(title, caption, header, rows, optional=("W", "W/L"))
-
-
-def number(value: float, digits: int = 1) -> str:
-    """``12.3``, or a dash where there is none."""
-    return "–" if value != value else f"{value:.{digits}f}"
-
-
-def estimate(value: Estimate) -> str:
-    """``71.2 ± 1.3``, or the mean alone where one seed gives no interval."""
-    if value.half_width != value.half_width:
-        return number(value.mean)
-    return f"{value.mean:.1f} ± {value.half_width:.1f}"
-
-
-def signed(value: float) -> str:
-    """``+1.2``, ``−0.3``, ``0.0``."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def p_text(value: float) -> str:
-    """``<.001``, ``.012``, ``1``."""
-    if value < 0.001:
-        return "<.001"
-    return "1" if value >= 0.9995 else f"{value:.3f}"[1:]
 
 
 def all_tables(summaries: Sequence[ScenarioSummary]) -> list[Table]:
