@@ -339,6 +339,10 @@ def test_per_run_chooses_by_validation_and_tests_once(
         assert row["candidate_scores"] == pytest.approx([0.8, 1.2, 1.2])
         assert [f._tested for f in part] == [False, True, False]
     assert [row["control"] for row in rows] == [None, "placebo"]
+    write_report(attempt)
+    page = (out / "report.html").read_text()
+    counts = [line.split()[-1] for line in page.splitlines() if line.strip().startswith("runs:")]
+    assert counts == ["0", "1", "0"]
 
 
 # Reading --------------------------------------------------------------------------------------

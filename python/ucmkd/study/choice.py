@@ -91,7 +91,7 @@ class Configurations:
         best = -max(known)[1]
         self.entries.setdefault(scenario, {})[method] = {
             "candidate": best,
-            "settings": candidates[best],
+            "settings": dict(candidates[best]),  # the same object twice would be a YAML alias
             "mean_validation_scores": [None if s is None else round(s, 6) for s in scores],
             "seeds": list(self.study.seeds.explore),
             "digest": self._digest(scenario, method),

@@ -50,7 +50,7 @@ def page(
         summaries: One per scenario with results.
         pictures: PNG files of each scenario; they are put into the page.
         rows: The results, for versions.
-        configurations: What exploration fixed.
+        configurations: What exploration fixed and what runs chose, for each scenario and method.
         notes: Sentences on what is missing or mixed.
     """
     title = html.escape(f"Study {study.name}")
@@ -64,7 +64,8 @@ def page(
     if configurations:
         text = yaml.safe_dump(configurations, sort_keys=False, allow_unicode=True)
         parts.append(
-            f"<h2>Configurations fixed on the exploratory seeds</h2><pre>{html.escape(text)}</pre>"
+            "<h2>Configurations: fixed on the exploratory seeds, or chosen by each run</h2>"
+            f"<pre>{html.escape(text)}</pre>"
         )
     body = "\n".join(parts)
     return (

@@ -34,15 +34,7 @@ def write_report(attempt: StudyRun) -> list[ScenarioSummary]:
     _write(folder / "scores.csv", scores_csv(summaries))
     _write(folder / "differences.csv", differences_csv(summaries))
     pictures = {summary.name: _pictures(attempt, summary) for summary in summaries}
-    fixed = {
-        scenario: {
-            method: attempt.configurations.entries[scenario][method]["settings"]
-            for where, method in attempt.configurations.choices
-            if where == scenario
-        }
-        for scenario, _ in attempt.configurations.choices
-    }
-    text = page(study, summaries, pictures, rows, dict(fixed), notes(attempt))
+    text = page(study, summaries, pictures, rows, _configurations(attempt), notes(attempt))
     _write(folder / "report.html", text)
     return summaries
 
@@ -68,6 +60,28 @@ def notes(attempt: StudyRun) -> list[str]:
             "computes them anew."
         )
     return found
+
+
+def _configurations(attempt: StudyRun) -> dict[str, object]:
+    """What exploration fixed, and how often each candidate was chosen where each run chooses."""
+    found: dict[str, dict[str, object]] = {}
+    rows = attempt.rows()
+    for scenario, method in Only().rows(attempt.study):
+        entry = attempt.study.methods[method]
+        if (scenario, method) in attempt.configurations.choices:
+            number = attempt.configurations.choices[scenario, method]
+            found.setdefault(scenario, {})[method] = dict(entry.options[number])
+        elif entry.choose == "per_run":
+            own = [
+                row["candidate"]
+                for row in rows
+                if (row["scenario"], row["method"], row["control"]) == (scenario, method, None)
+            ]
+            found.setdefault(scenario, {})[method] = [
+                {"settings": dict(settings), "runs": own.count(number)}
+                for number, settings in enumerate(entry.options)
+            ]
+    return dict(found)
 
 
 def _pictures(attempt: StudyRun, summary: ScenarioSummary) -> list[Path]:

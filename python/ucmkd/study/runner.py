@@ -32,8 +32,7 @@ class Watcher(Protocol):
         """Some trainings are done."""
 
 
-@dataclass
-class Progress:
+class Silent:
     """A watcher that looks away."""
 
     def start(self, phase: str, trainings: int, stored: int) -> None: ...
@@ -112,7 +111,7 @@ def run_study(
         ConfigError: settings that do not fit the data, found before anything is trained.
     """
     study, rows = attempt.study, list((only or Only()).rows(attempt.study))
-    watcher = watcher or Progress()
+    watcher = watcher or Silent()
     choices = attempt.configurations.choices
     if phase != "fresh":
         explored = [row for row in rows if study.methods[row[1]].explored]

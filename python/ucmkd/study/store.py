@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Results:
         for configuration in run.configurations:
             if configuration.digest not in self._known:
                 entry = {"hash": configuration.digest, "recipe": configuration.mapping()}
-                append_line(self.recipes, json.loads(json.dumps(entry)))
+                append_line(self.recipes, entry)
                 self._known.add(configuration.digest)
         append_line(self.path, row)
         self._rows[row["key"]] = row
