@@ -12,9 +12,10 @@ from rich.console import Console
 
 from ucmkd.demo.figures import draw
 from ucmkd.demo.findings import findings
-from ucmkd.demo.numbers import Outcome, compare, p_text, signed
+from ucmkd.demo.numbers import Outcome, compare
 from ucmkd.demo.scenes import SCENES
 from ucmkd.demo.tables import control_table, pair_table, recall_table, score_table
+from ucmkd.study.text import p_text, signed
 
 CLASSES = ("Normal-like", "Basal-like", "c")
 

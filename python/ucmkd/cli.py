@@ -1,4 +1,4 @@
-"""The command line: ``ucmkd distill | demo | info``.
+"""The command line: ``ucmkd distill | compare | demo | info``.
 
 A mistake of the user (a wrong key, a missing file) is one line on the error stream and exit
 status 2; everything else is a traceback, since it is ours. ``UCMKD_TRACEBACK=1`` shows it always.
@@ -19,6 +19,7 @@ usage: ucmkd COMMAND [options]
 
 commands:
   distill RECIPE   train a student from a recipe (a YAML file, or the name of a shipped one)
+  compare STUDY    methods, scenarios and seeds side by side, with controls and statistics
   demo             what unpaired distillation brings, in three scenes on real data
   info             versions, and which backends work on this machine
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "distill": _distill,
+        "compare": _compare,
         "demo": _demo,
         "info": _info,
     }
@@ -96,6 +98,13 @@ def _require_extras() -> None:
 def _distill(words: list[str]) -> int:
     _require_extras()
     from .cli_distill import run
+
+    return run(words)
+
+
+def _compare(words: list[str]) -> int:
+    _require_extras()
+    from .cli_compare import run
 
     return run(words)
 

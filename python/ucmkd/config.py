@@ -188,12 +188,16 @@ def _type_name(kind: Any) -> str:
         return " or ".join(_type_name(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return "a list of texts"
+    if typing.get_origin(kind) is list:
+        return "a list"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return "null" if kind is type(None) else names.get(kind, "a mapping")
 
 
 def _convert(value: Any, kind: Any, place: str) -> Any:
     """``value`` as ``kind``, or a :class:`ConfigError` that names ``place``."""
+    if kind is Any:
+        return value
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return from_mapping(kind, value, place)
@@ -210,6 +214,9 @@ def _convert(value: Any, kind: Any, place: str) -> Any:
     elif origin is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return {key: _convert(item, parts[1], f"{place}.{key}") for key, item in value.items()}
+    elif origin is list:
+        if isinstance(value, list):
+            return [_convert(item, parts[0], f"{place}[{k}]") for k, item in enumerate(value)]
     elif origin is Literal:
         if any(value == part and type(value) is type(part) for part in parts):
             return value

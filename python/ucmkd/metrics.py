@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 try:
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
+    from torchmetrics.functional.classification import (
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+        multiclass_f1_score,
+    )
 except ImportError as error:
     raise ImportError(
         "ucmkd.metrics needs torchmetrics: install it with pip install 'ucmkd[train]'"
     ) from error
+
+
+CALIBRATION_BINS = 15
+"""Equal-width bins of the calibration error, as in Guo et al. (2017)."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,15 @@ class Metrics:
         accuracy: share of correct predictions.
         balanced_accuracy: mean recall over the classes that occur among the labels.
         recall: recall per class; nan for a class without samples.
-        loss: mean cross-entropy of the logits, in nats.
+        loss: mean cross-entropy of the logits, in nats: the negative log-likelihood (NLL).
         count: number of samples.
+        macro_f1: mean over the classes of the harmonic mean of precision and recall; classes that
+            occur neither among labels nor among predictions do not count.
+        ece: expected calibration error in [0, 1], ``Σ_b n_b/n |acc(b) - conf(b)|`` over 15
+            equal-width bins of the largest probability (Guo et al., "On Calibration of Modern
+            Neural Networks", 2017, eq. 3).
+
+    The last two are nan where they were read from a file of a version without them.
     """
 
     accuracy: float
@@ -34,6 +50,8 @@ class Metrics:
     recall: tuple[float, ...]
     loss: float
     count: int
+    macro_f1: float = math.nan
+    ece: float = math.nan
 
     @property
     def score(self) -> float:
@@ -41,21 +59,30 @@ class Metrics:
         return self.accuracy + self.balanced_accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; a recall that is not defined becomes None."""
-        recall = [None if value != value else value for value in self.recall]
+        """Plain values; what is not defined (nan) becomes None."""
+
+        def plain(value: float) -> float | None:
+            return None if value != value else value
+
         return {
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
-            "recall": recall,
+            "recall": [plain(value) for value in self.recall],
             "loss": self.loss,
             "count": self.count,
+            "macro_f1": plain(self.macro_f1),
+            "ece": plain(self.ece),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Metrics:
         """Inverse of :meth:`to_dict`."""
-        recall = tuple(float("nan") if value is None else value for value in values["recall"])
-        return cls(**{**values, "recall": recall})
+        recall = tuple(math.nan if value is None else value for value in values["recall"])
+        optional = {
+            name: math.nan if values.get(name) is None else values[name]
+            for name in ("macro_f1", "ece")
+        }
+        return cls(**{**values, "recall": recall, **optional})
 
 
 def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> Metrics:
@@ -69,8 +96,9 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
             f"logits must have shape (n, {num_classes}) with n = {len(label)} > 0 labels, "
             f"got {tuple(logits.shape)}"
         )
+    predicted, probability = logits.argmax(dim=1), logits.double().softmax(dim=1)
     confusion = multiclass_confusion_matrix(
-        logits.argmax(dim=1), label, num_classes, validate_args=False
+        predicted, label, num_classes, validate_args=False
     ).double()
     support, hits = confusion.sum(dim=1), confusion.diagonal()
     recall = hits / support  # 0/0 = nan: the class has no sample
@@ -80,6 +108,12 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
         recall=tuple(recall.tolist()),
         loss=F.cross_entropy(logits.double(), label).item(),
         count=len(label),
+        macro_f1=multiclass_f1_score(
+            predicted, label, num_classes, average="macro", validate_args=False
+        ).item(),
+        ece=multiclass_calibration_error(
+            probability, label, num_classes, n_bins=CALIBRATION_BINS, validate_args=False
+        ).item(),
     )
 
 

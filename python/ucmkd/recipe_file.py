@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from .config import ConfigError, Recipe, from_mapping, nearest, to_mapping
+
+T = TypeVar("T")
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -61,9 +63,18 @@ def load_recipe(path: str | Path) -> Recipe:
         ConfigError: unreadable file or YAML (with its line), unknown or doubled key, wrong type,
             value out of range. The message starts with the file's name.
     """
+    return read_yaml(path, lambda mapping: from_mapping(Recipe, mapping))
+
+
+def read_yaml(path: str | Path, build: Callable[[Any], T]) -> T:
+    """What ``build`` makes of a YAML file, which may not name a key twice.
+
+    Raises:
+        ConfigError: unreadable file or YAML (with its line), or what ``build`` finds wrong. The
+            message starts with the file's name.
+    """
     try:
-        mapping = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
-        return from_mapping(Recipe, mapping)
+        return build(yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError(f"{path}: not valid YAML: {line}{error.problem}") from None

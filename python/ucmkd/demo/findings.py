@@ -7,8 +7,9 @@ below .05. No sentence takes "not significant" for "equal": it says what was not
 from __future__ import annotations
 
 from ucmkd.demo.experiment import ALL_PAIRS
-from ucmkd.demo.numbers import SHORT, Comparison, Metric, Outcome, compare, p_text, signed
+from ucmkd.demo.numbers import SHORT, Comparison, Metric, Outcome, compare
 from ucmkd.demo.scenes import PAIRS, Scene
+from ucmkd.study.text import p_text, signed
 
 
 def findings(scene: Scene, outcome: Outcome) -> tuple[str, str]:

@@ -87,16 +87,3 @@ def compare(
         pair: Comparison(*pair, metric, test, float(p))
         for pair, test, p in zip(pairs, tests, adjusted, strict=True)
     }
-
-
-def signed(value: float) -> str:
-    """``+1.2``, ``−0.3``, ``0.0``."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def p_text(value: float) -> str:
-    """``<.001``, ``.012``, ``1``."""
-    if value < 0.001:
-        return "<.001"
-    return "1" if value >= 0.9995 else f"{value:.3f}"[1:]

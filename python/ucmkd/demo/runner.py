@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import Any
 
-import torch
-
 from ucmkd.demo.experiment import Base, Experiment, Record, Row
 from ucmkd.demo.problems import Problem, Split, make_split
 from ucmkd.demo.store import Store, result_key
+from ucmkd.study.workers import follow_parent, one_thread
 
 Results = dict[str, list[Record]]
 """For each row (and "teacher") one record per split, in the order of the splits."""
-
-
-def _prepare_worker() -> None:
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        # Without this, a killed demo would leave its workers behind.
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _ready() -> None:
@@ -36,13 +21,8 @@ def _ready() -> None:
 
 
 def _run(split: Split, rows: list[Row], steps: int, base: Base | None) -> list[Record]:
-    # One thread wherever this runs: the number of workers must not change a rounding.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return Experiment(split, steps=steps, base=base).run(rows)
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Runner:
@@ -61,7 +41,7 @@ class Runner:
         if workers > 0:
             # A forked torch may hang; a spawned one starts clean.
             self.pool = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker
+                workers, multiprocessing.get_context("spawn"), initializer=follow_parent
             )
             for _ in range(workers):
                 self.pool.submit(_ready)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import ucmkd
+from ucmkd.study.jsonl import append_line, read_lines
+from ucmkd.study.provenance import digest_of_package, in_study
 
 # How results are shown does not change them, and the settings of scenes are in the key itself.
 _PRESENTATION = {
@@ -26,15 +27,12 @@ _PRESENTATION = {
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """A short digest of the Python files and compiled modules that results depend on."""
-    root = Path(ucmkd.__file__).parent
-    digest = hashlib.sha256()
-    compiled = (*root.glob("_rust*.so"), *root.glob("_rust*.pyd"))
-    for path in sorted((*root.rglob("*.py"), *compiled)):
-        if path.parent.name == "demo" and path.name in _PRESENTATION:
-            continue
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+
+    def counts(relative: Path) -> bool:
+        shown = relative.parts[0] == "demo" and relative.name in _PRESENTATION
+        return not shown and not in_study(relative)
+
+    return digest_of_package(counts)
 
 
 def result_key(settings: dict[str, Any], split: int) -> str:
@@ -68,12 +66,9 @@ class Store:
             self._read()
 
     def _read(self) -> None:
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
+        for entry in read_lines(self.path):
+            if isinstance(entry.get("key"), str) and "result" in entry:
                 self.results[entry["key"]] = entry["result"]
-            except (ValueError, KeyError, TypeError):
-                continue
 
     def __contains__(self, key: object) -> bool:
         return key in self.results
@@ -83,17 +78,5 @@ class Store:
 
     def add(self, key: str, result: dict[str, Any]) -> None:
         """Keep a result, and have it on disk when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": key, "result": result}, allow_nan=False) + "\n"
-        with self.path.open("ab") as stream:
-            if stream.tell() and not self._ends_with_newline():
-                stream.write(b"\n")  # after a line that was cut off
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(self.path, {"key": key, "result": result})
         self.results[key] = result
-
-    def _ends_with_newline(self) -> bool:
-        with self.path.open("rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            return stream.read(1) == b"\n"

@@ -8,8 +8,9 @@ from rich import box
 from rich.table import Table
 
 from ucmkd.demo.experiment import ALL_PAIRS, Row
-from ucmkd.demo.numbers import METRICS, Comparison, Metric, Outcome, compare, p_text, signed
+from ucmkd.demo.numbers import METRICS, Comparison, Metric, Outcome, compare
 from ucmkd.demo.scenes import PAIRS
+from ucmkd.study.text import p_text, signed
 
 HEAD: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced"}
 

@@ -1,0 +1,102 @@
+"""Fixing a method's configuration on the exploratory seeds, by validation alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ucmkd.checkpoint import write_atomically
+from ucmkd.config import ConfigError
+from ucmkd.study.config import StudyConfig
+from ucmkd.study.plan import Choices, digest_of, exploration
+from ucmkd.study.store import Results
+
+FILE = "configurations.yaml"
+_HEADER = (
+    "# The candidate of each method with the best mean validation score (accuracy + balanced\n"
+    "# accuracy) on the exploratory seeds. Fresh runs use it as long as `digest` fits the study.\n"
+)
+
+
+class Configurations:
+    """``configurations.yaml``: what is fixed, per scenario and method.
+
+    An entry is used as long as its candidates, recipes, exploratory seeds and the package's
+    version are the study's; otherwise the method is explored anew.
+
+    Args:
+        study: The study.
+        folder: Of the study.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+
+    def __init__(self, study: StudyConfig, folder: Path) -> None:
+        self.study = study
+        self.path = folder / FILE
+        self.entries: dict[str, dict[str, dict[str, Any]]] = {}
+        if self.path.exists():
+            self._read()
+        self.choices: Choices = {
+            (scenario, method): self.entries[scenario][method]["candidate"]
+            for scenario in study.scenarios
+            for method, entry in study.methods_of(scenario).items()
+            if entry.explored and self._fits(scenario, method)
+        }
+
+    def _read(self) -> None:
+        try:
+            found = yaml.safe_load(self.path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"{self.path} cannot be read: {' '.join(str(error).split())}"
+            ) from None
+        if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+            raise ConfigError(
+                f"{self.path} must map scenarios to methods; delete it to explore anew"
+            )
+        self.entries = found
+
+    def _fits(self, scenario: str, method: str) -> bool:
+        entry = self.entries.get(scenario, {}).get(method)
+        return (
+            isinstance(entry, dict)
+            and entry.get("digest") == self._digest(scenario, method)
+            and entry.get("candidate") in range(len(self.study.methods[method].options))
+        )
+
+    def _digest(self, scenario: str, method: str) -> str:
+        return digest_of([run.key for run in exploration(self.study, scenario, method)])
+
+    def fix(self, scenario: str, method: str, results: Results) -> bool:
+        """Choose among the candidates that have a result on every exploratory seed.
+
+        Returns:
+            Whether there was one. The earlier candidate wins a tie.
+        """
+        runs = exploration(self.study, scenario, method)
+        candidates = self.study.methods[method].options
+        scores: list[float | None] = []
+        for number in range(len(candidates)):
+            rows = [results.get(run) for run in runs if run.candidates == (number,)]
+            values = [row["validation_score"] for row in rows if row is not None]
+            scores.append(float(np.mean(values)) if len(values) == len(rows) else None)
+        known = [(score, -number) for number, score in enumerate(scores) if score is not None]
+        if not known:
+            return False
+        best = -max(known)[1]
+        self.entries.setdefault(scenario, {})[method] = {
+            "candidate": best,
+            "settings": dict(candidates[best]),  # the same object twice would be a YAML alias
+            "mean_validation_scores": [None if s is None else round(s, 6) for s in scores],
+            "seeds": list(self.study.seeds.explore),
+            "digest": self._digest(scenario, method),
+        }
+        self.choices[scenario, method] = best
+        text = _HEADER + yaml.safe_dump(self.entries, sort_keys=False, allow_unicode=True)
+        write_atomically(self.path, text.encode())
+        return True

@@ -1,0 +1,114 @@
+"""The pictures of a study: scores of a scenario, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ucmkd.study.summary import METRICS, Line, Metric, ScenarioSummary
+from ucmkd.study.tables import full_label
+
+NAME: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def draw_scores(summary: ScenarioSummary, path: Path) -> None:
+    """A dot with its interval per row, accuracy beside balanced accuracy.
+
+    Methods are filled, controls hollow; a dashed line marks each reference.
+    """
+    count = len(summary.lines)
+    figure = Figure(figsize=(10.0, 1.6 + 0.32 * count), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    height = np.arange(count)[::-1]
+    for axis, metric in zip(axes, METRICS, strict=True):
+        for y, line in zip(height, summary.lines, strict=True):
+            _dot(axis, float(y), line, metric)
+        for reference in summary.against:
+            value = summary.line(reference).scores[metric].mean
+            axis.axvline(value, color="0.6", linestyle="--", linewidth=1, zorder=0)
+        axis.set_xlabel(f"test {NAME[metric]}, %: mean and 95 % interval")
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_ylim(-0.7, count - 0.3)
+    axes[0].set_yticks(height, [full_label(line) for line in summary.lines])
+    figure.suptitle(f"{summary.name} ({summary.seeds} seeds)", fontweight="bold")
+    _save(figure, path)
+
+
+def _dot(axis: Any, y: float, line: Line, metric: Metric) -> None:
+    value = line.scores[metric]
+    colour = COLOURS[0] if line.control is None else COLOURS[1]
+    axis.errorbar(
+        value.mean, y, xerr=None if value.half_width != value.half_width else value.half_width,
+        fmt="o" if line.control is None else "s", capsize=3, color=colour,
+        markerfacecolor=colour if line.control is None else "w",
+    )  # fmt: skip
+
+
+def draw_curves(summary: ScenarioSummary, label: str, path: Path) -> bool:
+    """Scores against the curves' x, with bands; False where no row is on a curve.
+
+    Args:
+        summary: Of the scenario.
+        label: What x is.
+        path: Of the PNG file.
+    """
+    groups: dict[str, list[Line]] = {}
+    for line in summary.lines:
+        if line.curve is not None:
+            groups.setdefault(line.curve.group, []).append(line)
+    if not groups:
+        return False
+    figure = Figure(figsize=(10.0, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2)
+    places = sorted({line.curve.x for part in groups.values() for line in part if line.curve})
+    for axis, metric in zip(axes, METRICS, strict=True):
+        for number, (group, lines) in enumerate(groups.items()):
+            _curve(axis, group, lines, metric, number)
+        for reference in summary.against:
+            line = summary.line(reference)
+            if line.curve is None:
+                axis.axhline(
+                    line.scores[metric].mean, color="0.4", linestyle="--", linewidth=1,
+                    label=line.label,
+                )  # fmt: skip
+        _scale(axis, places)
+        axis.set_xlabel(label)
+        axis.set_ylabel(f"test {NAME[metric]}, %")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, loc="best")
+    figure.suptitle(
+        f"{summary.name}: mean and 95 % band ({summary.seeds} seeds)", fontweight="bold"
+    )
+    _save(figure, path)
+    return True
+
+
+def _curve(axis: Any, group: str, lines: Sequence[Line], metric: Metric, number: int) -> None:
+    ordered = sorted(lines, key=lambda line: line.curve.x if line.curve else 0.0)
+    x = [line.curve.x for line in ordered if line.curve]
+    mean = np.array([line.scores[metric].mean for line in ordered])
+    reach = np.nan_to_num([line.scores[metric].half_width for line in ordered])
+    colour = COLOURS[number % len(COLOURS)]
+    axis.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], label=group)
+    axis.fill_between(x, mean - reach, mean + reach, color=colour, alpha=0.15, linewidth=0)
+
+
+def _scale(axis: Any, places: Sequence[float]) -> None:
+    """Numbers of pairs grow by factors, and zero must have its place."""
+    positive = [x for x in places if x > 0]
+    if len(positive) > 1 and min(places) >= 0 and positive[-1] >= 8 * positive[0]:
+        axis.set_xscale("symlog", linthresh=positive[0])
+    axis.set_xticks(places, [f"{x:g}" for x in places])
+    axis.minorticks_off()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")

@@ -1,0 +1,209 @@
+"""The runs of one scenario and seed: data prepared once, each teacher trained once."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+import ucmkd
+from ucmkd.batches import TrainingData
+from ucmkd.config import DataConfig, HardwareConfig, Recipe
+from ucmkd.distill import make_fabric
+from ucmkd.metrics import Metrics, classification_metrics
+from ucmkd.models import Student
+from ucmkd.preparation import Prepared, prepare
+from ucmkd.rehearsal import make_method, uses_teacher
+from ucmkd.study.controls import TeacherKind, teacher_outputs
+from ucmkd.study.plan import Job, Run
+from ucmkd.study.provenance import code_digest
+from ucmkd.study.resolve import Resolved
+from ucmkd.teacher import (
+    build_model,
+    cache_outputs,
+    freeze,
+    load_weights,
+    one_line,
+    train_teacher,
+)
+from ucmkd.trainer import Fitted, fit
+
+Teacher = tuple[Student, Metrics]
+"""A frozen teacher and how good it is in its own modality."""
+
+
+def work(job: Job) -> Iterator[dict[str, Any]]:
+    """The rows of a job, one after the other; a run that fails gives a row with ``error``."""
+    bench = Bench(job.seed)
+    for run in job.runs:
+        try:
+            yield {**run.head(), **bench.run(run)}
+        except Exception as error:  # the others go on
+            yield failed(run, f"{type(error).__name__}: {one_line(error)}")
+
+
+def failed(run: Run, error: str) -> dict[str, Any]:
+    """The row of a run without a result."""
+    return {**run.head(), **provenance(), "error": error}
+
+
+def provenance() -> dict[str, str]:
+    """Versions, and a digest of the code, behind a row."""
+    return {"ucmkd": ucmkd.__version__, "torch": torch.__version__, "code": code_digest()}
+
+
+class Bench:
+    """What the runs of one seed share.
+
+    A run is what ``ucmkd distill`` does with its recipe: the same split, the same
+    initialisations, the same figures.
+
+    Args:
+        seed: Of split, initialisation, batches and dropout.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._prepared: dict[DataConfig, Prepared] = {}
+        self._teachers: dict[tuple[str, ...], Teacher] = {}
+        self._fabrics: dict[HardwareConfig, Fabric] = {}
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Train a run's candidates, keep the best by validation, and test that one.
+
+        An exploratory run is not tested at all.
+        """
+        recipes = [item.with_seed(self.seed) for item in run.configurations]
+        seconds, scores = 0.0, []
+        best: tuple[Fitted, Metrics, int, Teacher | None] | None = None
+        for number, (recipe, configuration) in enumerate(
+            zip(recipes, run.configurations, strict=True)
+        ):
+            data, teacher = self._data(recipe, configuration)
+            started = time.perf_counter()
+            fitted = self._fit(recipe, data, None if teacher is None else teacher[0])
+            seconds += time.perf_counter() - started
+            assert fitted.validation is not None  # the data section always sets samples aside
+            scores.append(fitted.validation.score)
+            if best is None or fitted.validation.score > best[1].score:
+                best = fitted, fitted.validation, number, teacher
+        assert best is not None
+        fitted, validation, number, teacher = best
+        chosen = run.configurations[number]
+        # Noise has no accuracy, only the network that it replaces.
+        knows = teacher is not None and chosen.kind != "noise"
+        return {
+            "candidate": run.candidates[number],
+            "choice": chosen.overrides,
+            "candidate_scores": scores,
+            **(self._test(fitted) if run.phase == "fresh" else {}),
+            "validation_accuracy": validation.accuracy,
+            "validation_balanced_accuracy": validation.balanced_accuracy,
+            "validation_score": validation.score,
+            "best_step": fitted.best_step,
+            "steps": fitted.steps,
+            "teacher_accuracy": teacher[1].accuracy if teacher and knows else None,
+            **self._sizes(recipes[number]),
+            "seconds": round(seconds, 3),
+            **provenance(),
+            "recipe": chosen.digest,
+        }
+
+    @staticmethod
+    def _test(fitted: Fitted) -> dict[str, Any]:
+        found = fitted.test().to_dict()
+        return {
+            "accuracy": found["accuracy"],
+            "balanced_accuracy": found["balanced_accuracy"],
+            "macro_f1": found["macro_f1"],
+            "nll": found["loss"],
+            "ece": found["ece"],
+            "recall": found["recall"],
+        }
+
+    def _sizes(self, recipe: Recipe) -> dict[str, int]:
+        """Samples outside the test set that the split could give, and in it."""
+        prepared = self.prepared(recipe.data)
+        student, teacher = prepared.student, prepared.teacher
+        sides = [student]
+        if recipe.data.teacher.dataset == recipe.data.student.dataset:
+            sides.append(teacher)  # other samples of the same population
+        parts = [
+            part
+            for side in sides
+            for part in (side.student, side.unlabelled, side.validation)
+            if part is not None
+        ]
+        assert student.test is not None
+        return {"train_size": sum(len(part) for part in parts), "test_size": len(student.test)}
+
+    def prepared(self, config: DataConfig) -> Prepared:
+        """The data of this seed."""
+        if config not in self._prepared:
+            self._prepared[config] = prepare(config, self.seed)
+        return self._prepared[config]
+
+    def _data(self, recipe: Recipe, configuration: Resolved) -> tuple[TrainingData, Teacher | None]:
+        prepared = self.prepared(recipe.data)
+        if not uses_teacher(recipe):
+            label = prepared.teacher.student_label  # its class frequencies may still be used
+            return replace(prepared.student, teacher_label=label, paired=None), None
+        teacher = self._teacher(recipe, configuration.kind, prepared.teacher)
+        data = teacher_outputs(configuration.kind, teacher[0], prepared, seed=self.seed)
+        return data, teacher
+
+    def _teacher(self, recipe: Recipe, kind: TeacherKind, own: TrainingData) -> Teacher:
+        trained = kind == "trained"
+        key = (repr(recipe.teacher), repr(recipe.hardware), str(trained), _digest(own))
+        if key not in self._teachers:
+            self._teachers[key] = self._make_teacher(recipe, trained, own)
+        return self._teachers[key]
+
+    def _make_teacher(self, recipe: Recipe, trained: bool, own: TrainingData) -> Teacher:
+        config, fabric = recipe.teacher, self._fabric(recipe.hardware)
+        torch.manual_seed(self.seed)
+        teacher = build_model(config, own.student, own.num_classes, place="teacher")
+        if trained and config.weights is not None:
+            load_weights(teacher, Path(config.weights))
+        elif trained:
+            train_teacher(teacher, own, config, seed=self.seed, fabric=fabric)
+        teacher.to(device="cpu", dtype=torch.float32)
+        freeze(teacher)
+        assert own.validation is not None and own.validation_label is not None
+        logits = cache_outputs(teacher, own.validation)[1]
+        return teacher, classification_metrics(logits, own.validation_label, own.num_classes)
+
+    def _fit(self, recipe: Recipe, data: TrainingData, teacher: Student | None) -> Fitted:
+        torch.manual_seed(self.seed)  # the student starts equal, whatever was trained before
+        student = build_model(recipe.student, data.student, data.num_classes, place="student")
+        method = make_method(recipe, student, teacher, data)
+        return fit(
+            method,
+            data,
+            recipe.training,
+            recipe.optimizer,
+            seed=self.seed,
+            fabric=self._fabric(recipe.hardware),
+        )
+
+    def _fabric(self, hardware: HardwareConfig) -> Fabric:
+        if hardware not in self._fabrics:
+            self._fabrics[hardware] = make_fabric(hardware)
+        return self._fabrics[hardware]
+
+
+def _digest(own: TrainingData) -> str:
+    """Of a teacher's samples: rows with other pairs or labels can share it."""
+    digest = hashlib.sha256()
+    parts: tuple[Tensor | None, ...] = (own.student, own.student_label, own.validation)
+    for part in parts:
+        if part is not None:
+            digest.update(part.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""From a study's layers to complete recipes: defaults, scenario, method, candidate, control."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ucmkd.config import ConfigError, Recipe, TeacherConfig, from_mapping, to_mapping
+from ucmkd.methods import options as method_options
+from ucmkd.rehearsal import check_method, uses_teacher
+from ucmkd.study.config import MethodEntry, Section, StudyConfig
+from ucmkd.study.controls import Control, TeacherKind, kind_of
+
+# What decides which samples are tested: the same for all methods of a scenario.
+_SPLIT = ("teacher_fraction", "validation", "test", "root")
+# Kinds of teachers are a key of the recipe where the package's version has it.
+_HAS_KIND = "kind" in {item.name for item in dataclasses.fields(TeacherConfig)}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One complete configuration, for any seed.
+
+    Attributes:
+        recipe: With seed 0.
+        kind: Of its teacher.
+        overrides: The candidate.
+    """
+
+    recipe: Recipe
+    kind: TeacherKind
+    overrides: Section
+
+    def mapping(self) -> dict[str, Any]:
+        """The recipe as plain values, without what does not change a result, and the seed."""
+        mapping = to_mapping(self.recipe)
+        for key in ("name", "out_dir", "seed"):
+            del mapping[key]
+        mapping["teacher"]["kind"] = self.kind
+        return mapping
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of :meth:`mapping`."""
+        text = json.dumps(self.mapping(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The recipe of one run; a placebo has another permutation in every split."""
+        method = self.recipe.method
+        if method.placebo and "placebo_seed" in method_options(method.name):
+            options = {"placebo_seed": seed, **method.options}
+            method = replace(method, options=options)
+        return replace(self.recipe, seed=seed, method=method)
+
+
+def resolve(
+    study: StudyConfig, scenario: str, method: str, candidate: int, control: Control | None = None
+) -> Resolved:
+    """The configuration of one row.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value, an option that the method does not
+            have, a control of a method without a teacher, a split of the method's own.
+    """
+    entry = study.methods[method]
+    place = f"scenario {scenario!r}, method {method!r}" + (
+        f", candidate {candidate}" if len(entry.options) > 1 else ""
+    )
+    overrides = entry.options[candidate]
+    try:
+        recipe = _build(study, scenario, method, entry, overrides, control)
+        check_method(recipe)
+        if control is not None and not uses_teacher(recipe):
+            raise ConfigError(
+                f"controls must be empty for {recipe.method.name!r}, which asks no teacher, "
+                f"got {entry.controls}"
+            )
+        if recipe.hardware.devices != 1:
+            raise ConfigError(f"hardware.devices must be 1, got {recipe.hardware.devices}")
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    kind: TeacherKind = getattr(recipe.teacher, "kind", kind_of(control))
+    return Resolved(recipe, kind, overrides)
+
+
+def resolve_all(study: StudyConfig) -> None:
+    """Resolve everything once, to find mistakes before any work.
+
+    Raises:
+        ConfigError: see :func:`resolve`.
+    """
+    for scenario in study.scenarios:
+        for method, entry in study.methods_of(scenario).items():
+            for candidate in range(len(entry.options)):
+                for control in (None, *entry.controls):
+                    resolve(study, scenario, method, candidate, control)
+
+
+def _build(
+    study: StudyConfig,
+    scenario: str,
+    method: str,
+    entry: MethodEntry,
+    overrides: Section,
+    control: Control | None,
+) -> Recipe:
+    # A processor unless the study says otherwise: all workers would crowd on one accelerator.
+    base: Section = {"name": f"{scenario}-{method}", "hardware": {"accelerator": "cpu"}}
+    for layer in (study.defaults, study.scenarios[scenario]):
+        base = _merged(base, layer)
+    split = _split_of(from_mapping(Recipe, {"data": base.get("data")}))
+    mapping = _merged(base, entry.sections)
+    for key, value in overrides.items():
+        _put(mapping, key, value)
+    if control == "placebo":
+        _put(mapping, "method.placebo", True)
+    elif control is not None and _HAS_KIND:
+        _put(mapping, "teacher.kind", control)
+    recipe = from_mapping(Recipe, mapping)
+    for name, value in _split_of(recipe).items():
+        if value != split[name]:
+            raise ConfigError(
+                f"data.{name} must be {split[name]!r} as in the scenario, got {value!r}: the "
+                "methods of a scenario are tested on the same samples"
+            )
+    return recipe
+
+
+def _split_of(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.data
+    datasets = {f"{side}.dataset": getattr(data, side).dataset for side in ("teacher", "student")}
+    return {**datasets, **{name: getattr(data, name) for name in _SPLIT}}
+
+
+def _merged(base: Section, layer: Section) -> Section:
+    """``layer`` over ``base``; mappings are merged, everything else is replaced."""
+    merged = copy.deepcopy(base)
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merged(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _put(mapping: Section, dotted: str, value: Any) -> None:
+    """Set ``section.key`` in place."""
+    *path, last = dotted.split(".")
+    if not path:
+        raise ConfigError(f"a candidate's key must be dotted like optimizer.lr, got {dotted!r}")
+    for name in path:
+        mapping = mapping.setdefault(name, {})
+        if not isinstance(mapping, dict):
+            raise ConfigError(f"{dotted}: {name} is not a section")
+    mapping[last] = value

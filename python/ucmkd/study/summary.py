@@ -1,0 +1,233 @@
+"""From rows to numbers: means with intervals, paired differences, corrections for many tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ucmkd.statistics import holm, paired_difference, t_interval, wilcoxon
+from ucmkd.study.config import CurveConfig, StudyConfig
+from ucmkd.study.store import Row
+
+Metric = Literal["accuracy", "balanced_accuracy"]
+METRICS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy")
+RowId = tuple[str, str | None]
+"""Method and control."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over the seeds with its 95 % t interval, in percent.
+
+    Attributes:
+        mean: The mean.
+        half_width: Of the interval; nan with one seed.
+    """
+
+    mean: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row minus another on the same seeds, in percentage points.
+
+    Attributes:
+        mean: Mean difference.
+        half_width: Of its 95 % interval, by the corrected resampled t-test of Nadeau and Bengio.
+        p_value: Of that test, after Holm's adjustment over its family.
+        wilcoxon: p-value of Wilcoxon's signed-rank test, after the same adjustment.
+        wins, losses: Seeds where the row is ahead and behind.
+        n: Seeds that both have.
+    """
+
+    mean: float
+    half_width: float
+    p_value: float
+    wilcoxon: float
+    wins: int
+    losses: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a scenario's table.
+
+    Attributes:
+        method, control: Which.
+        label: What people read.
+        n: Number of seeds.
+        scores: Accuracy and balanced accuracy.
+        macro_f1, ece: Means in percent.
+        nll, seconds: Means, in nats and in seconds of training.
+        teacher: Mean accuracy of the teacher in its own modality, percent; nan without one.
+        curve: Its place on a curve.
+    """
+
+    method: str
+    control: str | None
+    label: str
+    n: int
+    scores: dict[Metric, Estimate]
+    macro_f1: float
+    nll: float
+    ece: float
+    seconds: float
+    teacher: float
+    curve: CurveConfig | None
+
+
+@dataclass(frozen=True)
+class ScenarioSummary:
+    """What one scenario says.
+
+    Attributes:
+        name: Of the scenario.
+        lines: One for each method and control with results, in the order of the study.
+        against: For each reference the differences of the other methods.
+        controls: For each control the differences of the methods to their own.
+        seeds: The most seeds that a line has.
+        train_size, test_size: Medians over the rows.
+    """
+
+    name: str
+    lines: list[Line]
+    against: dict[str, dict[Metric, dict[str, Difference]]]
+    controls: dict[str, dict[Metric, dict[str, Difference]]]
+    seeds: int
+    train_size: int
+    test_size: int
+
+    def line(self, method: str) -> Line:
+        """The line of a method itself."""
+        return next(line for line in self.lines if (line.method, line.control) == (method, None))
+
+
+def summarise(study: StudyConfig, rows: Sequence[Row]) -> list[ScenarioSummary]:
+    """Summaries of the scenarios that have results.
+
+    Differences are paired by seed. The families of Holm's adjustment, for each scenario and each
+    of the two scores: all methods against one reference; all methods against their own controls
+    of one kind.
+    """
+    found = []
+    for name in study.scenarios:
+        table: dict[RowId, dict[int, Row]] = {}
+        for row in rows:
+            if row["scenario"] == name:
+                table.setdefault((row["method"], row["control"]), {})[row["seed"]] = row
+        if table:
+            found.append(_scenario(study, name, table))
+    return found
+
+
+def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]]) -> ScenarioSummary:
+    entries = study.methods_of(name)
+    lines, kinds = [], dict[str, None]()
+    for method, entry in entries.items():
+        for control in (None, *entry.controls):
+            if (method, control) in table:
+                label = entry.label or method
+                lines.append(_line(method, control, label, entry.curve, table[method, control]))
+                kinds |= {} if control is None else {control: None}
+    present = [method for method in entries if (method, None) in table]
+    against = {
+        reference: _family(
+            {m: (table[m, None], table[reference, None]) for m in present if m != reference}
+        )
+        for reference in study.references
+        if reference in present
+    }
+    controls = {
+        kind: _family({m: (table[m, None], table[m, kind]) for m in present if (m, kind) in table})
+        for kind in kinds
+    }
+    every = [row for part in table.values() for row in part.values()]
+    return ScenarioSummary(
+        name=name,
+        lines=lines,
+        against=against,
+        controls=controls,
+        seeds=max(line.n for line in lines),
+        train_size=int(np.median([row["train_size"] for row in every])),
+        test_size=int(np.median([row["test_size"] for row in every])),
+    )
+
+
+def _line(
+    method: str, control: str | None, label: str, curve: CurveConfig | None, rows: dict[int, Row]
+) -> Line:
+    def mean(name: str) -> float:
+        values = [row[name] for row in rows.values() if row[name] is not None]
+        return float(np.mean(values)) if values else math.nan
+
+    return Line(
+        method=method,
+        control=control,
+        label=label,
+        n=len(rows),
+        scores={metric: _estimate(_points(rows, sorted(rows), metric)) for metric in METRICS},
+        macro_f1=100.0 * mean("macro_f1"),
+        nll=mean("nll"),
+        ece=100.0 * mean("ece"),
+        seconds=mean("seconds"),
+        teacher=100.0 * mean("teacher_accuracy"),
+        curve=curve if control is None else None,
+    )
+
+
+def _points(rows: dict[int, Row], seeds: Sequence[int], metric: Metric) -> NDArray[np.float64]:
+    return 100.0 * np.array([rows[seed][metric] for seed in seeds], dtype=np.float64)
+
+
+def _estimate(points: NDArray[np.float64]) -> Estimate:
+    if len(points) < 2:
+        return Estimate(float(points.mean()), math.nan)
+    interval = t_interval(points)
+    return Estimate(interval.mean, interval.half_width)
+
+
+def _family(
+    pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]],
+) -> dict[Metric, dict[str, Difference]]:
+    """The differences of a family on both scores, adjusted together for each score."""
+    return {metric: _adjusted(pairs, metric) for metric in METRICS}
+
+
+def _adjusted(
+    pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]], metric: Metric
+) -> dict[str, Difference]:
+    raw: dict[str, dict[str, Any]] = {}
+    for name, (rows, others) in pairs.items():
+        seeds = sorted(rows.keys() & others.keys())
+        if len(seeds) < 2:
+            continue  # one difference has no interval
+        first, second = _points(rows, seeds, metric), _points(others, seeds, metric)
+        sides = [part[seed] for part in (rows, others) for seed in seeds]
+        test = paired_difference(
+            first,
+            second,
+            # Where they differ, the larger correction: the smaller training, the larger test set.
+            train_size=min(row["train_size"] for row in sides),
+            test_size=max(row["test_size"] for row in sides),
+        )
+        raw[name] = {
+            "mean": test.mean,
+            "half_width": test.half_width,
+            "p_value": test.p_value,
+            "wilcoxon": wilcoxon(first, second),
+            "wins": test.wins,
+            "losses": int((first < second).sum()),
+            "n": test.n,
+        }
+    for key in ("p_value", "wilcoxon"):
+        adjusted = holm([values[key] for values in raw.values()])
+        for values, p in zip(raw.values(), adjusted, strict=True):
+            values[key] = float(p)
+    return {name: Difference(**values) for name, values in raw.items()}

@@ -1,0 +1,137 @@
+"""Summaries as tables of text, whatever they are written as in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ucmkd.study.controls import MEANING
+from ucmkd.study.summary import METRICS, Difference, Line, Metric, ScenarioSummary
+from ucmkd.study.text import estimate, number, p_text, signed
+
+SHORT: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column is left-aligned, the others right.
+
+    Attributes:
+        title: One line.
+        caption: What the numbers are.
+        header: Names of the columns.
+        rows: Cells.
+        optional: Columns that a narrow terminal goes without, least important first.
+    """
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    optional: tuple[str, ...] = ()
+
+    def within(self, width: int) -> Table:
+        """The table without as many optional columns as must go to fit in ``width`` characters."""
+        table = self
+        for name in self.optional:
+            columns = zip(table.header, *table.rows, strict=True)
+            if sum(max(map(len, cells)) + 2 for cells in columns) <= width:
+                break
+            kept = [k for k, head in enumerate(table.header) if head != name]
+            rows = [[row[k] for k in kept] for row in table.rows]
+            table = replace(table, header=[table.header[k] for k in kept], rows=rows)
+        return table
+
+
+INDENT = "\u00a0\u00a0"  # an ordinary space at the start of a cell is lost in HTML
+
+_TESTS = (
+    "Percentage points, paired by seed; interval and p: corrected resampled t-test (Nadeau and "
+    "Bengio); W: Wilcoxon's signed-rank test; p and W after Holm's adjustment over "
+)
+
+
+def row_label(line: Line) -> str:
+    """The label; a control's own, to be read below its method's."""
+    return line.label if line.control is None else f"{INDENT}{line.control}"
+
+
+def full_label(line: Line) -> str:
+    """The label with its control, to be read alone."""
+    return line.label if line.control is None else f"{line.label}, {line.control}"
+
+
+def tables(summary: ScenarioSummary) -> list[Table]:
+    """All tables of a scenario: scores, then differences to references and to controls."""
+    labels = {line.method: line.label for line in summary.lines}
+    found = [_scores(summary)]
+    for reference, families in summary.against.items():
+        title = f"{summary.name}: difference to {labels[reference]}"
+        caption = f"{_TESTS}the rows of this table. W/L: seeds ahead and behind."
+        named = [(labels[method], families, method) for method in families[METRICS[0]]]
+        found.append(_differences(title, caption, named))
+    # A method's controls stand together; what they are adjusted with is the same control of all.
+    named = [
+        (f"{line.label} − {control}", families, line.method)
+        for line in summary.lines
+        for control, families in summary.controls.items()
+        if line.control is None and line.method in families[METRICS[0]]
+    ]
+    meaning = "; ".join(f"{name}: {MEANING[name]}" for name in summary.controls)
+    caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
+    found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
+    return [table for table in found if table.rows]
+
+
+def _scores(summary: ScenarioSummary) -> Table:
+    header = ["", "seeds", "accuracy", "balanced", "macro-F1", "NLL", "ECE", "teacher", "seconds"]
+    rows = [
+        [
+            row_label(line),
+            str(line.n),
+            *(estimate(e.mean, e.half_width) for e in line.scores.values()),
+            number(line.macro_f1),
+            number(line.nll, 2),
+            number(line.ece),
+            number(line.teacher),
+            number(line.seconds),
+        ]
+        for line in summary.lines
+    ]
+    caption = (
+        f"Test scores in percent (NLL in nats), mean ± 95 % interval over the seeds; about "
+        f"{summary.train_size} samples outside the test set and {summary.test_size} in it. ECE: 15 "
+        "bins. Teacher: its validation accuracy in its own modality. Seconds: training of the "
+        "student, all candidates."
+    )
+    optional = ("NLL", "macro-F1", "teacher", "seconds", "ECE", "seeds")
+    return Table(f"{summary.name}: scores", caption, header, rows, optional)
+
+
+def _differences(
+    title: str,
+    caption: str,
+    named: Sequence[tuple[str, dict[Metric, dict[str, Difference]], str]],
+) -> Table:
+    """A table of (label, family, method)."""
+    header = [""]
+    for metric in METRICS:
+        header += [f"Δ {SHORT[metric]}", "p", "W", "W/L"]
+    rows = []
+    for label, families, method in named:
+        cells = [label]
+        for metric in METRICS:
+            d = families[metric][method]
+            cells += [
+                f"{signed(d.mean)} ± {number(d.half_width)}",
+                p_text(d.p_value),
+                p_text(d.wilcoxon),
+                f"{d.wins}/{d.losses}",
+            ]
+        rows.append(cells)
+    return Table(title, caption, header, rows, optional=("W", "W/L"))
+
+
+def all_tables(summaries: Sequence[ScenarioSummary]) -> list[Table]:
+    """The tables of all scenarios, in their order."""
+    return [table for summary in summaries for table in tables(summary)]
