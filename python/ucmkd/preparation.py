@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batches import TrainingData
+from .common_split import common_split
 from .config import ConfigError, DataConfig, TeacherDataConfig
 from .data import (
     DATASETS,
@@ -26,8 +27,10 @@ from .data import (
     require_same_classes,
     stratified_parts,
     top_variance,
-    unpaired_split,
 )
+from .data.base import FloatArray
+from .data.stored import StoredArray
+from .stored_inputs import Inputs, StoredInputs
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,20 @@ class InputTransform:
 
     @classmethod
     def fit(
-        cls, config: TeacherDataConfig, train: NDArray[np.float32], place: str
+        cls, config: TeacherDataConfig, train: FloatArray | StoredArray, place: str
     ) -> InputTransform:
-        """Fit on the training rows of this side, without their labels."""
+        """Fit on the training rows of this side, without their labels.
+
+        Rows that stay in a file get one mean and one scale per channel.
+        """
         columns = None
+        if isinstance(train, StoredArray):
+            if config.columns is not None:
+                raise ConfigError(
+                    f"{place}.columns must be null for {config.dataset!r}, whose inputs are images "
+                    f"or spectrograms, got {config.columns}"
+                )
+            return cls(None, _per_channel(train) if config.standardise else None)
         if config.columns is not None:
             train = train.reshape(len(train), -1)
             if config.columns > train.shape[1]:
@@ -54,7 +67,11 @@ class InputTransform:
             train = train[:, columns]
         return cls(columns, Standardiser.fit(train) if config.standardise else None)
 
-    def __call__(self, inputs: NDArray[np.float32]) -> Tensor:
+    def __call__(self, inputs: FloatArray | StoredArray) -> Inputs:
+        if isinstance(inputs, StoredArray):
+            if self.standardiser is None:
+                return StoredInputs(inputs)
+            return StoredInputs(inputs, self.standardiser.mean, self.standardiser.scale)
         if self.columns is not None:
             inputs = inputs.reshape(len(inputs), -1)[:, self.columns]
         if self.standardiser is not None:
@@ -72,6 +89,11 @@ class InputTransform:
         return found
 
 
+def _per_channel(train: StoredArray) -> Standardiser:
+    mean, scale = (np.broadcast_to(part, train.shape[1:]) for part in train.channel_moments())
+    return Standardiser(mean, np.where(scale > 0, scale, 1.0))
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Both sides as tensors, before there is a teacher.
@@ -87,7 +109,7 @@ class Prepared:
 
     teacher: TrainingData
     student: TrainingData
-    paired_teacher: Tensor | None
+    paired_teacher: Inputs | None
     transform: InputTransform
     class_names: tuple[str, ...]
 
@@ -96,10 +118,10 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     """Load and split the data of a recipe; the same seed gives the same split everywhere.
 
     One data set for both sides: its samples are divided, so that nothing the teacher saw belongs
-    to the student. Two data sets: the teacher has all of its own, and the student's official
-    test split is used where there is one. Samples of one group (``Dataset.groups``: a speaker, a
-    subject) stay on one side of every split, except where an official test split of the package's
-    own data sets divides the groups itself.
+    to the student; with ``shared`` both train on the same samples. Two data sets: the teacher has
+    all of its own. Official test and validation splits are used where there are any. Samples of one
+    group (``Dataset.groups``: a speaker, a subject) stay on one side of every split, except where
+    an official test split of the package's own data sets divides the groups itself.
 
     Raises:
         ConfigError: data sets that do not fit together, shares or labels that the samples do not
@@ -110,7 +132,8 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     teacher, student, together = _both_sides(config)
     require_same_classes(teacher, student)
     if together:
-        split = _common_split(config, student, generator)
+        with _naming(config, "teacher_fraction", "validation", "test"):
+            split = _Parts(*common_split(config, student, generator))
     else:
         split = _separate_split(config, teacher, student, generator)
     labelled, unlabelled = _choose_labels(config, student, split, generator)
@@ -121,9 +144,11 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     to_student = InputTransform.fit(
         config.student, student.inputs[split.student_train], "data.student"
     )
-    paired = _choose_pairs(config, unlabelled, together, generator)
+    known = config.shared and not len(unlabelled)  # then no label of a pair is hidden
+    candidates = split.student_train if config.shared else unlabelled
+    paired = _choose_pairs(config, candidates, together, generator)
 
-    def rows(index: NDArray[np.int64]) -> Tensor | None:
+    def rows(index: NDArray[np.int64]) -> Inputs | None:
         return to_student(student.inputs[index]) if len(index) else None
 
     def labels(side: Dataset, index: NDArray[np.int64]) -> Tensor:
@@ -147,6 +172,7 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
             labels(student, split.test),
             unlabelled=rows(unlabelled) if config.student.unlabelled else None,
             paired=rows(paired),
+            paired_label=labels(student, paired) if len(paired) and known else None,
         ),
         paired_teacher=to_teacher(teacher.inputs[paired]) if len(paired) else None,
         transform=to_student,
@@ -157,6 +183,10 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
 def _both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
     """Teacher, student, and whether they are the same samples."""
     if config.teacher.dataset != config.student.dataset:
+        if config.shared:
+            raise ConfigError(
+                "data.shared must be false: teacher and student come from different data sets"
+            )
         (teacher,) = _read(config, {"teacher": config.teacher})
         (student,) = _read(config, {"student": config.student})
         assert_disjoint(teacher=teacher.ids, student=student.ids)
@@ -209,20 +239,6 @@ def _naming(config: DataConfig, *keys: str) -> Iterator[None]:
         raise ConfigError(f"the samples cannot be split with {given}: {error}") from error
 
 
-def _common_split(config: DataConfig, data: Dataset, generator: np.random.Generator) -> _Parts:
-    with _naming(config, "teacher_fraction", "validation", "test"):
-        split = unpaired_split(
-            data.labels,
-            generator,
-            teacher_fraction=config.teacher_fraction,
-            validation=config.validation,
-            test=config.test,
-            ids=data.ids,
-            groups=data.groups,
-        )
-    return _Parts(*(getattr(split, name) for name in _Parts._fields))
-
-
 def _separate_split(
     config: DataConfig, teacher: Dataset, student: Dataset, generator: np.random.Generator
 ) -> _Parts:
@@ -238,6 +254,9 @@ def _separate_split(
             rest = stratified_parts(student.labels, shares, generator, groups=student.groups)
     else:
         free, test = np.flatnonzero(~student.test), np.flatnonzero(student.test)
+        if student.validation is not None:
+            official = np.flatnonzero(student.validation)
+            return _Parts(own[0], own[1], np.setdiff1d(free, official), official, test)
         groups = _groups_beside_test(config, student)
         with _naming(config, "validation"):
             train, validation = stratified_parts(
@@ -296,7 +315,7 @@ def _choose_labels(
 
 def _choose_pairs(
     config: DataConfig,
-    unlabelled: NDArray[np.int64],
+    candidates: NDArray[np.int64],
     together: bool,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
@@ -304,10 +323,11 @@ def _choose_pairs(
         return np.empty(0, dtype=np.int64)
     if not together:
         raise ConfigError("data.pairs must be 0: teacher and student come from different data sets")
-    if config.pairs > len(unlabelled):
+    if config.pairs > len(candidates):
+        kind = "shared" if config.shared else "unlabelled"
         raise ConfigError(
-            f"data.pairs must be at most {len(unlabelled)}, the unlabelled training samples of the "
+            f"data.pairs must be at most {len(candidates)}, the {kind} training samples of the "
             f"student, got {config.pairs}"
         )
-    count = len(unlabelled) if config.pairs == -1 else config.pairs
-    return np.sort(generator.permutation(unlabelled)[:count])
+    count = len(candidates) if config.pairs == -1 else config.pairs
+    return np.sort(generator.permutation(candidates)[:count])

@@ -27,6 +27,7 @@ from .config import ConfigError, ModelConfig, OptimizerConfig, TeacherConfig, Tr
 from .methods import create
 from .metrics import Metrics
 from .models import MLP, HookedModel, SplitModel, Student
+from .stored_inputs import Inputs
 from .trainer import fit
 
 
@@ -49,7 +50,7 @@ def _current_folder_importable() -> Iterator[None]:
 
 
 def build_model(
-    config: ModelConfig, example: Tensor, num_classes: int, *, place: str = "student"
+    config: ModelConfig, example: Inputs, num_classes: int, *, place: str = "student"
 ) -> Student:
     """The model that a recipe describes, freshly initialised from torch's global generator.
 
@@ -143,7 +144,7 @@ def freeze(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def cache_outputs(model: Student, inputs: Tensor, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
+def cache_outputs(model: Student, inputs: Inputs, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
     """Features (n, width) and logits (n, C) of a frozen model, row i for sample i.
 
     Raises:
