@@ -65,7 +65,7 @@ def ave(
         for video, (category, start, end) in first.items():
             sound = folder / "Audios" / f"{video}.wav"
             film = find_media(folder / "AVE", video, (".mp4",))
-            audio = sound if sound.exists() else film
+            audio = sound if sound.exists() or film.is_dir() else film
             label = names.index(category)
             clips.append(Clip(video, label, video, audio, film, start, end, part))
     return views_of(

@@ -38,12 +38,12 @@ class Picture:
         """The square of a `PIL.Image.Image`."""
         width, height = image.size
         side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
+        left, top = (width - side) // 2, (height - side) // 2
         need("PIL", "resizing pictures")
         from PIL import Image
 
-        square = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR, box)
+        square = image.convert("RGB").crop((left, top, left + side, top + side))
+        square = square.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
 
 

@@ -72,7 +72,7 @@ def ravdess(
         films = [find_media(actor, f"{kind}-{rest}", (".mp4",)) for kind in ("01", "02")]
         film = next((path for path in films if path.exists()), films[0])
         sound = actor / f"03-{rest}.wav"
-        audio = sound if sound.exists() or not films[0].exists() else films[0]
+        audio = sound if sound.exists() or not films[0].is_file() else films[0]
         label = int(match["emotion"]) - 1
         clips.append(Clip(rest, label, match["actor"], audio, film))
     return views_of(

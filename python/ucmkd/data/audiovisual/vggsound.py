@@ -73,7 +73,7 @@ def vggsound(
         stem = f"{row.video}_{row.start:06d}"
         film = find_media(folder / "video", stem, (".mp4",))
         sound = folder / "audio" / f"{stem}.wav"
-        audio = sound if sound.exists() else film
+        audio = sound if sound.exists() or film.is_dir() else film
         there = {"audio": audio.is_file(), "frames": film.exists()}
         if row.label in number and all(there[view] for view in wanted):
             clips.append(Clip(stem, number[row.label], row.video, audio, film, part=row.part))
