@@ -121,7 +121,7 @@ def train_teacher(
     Args:
         model: the teacher to be.
         data: its samples, in the fields of the student (a teacher learns like any student).
-        config: steps, batch size, learning rate, weight decay.
+        config: length, batch size and optimiser.
         seed: of batches and dropout.
         fabric: devices and precision.
 
@@ -129,11 +129,20 @@ def train_teacher(
         The metrics on the validation samples, None without any.
     """
     method = create("ce", model, num_classes=data.num_classes)
-    every = max(1, config.steps // 20)
+    steps = config.steps
+    if config.epochs is not None:
+        steps = config.epochs * math.ceil(len(data.student) / config.batch_size)
+    every = max(1, steps // 20)
     training = TrainingConfig(
-        steps=config.steps, batch_size=config.batch_size, eval_every=every, log_every=every
+        steps=steps, batch_size=config.batch_size, eval_every=every, log_every=every
     )
-    optimizer = OptimizerConfig(lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = OptimizerConfig(
+        kind=config.kind,
+        momentum=config.momentum,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        schedule=config.schedule,
+    )
     return fit(method, data, training, optimizer, seed=seed, fabric=fabric).validation
 
 
