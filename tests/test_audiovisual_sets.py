@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from audiovisual_common import (
     COLOURS,
     PITCHES,
@@ -17,7 +18,6 @@ from audiovisual_common import (
     write_film,
     write_wave,
 )
-
 from ucmkd import data
 from ucmkd.data.audiovisual import Picture, Spectrogram, cremad, ravdess
 from ucmkd.data.stored import StoredArray
@@ -111,7 +111,9 @@ def test_cremad_names_and_pointers(tmp_path: Path) -> None:
     assert rows(views, "audio").shape == (9, 1, 128, 100)
     pointer = root / "CREMA-D/AudioWAV/1002_DFA_SAD_XX.wav"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
-    with pytest.raises(ValueError, match=r"1002_DFA_SAD_XX\.wav is a Git LFS pointer.*git lfs pull"):
+    with pytest.raises(
+        ValueError, match=r"1002_DFA_SAD_XX\.wav is a Git LFS pointer.*git lfs pull"
+    ):
         cremad(root, views="audio")
     pointer.rename(pointer.with_name("1002_DFA_JOY_XX.wav"))
     with pytest.raises(ValueError, match="emotion of 1002_DFA_JOY_XX must be one of ANG, DIS"):

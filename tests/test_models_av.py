@@ -89,9 +89,7 @@ def test_pictures_are_flipped_or_kept_at_full_scale() -> None:
     inputs = torch.randn(40, 3, 8, 8)
     seen = models_av.Augment((1.0, 1.0)).train()(inputs)
     kept = [torch.allclose(a, b, atol=1e-5) for a, b in zip(seen, inputs, strict=True)]
-    turned = [
-        torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(seen, inputs, strict=True)
-    ]
+    turned = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(seen, inputs, strict=True)]
     assert [a or b for a, b in zip(kept, turned, strict=True)] == [True] * 40
     assert 5 < sum(kept) < 35
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import SHORT, data, make  # noqa: F401  (data is a fixture)
 
+from test_trainer import SHORT, data, make  # noqa: F401  (data is a fixture)
 from ucmkd.batches import TrainingData
 from ucmkd.checkpoint import Checkpointer
 from ucmkd.config import ConfigError, OptimizerConfig, Recipe, TeacherConfig, from_mapping
