@@ -12,7 +12,6 @@ from torch import nn
 
 from audiovisual_common import make_ave, make_ravdess
 from ucmkd.batches import TrainingData
-from ucmkd.common_split import common_split
 from ucmkd.config import (
     ConfigError,
     DataConfig,
@@ -28,6 +27,7 @@ from ucmkd.methods import create
 from ucmkd.metrics import evaluate
 from ucmkd.models import MLP, SplitModel
 from ucmkd.preparation import prepare
+from ucmkd.preparation.parts import common_split
 from ucmkd.stored_inputs import StoredInputs
 from ucmkd.teacher import cache_outputs, freeze
 from ucmkd.trainer import fit
@@ -151,7 +151,9 @@ def dataset(official: bool, groups: bool = True) -> Dataset:
 def test_common_split(official: bool, shared: bool) -> None:
     data = dataset(official)
     config = DataConfig(shared=shared, validation=0.2, test=0.25, teacher_fraction=0.5)
-    teacher, own, student, validation, test = common_split(config, data, np.random.default_rng(0))
+    teacher, own, student, validation, test = common_split(
+        config, data, data.test, np.random.default_rng(0)
+    )
     assert data.groups is not None
     names = [set(data.groups[part]) for part in (teacher, own, student, validation, test)]
     if official:

@@ -35,6 +35,8 @@ class TrainingData:
         teacher_feature, teacher_logits, teacher_label: outputs of the frozen teacher on its own
             samples, (m, d_T), (m, C), (m,).
         unlabelled: student samples without labels (u, ...).
+        teacher_group, unlabelled_group: coarse correspondences, (m,) and (u,) int64: samples of
+            equal number are of the same subject, session or the like; -1 where it is not known.
         paired, paired_teacher_feature, paired_teacher_logits, paired_label: student samples that
             are also measured in the teacher's modality (p, ...), the teacher's outputs on them,
             and their labels where known.
@@ -58,9 +60,11 @@ class TrainingData:
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
     paired_label: Tensor | None = None
+    teacher_group: Tensor | None = None
+    unlabelled_group: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for group in ("student", "validation", "test", "teacher", "paired"):
+        for group in ("student", "validation", "test", "teacher", "unlabelled", "paired"):
             given = {
                 item.name: value
                 for item in dataclasses.fields(self)
@@ -77,8 +81,9 @@ class TrainingData:
             label = given.get(f"{group}_label")
             if isinstance(label, Tensor):
                 self._check_label(f"{group}_label", label)
-        if self.unlabelled is not None and len(self.unlabelled) == 0:
-            raise ValueError("unlabelled must not be empty (None leaves it out)")
+            member = given.get(f"{group}_group")
+            if isinstance(member, Tensor):
+                _check_group(f"{group}_group", member)
 
     def _check_label(self, name: str, label: Tensor) -> None:
         if label.dtype != torch.int64 or label.ndim != 1:
@@ -109,6 +114,13 @@ class TrainingData:
         return dataclasses.replace(self, **changes)
 
 
+def _check_group(name: str, member: Tensor) -> None:
+    if member.dtype != torch.int64 or member.ndim != 1:
+        raise ValueError(f"{name} must be (n,) int64, got {member.ndim}-d {member.dtype}")
+    if int(member.min()) < -1:
+        raise ValueError(f"{name} must be -1 (unknown) or more, got {int(member.min())}")
+
+
 class Batches:
     """Draws one :class:`~ucmkd.methods.base.Batch` per step from independent samplers.
 
@@ -136,7 +148,8 @@ class Batches:
             "paired": method.paired,
         }
         names = [name for name, needed in wanted.items() if needed]
-        names += [name.removeprefix("unlabelled_") for name in method.requires]
+        # The teacher's second draw comes from the same rows as the first.
+        names += [name.replace("unlabelled_teacher_", "teacher_") for name in method.requires]
         missing = [name for name in dict.fromkeys(names) if getattr(data, name) is None]
         if missing:
             raise ValueError(
@@ -192,8 +205,8 @@ class Batches:
             teacher = [None if tensor is None else tensor[index] for tensor in cached]
         else:
             teacher = self._rows("teacher", *cached)
-        (unlabelled,) = self._rows("unlabelled", data.unlabelled)
-        natural = self._rows("unlabelled_teacher", *cached)
+        unlabelled = self._rows("unlabelled", data.unlabelled, data.unlabelled_group)
+        natural = self._rows("unlabelled_teacher", *cached, data.teacher_group)
         paired = self._rows(
             "paired",
             data.paired,
@@ -207,7 +220,7 @@ class Batches:
             teacher_feature=teacher[0],
             teacher_logits=teacher[1],
             teacher_label=teacher[2],
-            unlabelled=unlabelled,
+            unlabelled=unlabelled[0],
             unlabelled_teacher_feature=natural[0],
             unlabelled_teacher_logits=natural[1],
             unlabelled_teacher_label=natural[2],
@@ -215,6 +228,8 @@ class Batches:
             paired_teacher_feature=paired[1],
             paired_teacher_logits=paired[2],
             paired_label=paired[3],
+            unlabelled_group=unlabelled[1],
+            unlabelled_teacher_group=natural[3],
         )
 
     def state_dict(self) -> dict[str, Any]:

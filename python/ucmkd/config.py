@@ -15,100 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .config_data import DataConfig
+from .config_data import StudentDataConfig as StudentDataConfig
+from .config_data import TeacherDataConfig as TeacherDataConfig
+from .config_errors import ConfigError
+from .config_errors import require as _require
+
 OptionValue = float | int | bool | str | None
-
-
-class ConfigError(ValueError):
-    """A recipe that cannot be used; the message says where and why."""
-
-
-def _require(condition: bool, name: str, value: object, accepted: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} must be {accepted}, got {value!r}")
-
-
-@dataclass(frozen=True)
-class TeacherDataConfig:
-    """What the teacher is trained on."""
-
-    dataset: str = "digits"
-    """Name of a data set of ``ucmkd.data``, or the path of an ``.npz`` file with X and y."""
-    view: str | None = None
-    """View of a multi-view data set (``rna``); None for a data set with one modality."""
-    columns: int | None = None
-    """Keep this many columns of largest variance (label-free, on training rows); None: all."""
-    standardise: bool = True
-    """Centre and scale every column with the statistics of this side's training rows."""
-
-    def __post_init__(self) -> None:
-        _require(
-            self.columns is None or self.columns > 0,
-            "columns",
-            self.columns,
-            "a positive integer or null",
-        )
-
-
-@dataclass(frozen=True)
-class StudentDataConfig(TeacherDataConfig):
-    """What the student is trained on."""
-
-    labels_per_class: int | None = 10
-    """Labelled samples per class; null keeps the label of every training sample."""
-    long_tail: float | None = None
-    """Ratio of the most to the least frequent class among the labels: with labels_per_class 50 and
-    long_tail 50, class sizes fall exponentially from 50 to 1."""
-    unlabelled: bool = True
-    """Use the training samples without a label as an unlabelled pool."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        labels, tail = self.labels_per_class, self.long_tail
-        _require(
-            labels is None or labels > 0, "labels_per_class", labels, "a positive integer or null"
-        )
-        _require(tail is None or tail >= 1, "long_tail", tail, "a ratio of at least 1 or null")
-        _require(
-            tail is None or labels is not None,
-            "long_tail",
-            tail,
-            "null unless labels_per_class says how many labels the most frequent class has",
-        )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The two sides, and how the samples are split."""
-
-    teacher: TeacherDataConfig = field(default_factory=TeacherDataConfig)
-    student: StudentDataConfig = field(default_factory=StudentDataConfig)
-    pairs: int = 0
-    """Unlabelled student samples also measured in the teacher's modality; -1: all of them. With
-    ``shared`` they come from all training samples. Needs teacher and student to be two views of
-    one data set."""
-    shared: bool = False
-    """Both sides train on the same samples, drawn independently, as in arXiv 2606.10504; false
-    divides them. Needs two views of one data set."""
-    teacher_fraction: float = 0.5
-    """Share of the samples that belong to the teacher when both sides come from one data set."""
-    validation: float = 0.1
-    """Share of the student's samples for model selection."""
-    test: float = 0.3
-    """Share of the student's samples for the final test, where no official split exists."""
-    root: str | None = None
-    """Folder with local data sets; null: the environment variable ``UCMKD_DATA``."""
-
-    def __post_init__(self) -> None:
-        _require(self.pairs >= -1, "pairs", self.pairs, "a count, or -1 for all")
-        for name in ("teacher_fraction", "validation", "test"):
-            value = getattr(self, name)
-            _require(0 < value < 1, name, value, "between 0 and 1 (exclusive)")
-        _require(
-            self.validation + self.test < 1,
-            "validation + test",
-            self.validation + self.test,
-            "less than 1",
-        )
 
 
 @dataclass(frozen=True)
@@ -287,6 +200,8 @@ def _type_name(kind: Any) -> str:
         return "one of " + ", ".join(repr(value) for value in typing.get_args(kind))
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return " or ".join(_type_name(part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return "a list of texts"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return "null" if kind is type(None) else names.get(kind, "a mapping")
 
@@ -303,6 +218,9 @@ def _convert(value: Any, kind: Any, place: str) -> Any:
                 return _convert(value, part, place)
             except ConfigError:
                 continue
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_convert(item, parts[0], place) for item in value)
     elif origin is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return {key: _convert(item, parts[1], f"{place}.{key}") for key, item in value.items()}
@@ -351,4 +269,11 @@ def from_mapping(cls: type, mapping: Any, place: str = "") -> Any:
 
 def to_mapping(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain nested dictionaries (for YAML and for comparing two runs)."""
-    return dataclasses.asdict(recipe)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    mapping: dict[str, Any] = plain(dataclasses.asdict(recipe))
+    return mapping

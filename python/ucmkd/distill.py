@@ -127,6 +127,8 @@ def distill(
         fabric = make_fabric(recipe.hardware)
         prepared = prepare(recipe.data, recipe.seed)
         rehearse(recipe, prepared)
+        for note in prepared.notes:
+            say(note)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()  # only if it is empty: a recipe with a mistake leaves nothing behind

@@ -16,6 +16,7 @@ from ucmkd.data.loaders import (
     UnpairedIndices,
     UnpairedSampler,
 )
+from ucmkd.data.motion import smartwatch
 from ucmkd.data.registry import DATASETS, load
 from ucmkd.data.sources import SOURCES
 from ucmkd.data.speech import spoken_digits
@@ -30,6 +31,7 @@ from ucmkd.data.split import (
     unpaired_split,
 )
 from ucmkd.data.standardise import Standardiser
+from ucmkd.data.subset import reweighted_subset, stratified_subset
 from ucmkd.data.tabular import brca, mfeat, optdigits, penbased
 
 __all__ = [
@@ -64,10 +66,13 @@ __all__ = [
     "optdigits",
     "penbased",
     "require_same_classes",
+    "reweighted_subset",
     "save_npz",
     "sign32",
+    "smartwatch",
     "spoken_digits",
     "stratified_parts",
+    "stratified_subset",
     "top_variance",
     "unpaired_split",
 ]

@@ -99,7 +99,7 @@ class Views:
         return len(self.class_names)
 
     def view(self, name: str) -> Dataset:
-        """One modality alone, with the same labels and ids.
+        """One modality alone, with the same labels, ids, groups and official splits.
 
         Raises:
             ValueError: There is no such view.

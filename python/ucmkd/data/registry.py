@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucmkd.data import audiovisual, bundled, files, speech, tabular
+from ucmkd.data import audiovisual, bundled, files, motion, speech, tabular
 from ucmkd.data._names import unknown_name
 from ucmkd.data.base import Dataset, Views
 from ucmkd.data.fetch import Progress
@@ -53,6 +53,12 @@ DATASETS: dict[str, Entry] = {
         "fetched",
         (),
         lambda root, views, progress: tabular.penbased(progress=progress),
+    ),
+    "smartwatch": Entry(
+        "smartwatch: 2369 windows of shoulder exercises, ten subjects, two sensors",
+        "fetched",
+        motion.SMARTWATCH_VIEWS,
+        lambda root, views, progress: motion.smartwatch(views=views, progress=progress),
     ),
     "mnist10k": Entry(
         "MNIST: 10000 images of 28×28",

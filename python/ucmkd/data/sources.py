@@ -151,4 +151,19 @@ SOURCES: dict[str, Source] = {
             ),
         ),
     ),
+    # Smartwatch recordings of shoulder exercises. The member is a pickle: see `ucmkd.data.motion`.
+    "seglearn": Source(
+        package="seglearn",
+        version="1.2.5",
+        wheel_sha256=("ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",),
+        wheel_size=11_320_941,
+        licence="BSD 3-clause",
+        members=(
+            Member(
+                "seglearn/data/watch_dataset.npy",
+                "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
+                18_118_091,
+            ),
+        ),
+    ),
 }

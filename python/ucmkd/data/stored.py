@@ -14,11 +14,13 @@ class StoredArray:
     """Rows of a memory-mapped array, `(n, channels, ...)`, read as float32 when they are needed.
 
     Indexing chooses rows and reads nothing; `read` returns them. Values are
-    `float32(stored) * factor`, so images may be stored as bytes and spectrograms in half precision.
+    `float32(stored) * factor + offset`, so images may be stored as bytes and spectrograms in half
+    precision.
 
     Args:
         source: The whole array, usually a `numpy.memmap`; any real number type.
-        factor: What a stored value is multiplied by, e.g. 1/255 for bytes.
+        factor: What a stored value is multiplied by, e.g. 1/255 for bytes; broadcast over a row.
+        offset: What is added to the product.
         rows: `(n,)` row numbers in `source`; None for all.
 
     Raises:
@@ -26,11 +28,17 @@ class StoredArray:
     """
 
     def __init__(
-        self, source: NDArray[Any], *, factor: float = 1.0, rows: NDArray[np.int64] | None = None
+        self,
+        source: NDArray[Any],
+        *,
+        factor: NDArray[np.floating] | float = 1.0,
+        offset: NDArray[np.floating] | float = 0.0,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         if source.ndim < 2:
             raise ValueError(f"source must be (n, ...), got shape {source.shape}")
-        self._source, self._factor = source, np.float32(factor)
+        self._source = source
+        self._factor, self._offset = np.float32(factor), np.float32(offset)
         self._rows = np.arange(len(source)) if rows is None else np.asarray(rows)
 
     def __len__(self) -> int:
@@ -46,13 +54,21 @@ class StoredArray:
         """Number of dimensions, rows included."""
         return self._source.ndim
 
-    def __getitem__(self, index: NDArray[np.int64] | slice) -> StoredArray:
+    def __getitem__(self, index: NDArray[np.integer] | NDArray[np.bool_] | slice) -> StoredArray:
         """The chosen rows as another `StoredArray`; nothing is read."""
-        return StoredArray(self._source, factor=float(self._factor), rows=self._rows[index])
+        return StoredArray(
+            self._source, factor=self._factor, offset=self._offset, rows=self._rows[index]
+        )
+
+    def affine(self, gain: NDArray[np.floating], offset: NDArray[np.floating]) -> StoredArray:
+        """The same rows as `gain * value + offset`, both broadcast over a row; nothing is read."""
+        factor, moved = self._factor * gain, self._offset * gain + offset
+        return StoredArray(self._source, factor=factor, offset=moved, rows=self._rows)
 
     def read(self, index: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
         """The chosen rows `(m, ...)` as float32."""
-        return np.asarray(self._source[self._rows[index]], dtype=np.float32) * self._factor
+        values = np.asarray(self._source[self._rows[index]], dtype=np.float32)
+        return values * self._factor + self._offset
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self.read().astype(dtype or np.float32, copy=False)

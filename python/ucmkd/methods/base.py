@@ -43,6 +43,9 @@ class Batch:
             row.
         paired_teacher_logits: Logits ``(p, C)`` of the teacher on the same samples.
         paired_label: Classes ``(p,)``, or None for unlabelled pairs.
+        unlabelled_group: Groups ``(u,)`` of ``unlabelled``, int64; -1 where they are not known.
+        unlabelled_teacher_group: Groups ``(v,)`` of the teacher's second draw; equal numbers mean
+            the same subject, session or the like.
     """
 
     student: Tensor
@@ -58,6 +61,8 @@ class Batch:
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
     paired_label: Tensor | None = None
+    unlabelled_group: Tensor | None = None
+    unlabelled_teacher_group: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from ucmkd.data.audiovisual.audio import Spectrogram
 from ucmkd.data.audiovisual.cache import Progress
 from ucmkd.data.audiovisual.clips import (
-    VIEWS,
     Clip,
     Part,
     find_media,
@@ -18,7 +17,7 @@ from ucmkd.data.audiovisual.clips import (
     without_straddling,
 )
 from ucmkd.data.audiovisual.frames import PICTURE, Picture
-from ucmkd.data.base import DataNotFoundError, Views, choose_views, find_in_root
+from ucmkd.data.base import DataNotFoundError, Views, find_in_root
 
 FOLDER = "VGGSound"
 SPECTROGRAM = Spectrogram(seconds=10.0, hop=320)
@@ -41,9 +40,9 @@ def vggsound(
     `VGGSound/classes.txt`, one class per line, only those classes are read, in that order (a study
     of 50 classes names them there).
 
-    Clips whose files for the wanted views are not on the disk are left out: many videos have
-    disappeared. A video in the test split is no training clip. Groups are the videos; `test` is the
-    official split, and validation samples are carved out of training. The middle picture is taken.
+    Clips without sound or picture on the disk are left out: many videos have disappeared. A video
+    in the test split is no training clip. Groups are the videos; `test` is the official split, and
+    validation samples are carved out of training. The middle picture is taken.
 
     Cache at the defaults: 128 KB of spectrogram and 38 KB of picture per clip; for 200,000 clips
     26 + 7.5 GB, for 50 classes about a sixth. Clips added later make a new cache.
@@ -67,15 +66,13 @@ def vggsound(
     rows = _read_csv(folder / "vggsound.csv")
     names = _classes(folder / "classes.txt", {row.label for row in rows})
     number = {name: index for index, name in enumerate(names)}
-    wanted = choose_views("vggsound", views, VIEWS)
     clips = []
     for row in rows:
         stem = f"{row.video}_{row.start:06d}"
         film = find_media(folder / "video", stem, (".mp4",))
         sound = folder / "audio" / f"{stem}.wav"
         audio = sound if sound.exists() or film.is_dir() else film
-        there = {"audio": audio.is_file(), "frames": film.exists()}
-        if row.label in number and all(there[view] for view in wanted):
+        if row.label in number and film.exists() and audio.is_file():
             clips.append(Clip(stem, number[row.label], row.video, audio, film, part=row.part))
     if not clips:
         raise ValueError(
@@ -86,7 +83,7 @@ def vggsound(
         "vggsound",
         without_straddling(clips),
         names,
-        views=wanted,
+        views=views,
         spectrogram=spectrogram,
         picture=picture,
         progress=progress,

@@ -1,0 +1,13 @@
+"""The error of a recipe, and the one-line check that raises it."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A recipe that cannot be used; the message says where and why."""
+
+
+def require(condition: bool, name: str, value: object, accepted: str) -> None:
+    """Raise :class:`ConfigError` "``name`` must be ``accepted``, got ``value``" unless it holds."""
+    if not condition:
+        raise ConfigError(f"{name} must be {accepted}, got {value!r}")

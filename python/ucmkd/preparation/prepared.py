@@ -1,0 +1,213 @@
+"""From a recipe's data section to tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batches import TrainingData
+from ..config_data import DataConfig
+from ..config_errors import ConfigError
+from ..data import Dataset
+from ..data.base import FloatArray
+from ..data.stored import StoredArray
+from ..stored_inputs import Inputs
+from .classes import common_classes
+from .correspondence import corresponding_split, group_codes
+from .heldout import test_rows
+from .labels import choose_labels, noisy_labels
+from .mismatch import MISMATCHES, DomainShift
+from .parts import Parts, Rows, common_split, divides_groups, separate_split
+from .pool import absent_classes, capped, choose_pairs, thinned
+from .sides import both_sides
+from .streams import option_generator
+from .transform import InputTransform
+
+CONSEQUENCE = {
+    "training sample of the teacher": "it cannot teach it",
+    "label of the student": "only the teacher and the unlabelled samples speak of it",
+    "validation sample of the student": "it has no say in the choice of the model",
+    "test sample of the student": "it has no recall, and balanced accuracy is over the others",
+}
+"""What follows where a class is absent; said in :attr:`Prepared.notes`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Both sides as tensors, before there is a teacher.
+
+    Attributes:
+        teacher: the teacher's own supervised problem (its labelled samples as ``student``, its
+            validation samples as ``validation``).
+        student: the student's problem; the teacher's cached outputs are still missing.
+        paired_teacher: the pairs in the teacher's modality (p, ...), or None.
+        transform: of the student's inputs.
+        class_names: C names, the classes that both sides have.
+        notes: what was decided on the way and a reader should know: classes that were left out or
+            that a part lacks, what was drawn by chance.
+    """
+
+    teacher: TrainingData
+    student: TrainingData
+    paired_teacher: Inputs | None
+    transform: InputTransform
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(config: DataConfig, seed: int) -> Prepared:
+    """Load and split the data of a recipe; the same seed gives the same split everywhere.
+
+    One data set for both sides: its samples are divided, so that nothing the teacher saw belongs
+    to the student; with ``shared`` both train on the same samples. Two data sets: the teacher has
+    all of its own. Official test and validation splits are used where there are any. Samples of one
+    group (``Dataset.groups``: a speaker, a subject) stay on one side of every split, except where
+    an official test split of the package's own data sets divides the groups itself, or
+    ``correspondence`` lets the two trainings share them. Classes are matched by name; where the two
+    sides differ, those in common are used. The other options of a scenario draw from random streams
+    of their own: they change what they are about and nothing else.
+
+    Raises:
+        ConfigError: data sets that do not fit together, shares, groups or labels that the samples
+            do not allow, or pairs where there can be none; names the keys of the recipe.
+        ValueError: an unknown data set or view, too few samples (from ``ucmkd.data``).
+    """
+    generator = np.random.default_rng(seed)
+    teacher, student, together = both_sides(config)
+    teacher, student, notes = common_classes(teacher, student)
+    parts, more = _split(config, teacher, student, together, seed, generator)
+    parts = capped(config, parts, teacher, student, seed)
+    labelled, unlabelled, drawn = choose_labels(
+        config, student, parts.student_train, seed, generator
+    )
+    notes += more + drawn
+    labelled, unlabelled = thinned(config, student, labelled, unlabelled, seed)
+    train = np.union1d(labelled, unlabelled)
+    paired = choose_pairs(config, train if config.shared else unlabelled, together, generator)
+
+    to_teacher = InputTransform.fit(
+        config.teacher, teacher.inputs[parts.teacher_train], "data.teacher"
+    )
+    shift = _shift(config, student.inputs[train], seed)
+    recorded = student.inputs[train] if shift is None else shift(student.inputs[train])
+    to_student = InputTransform.fit(config.student, recorded, "data.student")
+
+    def rows(index: Rows) -> Inputs | None:
+        return to_student(student.inputs[index]) if len(index) else None
+
+    def shifted(index: Rows) -> Inputs | None:
+        if shift is None or not len(index):
+            return rows(index)
+        return to_student(shift(student.inputs[index]))
+
+    def labels(side: Dataset, index: Rows) -> Tensor:
+        return torch.from_numpy(side.labels[index])
+
+    known = student.labels[labelled]
+    if config.student.label_noise:
+        generator = option_generator(seed, "label_noise")
+        known = noisy_labels(known, config.student.label_noise, generator)
+        wrong = int((known != student.labels[labelled]).sum())
+        notes.append(f"label noise: {wrong} of the student's {len(known)} labels are wrong")
+    found = (
+        teacher.labels[parts.teacher_train],
+        known,
+        student.labels[parts.student_validation],
+        student.labels[parts.test],
+    )
+    notes += absent_classes(
+        student.class_names, dict(zip(CONSEQUENCE, found, strict=True)), CONSEQUENCE
+    )
+    pool = unlabelled if config.student.unlabelled else unlabelled[:0]
+    teacher_group, unlabelled_group = _groups(config, teacher, student, parts, pool, notes)
+    inputs = shifted(labelled)
+    assert inputs is not None  # `choose_labels` has seen to it
+    return Prepared(
+        teacher=TrainingData(
+            teacher.num_classes,
+            to_teacher(teacher.inputs[parts.teacher_train]),
+            labels(teacher, parts.teacher_train),
+            to_teacher(teacher.inputs[parts.teacher_validation]),
+            labels(teacher, parts.teacher_validation),
+        ),
+        student=TrainingData(
+            student.num_classes,
+            inputs,
+            torch.from_numpy(known),
+            rows(parts.student_validation),
+            labels(student, parts.student_validation),
+            rows(parts.test),
+            labels(student, parts.test),
+            unlabelled=shifted(pool),
+            paired=shifted(paired),
+            paired_label=_pair_labels(labelled, known, paired),
+            teacher_group=teacher_group,
+            unlabelled_group=unlabelled_group,
+        ),
+        paired_teacher=to_teacher(teacher.inputs[paired]) if len(paired) else None,
+        transform=to_student,
+        class_names=student.class_names,
+        notes=tuple(notes),
+    )
+
+
+def _pair_labels(labelled: Rows, known: Rows, paired: Rows) -> Tensor | None:
+    """The labels of pairs that are all among the labelled samples, right or wrong; else None."""
+    position = np.searchsorted(labelled, paired)
+    if not len(paired) or not np.isin(paired, labelled).all():
+        return None
+    return torch.from_numpy(known[position])
+
+
+def _split(
+    config: DataConfig,
+    teacher: Dataset,
+    student: Dataset,
+    together: bool,
+    seed: int,
+    generator: np.random.Generator,
+) -> tuple[Parts, list[str]]:
+    test, notes = test_rows(config, student, seed)
+    if config.correspondence is not None:
+        parts, more = corresponding_split(config, teacher, student, together, test, generator)
+        return parts, notes + more
+    if together:
+        if config.test_groups is None and test is not None and divides_groups(student, test):
+            test = None  # an official split by recording: the sides could share a speaker
+        return common_split(config, student, test, generator), notes
+    return separate_split(config, teacher, student, test, generator), notes
+
+
+def _shift(config: DataConfig, train: FloatArray | StoredArray, seed: int) -> DomainShift | None:
+    if config.mismatch is None:
+        return None
+    level = MISMATCHES[config.mismatch].domain_shift
+    return DomainShift.draw(level, train, option_generator(seed, "shift"))
+
+
+def _groups(
+    config: DataConfig,
+    teacher: Dataset,
+    student: Dataset,
+    parts: Parts,
+    pool: Rows,
+    notes: list[str],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Groups of the teacher's and of the unlabelled samples, -1 if only on one side."""
+    if config.correspondence is None:
+        return None, None
+    if not len(pool):
+        raise ConfigError(
+            "data.correspondence = 'group' needs unlabelled samples of the student, and there are "
+            "none: see data.student.unlabelled and data.student.labels_per_class"
+        )
+    assert teacher.groups is not None and student.groups is not None  # the split has seen to it
+    own, other, names = group_codes(teacher.groups[parts.teacher_train], student.groups[pool])
+    notes.append(
+        f"correspondence: {len(names)} groups occur on both sides, with {(own >= 0).sum()} of the "
+        f"teacher's {len(own)} and {(other >= 0).sum()} of the {len(other)} unlabelled samples"
+    )
+    return torch.from_numpy(own), torch.from_numpy(other)
