@@ -189,3 +189,19 @@ def test_channel_moments_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(scale.ravel(), exact.std(axis=(0, 2, 3)), rtol=1e-9)
     with pytest.raises(ValueError, match="at least one row"):
         StoredArray(values)[:0].channel_moments()
+
+
+def test_the_cache_is_filled_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ucmkd.data.audiovisual.__main__ import main
+
+    root = make_ravdess(tmp_path, actors=1)
+    assert main(["ravdess", "--root", str(root)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "ravdess: 8 clips of 8 classes are ready\n"
+    assert "ravdess-audio: 8 of 8 clips\n" in shown.err and "ravdess-frames: 8 of 8" in shown.err
+    assert main(["ravdess", "--root", str(root)]) == 0
+    assert capsys.readouterr().err == ""  # nothing was left to do
+    assert main(["ave", "--root", str(root), "--view", "audio"]) == 2
+    assert "error: ave: no AVE_Dataset" in capsys.readouterr().err

@@ -241,7 +241,7 @@ def recipe(root: Path, out: Path, factory: str, method: dict, **more: object) ->
             "name": "av",
             "out_dir": str(out),
             "data": sides(root, shared=True, **more),
-            "teacher": {"factory": factory, "epochs": 2, "batch_size": 8, "kind": "sgd"},
+            "teacher": {"factory": factory, "epochs": 2, "batch_size": 8, "optimizer": "sgd"},
             "student": {"factory": factory},
             "method": method,
             "optimizer": {"kind": "sgd", "momentum": 0.9, "lr": 0.01},

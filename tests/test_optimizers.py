@@ -79,7 +79,7 @@ def test_optimisers_differ(data: TrainingData) -> None:  # noqa: F811
         ("optimizer", {"kind": "sdg"}, "optimizer.kind must be one of 'adamw', 'sgd', got 'sdg'"),
         ("optimizer", {"kind": "sgd", "momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
         ("optimizer", {"momentum": 0.9}, "optimizer.momentum must be 0 unless kind is 'sgd'"),
-        ("teacher", {"momentum": 0.9}, "teacher.momentum must be 0 unless kind is 'sgd'"),
+        ("teacher", {"momentum": 0.9}, "teacher.momentum must be 0 unless optimizer is 'sgd'"),
         ("teacher", {"epochs": 0}, "teacher.epochs must be a positive integer or null, got 0"),
     ],
 )
@@ -102,7 +102,9 @@ def test_teacher_with_epochs_and_sgd(
         return real(method, samples, training, optimizer, **options)
 
     monkeypatch.setattr(module, "fit", spy)
-    config = TeacherConfig(epochs=3, batch_size=12, kind="sgd", momentum=0.5, schedule="cosine")
+    config = TeacherConfig(
+        epochs=3, batch_size=12, optimizer="sgd", momentum=0.5, schedule="cosine"
+    )
     from lightning_fabric import Fabric
 
     model = make("ce", data).student

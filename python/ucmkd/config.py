@@ -57,9 +57,9 @@ class ModelConfig:
         )
 
 
-def _check_momentum(kind: str, momentum: float) -> None:
+def _check_momentum(key: str, kind: str, momentum: float) -> None:
     _require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
-    _require(kind == "sgd" or momentum == 0, "momentum", momentum, "0 unless kind is 'sgd'")
+    _require(kind == "sgd" or momentum == 0, "momentum", momentum, f"0 unless {key} is 'sgd'")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
-        _check_momentum(self.kind, self.momentum)
+        _check_momentum("kind", self.kind, self.momentum)
         _require(self.lr > 0, "lr", self.lr, "positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
         _require(self.clip is None or self.clip > 0, "clip", self.clip, "a positive number or null")
@@ -119,8 +119,8 @@ class TeacherConfig(ModelConfig):
     epochs: int | None = None
     """Number of passes over the teacher's samples; overrides ``steps``."""
     batch_size: int = 64
-    kind: Literal["adamw", "sgd"] = "adamw"
-    """The optimiser, as in the section ``optimizer``."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Of the teacher's own training: ``kind`` in the section ``optimizer``."""
     momentum: float = 0.0
     lr: float = 1e-3
     weight_decay: float = 0.01
@@ -130,7 +130,7 @@ class TeacherConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_momentum(self.kind, self.momentum)
+        _check_momentum("optimizer", self.optimizer, self.momentum)
         _require(self.steps > 0, "steps", self.steps, "a positive integer")
         _require(
             self.epochs is None or self.epochs > 0,

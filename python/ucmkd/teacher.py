@@ -137,7 +137,7 @@ def train_teacher(
         steps=steps, batch_size=config.batch_size, eval_every=every, log_every=every
     )
     optimizer = OptimizerConfig(
-        kind=config.kind,
+        kind=config.optimizer,
         momentum=config.momentum,
         lr=config.lr,
         weight_decay=config.weight_decay,
