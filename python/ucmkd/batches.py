@@ -1,4 +1,4 @@
-"""What a training sees: tensors in memory, and one batch per step drawn from them."""
+"""What a training sees: tensors, in memory or in a file, and one batch per step drawn from them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from .config import TrainingConfig
 from .data import ClassMatchedSampler, GroupSampler, InfiniteSampler
 from .methods.base import Batch
+from .stored_inputs import Inputs, StoredInputs
 
 if TYPE_CHECKING:
     from .methods.base import Method
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 class TrainingData:
     """The samples of one distillation; rows of a group belong together, groups do not.
 
-    Inputs are (n, ...) floating point, labels (n,) int64, on any one device. The teacher is
-    present only as its cached outputs.
+    Inputs are (n, ...) floating point, labels (n,) int64, on any one device; what is too big for
+    memory is a :class:`~ucmkd.stored_inputs.StoredInputs`. The teacher is present only as its
+    cached outputs.
 
     Attributes:
         num_classes: C.
@@ -46,17 +48,17 @@ class TrainingData:
     """
 
     num_classes: int
-    student: Tensor
+    student: Inputs
     student_label: Tensor
-    validation: Tensor | None = None
+    validation: Inputs | None = None
     validation_label: Tensor | None = None
-    test: Tensor | None = None
+    test: Inputs | None = None
     test_label: Tensor | None = None
     teacher_feature: Tensor | None = None
     teacher_logits: Tensor | None = None
     teacher_label: Tensor | None = None
-    unlabelled: Tensor | None = None
-    paired: Tensor | None = None
+    unlabelled: Inputs | None = None
+    paired: Inputs | None = None
     paired_teacher_feature: Tensor | None = None
     paired_teacher_logits: Tensor | None = None
     paired_label: Tensor | None = None
@@ -72,7 +74,7 @@ class TrainingData:
                 item.name: value
                 for item in dataclasses.fields(self)
                 if item.name.startswith(group)
-                and isinstance(value := getattr(self, item.name), Tensor)
+                and isinstance(value := getattr(self, item.name), Tensor | StoredInputs)
             }
             rows = {name: len(value) for name, value in given.items()}
             if len(set(rows.values())) > 1:
@@ -82,10 +84,10 @@ class TrainingData:
             if 0 in rows.values():
                 raise ValueError(f"{next(iter(rows))} must not be empty (None leaves it out)")
             label = given.get(f"{group}_label")
-            if label is not None:
+            if isinstance(label, Tensor):
                 self._check_label(f"{group}_label", label)
             member = given.get(f"{group}_group")
-            if member is not None:
+            if isinstance(member, Tensor):
                 _check_group(f"{group}_group", member)
 
     def _check_label(self, name: str, label: Tensor) -> None:
@@ -116,7 +118,7 @@ class TrainingData:
         changes: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | StoredInputs):
                 kind = dtype if value.is_floating_point() else None
                 changes[item.name] = value.to(device=device, dtype=kind)
         return dataclasses.replace(self, **changes)
@@ -227,12 +229,12 @@ class Batches:
         number = len(streams) * self._rank + streams.index(name)
         return torch.Generator().manual_seed((self._seed * 1_000_003 + number) % 2**63)
 
-    def _pool(self, name: str, pool: Tensor | None, batch_size: int) -> None:
+    def _pool(self, name: str, pool: Inputs | None, batch_size: int) -> None:
         if pool is not None:
             size = min(batch_size, len(pool))
             self._samplers[name] = InfiniteSampler(len(pool), size, self._generator(name))
 
-    def _rows(self, name: str, *tensors: Tensor | None) -> list[Tensor | None]:
+    def _rows(self, name: str, *tensors: Inputs | None) -> list[Tensor | None]:
         sampler = self._samplers.get(name)
         if sampler is None:
             return [None] * len(tensors)

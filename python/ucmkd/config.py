@@ -57,10 +57,19 @@ class ModelConfig:
         )
 
 
+def _check_momentum(key: str, kind: str, momentum: float) -> None:
+    _require(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
+    _require(kind == "sgd" or momentum == 0, "momentum", momentum, f"0 unless {key} is 'sgd'")
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and gradient clipping."""
+    """The optimiser, its schedule and gradient clipping."""
 
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with weight decay added to the gradient."""
+    momentum: float = 0.0
+    """Of SGD (heavy ball, not Nesterov)."""
     lr: float = 1e-3
     weight_decay: float = 0.01
     clip: float | None = 5.0
@@ -70,6 +79,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
+        _check_momentum("kind", self.kind, self.momentum)
         _require(self.lr > 0, "lr", self.lr, "positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")
         _require(self.clip is None or self.clip > 0, "clip", self.clip, "a positive number or null")
@@ -109,9 +119,15 @@ class TeacherConfig(ModelConfig):
     fixed standard-normal feature vector per sample under a random head of the same sizes."""
     dropout: float = 0.3
     steps: int = 400
+    epochs: int | None = None
+    """Number of passes over the teacher's samples; overrides ``steps``."""
     batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Of the teacher's own training: ``kind`` in the section ``optimizer``."""
+    momentum: float = 0.0
     lr: float = 1e-3
     weight_decay: float = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
     weights: str | None = None
     """A safetensors file with trained weights; null: train the teacher first."""
 
@@ -123,7 +139,14 @@ class TeacherConfig(ModelConfig):
             self.weights,
             f"null unless kind is 'trained' (it is {self.kind!r})",
         )
+        _check_momentum("optimizer", self.optimizer, self.momentum)
         _require(self.steps > 0, "steps", self.steps, "a positive integer")
+        _require(
+            self.epochs is None or self.epochs > 0,
+            "epochs",
+            self.epochs,
+            "a positive integer or null",
+        )
         _require(self.batch_size > 0, "batch_size", self.batch_size, "a positive integer")
         _require(self.lr > 0, "lr", self.lr, "positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "zero or more")

@@ -74,8 +74,12 @@ class DataConfig:
     teacher: TeacherDataConfig = field(default_factory=TeacherDataConfig)
     student: StudentDataConfig = field(default_factory=StudentDataConfig)
     pairs: int = 0
-    """Unlabelled student samples also measured in the teacher's modality; -1: all of them.
-    Needs teacher and student to be two views of one data set."""
+    """Unlabelled student samples also measured in the teacher's modality; -1: all of them. With
+    ``shared`` they come from all training samples. Needs teacher and student to be two views of
+    one data set."""
+    shared: bool = False
+    """Both sides train on the same samples, drawn independently, as in arXiv 2606.10504; false
+    divides them. Needs two views of one data set."""
     teacher_fraction: float = 0.5
     """Share of the samples that belong to the teacher when both sides come from one data set."""
     validation: float = 0.1

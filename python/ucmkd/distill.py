@@ -224,7 +224,8 @@ def _with_teacher(
     own, data = prepared.teacher, prepared.student
     data = replace(data, teacher_label=own.student_label)
     if not uses_teacher(recipe):
-        return replace(data, paired=None), None, None  # its class frequencies may still be used
+        # Its class frequencies may still be used.
+        return replace(data, paired=None, paired_label=None), None, None
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
     teacher = build_teacher(config, own, seed=recipe.seed)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .stored_inputs import Inputs
+
 try:
     from torchmetrics.functional.classification import (
         multiclass_calibration_error,
@@ -119,7 +121,7 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
 
 @torch.no_grad()
 def evaluate(
-    method: Any, inputs: Tensor, label: Tensor, num_classes: int, batch_size: int = 4096
+    method: Any, inputs: Inputs, label: Tensor, num_classes: int, batch_size: int = 4096
 ) -> Metrics:
     """Metrics of ``method.predict`` in evaluation mode; the mode is put back afterwards."""
     was_training = method.training

@@ -28,6 +28,7 @@ from .methods import create
 from .metrics import Metrics, evaluate
 from .models import MLP, HookedModel, SplitModel, Student
 from .noise_teacher import NoiseTeacher
+from .stored_inputs import Inputs
 from .trainer import fit
 
 
@@ -50,7 +51,7 @@ def _current_folder_importable() -> Iterator[None]:
 
 
 def build_model(
-    config: ModelConfig, example: Tensor, num_classes: int, *, place: str = "student"
+    config: ModelConfig, example: Inputs, num_classes: int, *, place: str = "student"
 ) -> Student:
     """The model that a recipe describes, freshly initialised from torch's global generator.
 
@@ -141,7 +142,7 @@ def train_teacher(
     Args:
         model: the teacher to be.
         data: its samples, in the fields of the student (a teacher learns like any student).
-        config: steps, batch size, learning rate, weight decay.
+        config: length, batch size and optimiser.
         seed: of batches and dropout.
         fabric: devices and precision.
 
@@ -153,11 +154,20 @@ def train_teacher(
         if data.validation is None or data.validation_label is None:
             return None
         return evaluate(method, data.validation, data.validation_label, data.num_classes)
-    every = max(1, config.steps // 20)
+    steps = config.steps
+    if config.epochs is not None:
+        steps = config.epochs * math.ceil(len(data.student) / config.batch_size)
+    every = max(1, steps // 20)
     training = TrainingConfig(
-        steps=config.steps, batch_size=config.batch_size, eval_every=every, log_every=every
+        steps=steps, batch_size=config.batch_size, eval_every=every, log_every=every
     )
-    optimizer = OptimizerConfig(lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = OptimizerConfig(
+        kind=config.optimizer,
+        momentum=config.momentum,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        schedule=config.schedule,
+    )
     return fit(method, data, training, optimizer, seed=seed, fabric=fabric).validation
 
 
@@ -168,7 +178,7 @@ def freeze(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def cache_outputs(model: Student, inputs: Tensor, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
+def cache_outputs(model: Student, inputs: Inputs, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
     """Features (n, width) and logits (n, C) of a frozen model, row i for sample i.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ucmkd.data._names import unknown_name
+from ucmkd.data.stored import StoredArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -26,21 +27,24 @@ class Dataset:
 
     Attributes:
         name: What the samples are.
-        inputs: `(n, ...)` float32, finite; images and spectrograms keep their shape.
+        inputs: `(n, ...)` float32, finite; images and spectrograms keep their shape. A
+            `StoredArray` where they are too big for memory.
         labels: `(n,)` int64 in `0 … num_classes - 1`.
         class_names: One name per class.
         ids: `(n,)` names of the samples: equal ids mean the same person, image or recording.
         groups: `(n,)` names of speakers, subjects or the like; None where there are none.
         test: `(n,)` bool, True for the samples of an official test split; None without one.
+        validation: The same for an official validation split.
     """
 
     name: str
-    inputs: FloatArray
+    inputs: FloatArray | StoredArray
     labels: IntArray
     class_names: tuple[str, ...]
     ids: NDArray[np.str_]
     groups: NDArray[np.str_] | None = None
     test: NDArray[np.bool_] | None = None
+    validation: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         _check_rows(self.name, {"inputs": self.inputs}, self.labels, self.class_names, self.ids)
@@ -55,7 +59,7 @@ class Dataset:
 
     def flat(self) -> FloatArray:
         """The inputs as `(n, d)`."""
-        return self.inputs.reshape(len(self), -1)
+        return np.asarray(self.inputs).reshape(len(self), -1)
 
 
 @dataclass(frozen=True)
@@ -64,21 +68,24 @@ class Views:
 
     Attributes:
         name: What the samples are.
-        views: For each modality `(n, ...)` float32, finite; row i is the same sample everywhere.
+        views: For each modality `(n, ...)` float32, finite, or a `StoredArray`; row i is the same
+            sample everywhere.
         labels: `(n,)` int64 in `0 … num_classes - 1`.
         class_names: One name per class.
         ids: `(n,)` names of the samples.
         columns: Names of the columns of a view, where the source has them.
-        groups: `(n,)` names of speakers, subjects or the like; None where there are none.
+        groups, test, validation: As in `Dataset`.
     """
 
     name: str
-    views: dict[str, FloatArray]
+    views: Mapping[str, FloatArray | StoredArray]
     labels: IntArray
     class_names: tuple[str, ...]
     ids: NDArray[np.str_]
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: NDArray[np.str_] | None = None
+    test: NDArray[np.bool_] | None = None
+    validation: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         _check_rows(self.name, self.views, self.labels, self.class_names, self.ids)
@@ -92,7 +99,7 @@ class Views:
         return len(self.class_names)
 
     def view(self, name: str) -> Dataset:
-        """One modality alone, with the same labels, ids and groups.
+        """One modality alone, with the same labels, ids, groups and official splits.
 
         Raises:
             ValueError: There is no such view.
@@ -100,13 +107,21 @@ class Views:
         if name not in self.views:
             raise unknown_name(f"view of {self.name}", name, self.views)
         title = f"{self.name}/{name}"
-        inputs, groups = self.views[name], self.groups
-        return Dataset(title, inputs, self.labels, self.class_names, self.ids, groups)
+        return Dataset(
+            title,
+            self.views[name],
+            self.labels,
+            self.class_names,
+            self.ids,
+            self.groups,
+            self.test,
+            self.validation,
+        )
 
 
 def _check_rows(
     name: str,
-    arrays: dict[str, FloatArray],
+    arrays: Mapping[str, FloatArray | StoredArray],
     labels: IntArray,
     class_names: tuple[str, ...],
     ids: NDArray[np.str_],
@@ -123,6 +138,8 @@ def _check_rows(
             f"got {labels.min()}…{labels.max()}"
         )
     for key, array in arrays.items():
+        if isinstance(array, StoredArray):
+            continue  # whoever wrote the file has looked; reading it all takes minutes
         finite = np.isfinite(array)
         if not finite.all():
             bad = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))

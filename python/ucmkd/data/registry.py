@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucmkd.data import bundled, files, motion, speech, tabular
+from ucmkd.data import audiovisual, bundled, files, motion, speech, tabular
 from ucmkd.data._names import unknown_name
 from ucmkd.data.base import Dataset, Views
 from ucmkd.data.fetch import Progress
@@ -96,6 +96,30 @@ DATASETS: dict[str, Entry] = {
         (),
         lambda root, views, progress: bundled.digits_shape(),
     ),
+    "ave": Entry(
+        "AVE: 4143 audio-visual events in videos, 28 classes",
+        "local",
+        audiovisual.VIEWS,
+        lambda root, views, progress: audiovisual.ave(root, views=views, progress=progress),
+    ),
+    "ravdess": Entry(
+        "RAVDESS: 1440 spoken sentences of 24 actors, 8 emotions",
+        "local",
+        audiovisual.VIEWS,
+        lambda root, views, progress: audiovisual.ravdess(root, views=views, progress=progress),
+    ),
+    "cremad": Entry(
+        "CREMA-D: 7442 spoken sentences of 91 actors, 6 emotions",
+        "local",
+        audiovisual.VIEWS,
+        lambda root, views, progress: audiovisual.cremad(root, views=views, progress=progress),
+    ),
+    "vggsound": Entry(
+        "VGGSound: some 200,000 videos of 10 s, 309 classes",
+        "local",
+        audiovisual.VIEWS,
+        lambda root, views, progress: audiovisual.vggsound(root, views=views, progress=progress),
+    ),
 }
 
 
@@ -115,8 +139,8 @@ def load(
         progress: See `fetch`.
 
     Returns:
-        `Views` for "brca", "mfeat", "smartwatch" and "digits" (`.view(name)` is one of them as a
-        `Dataset`), else a `Dataset`.
+        `Views` for a data set with several views (`.view(name)` is one of them as a `Dataset`),
+        else a `Dataset`.
 
     Raises:
         ValueError: An unknown name (the message has the nearest one), views asked of a data set

@@ -137,7 +137,7 @@ class Experiment:
         fitted = self._fit("ce", data, Base(0.01, 0.3, 0.0), tag=7)
         model = fitted.method.student
         with torch.no_grad():
-            feature, logits = model.outputs(data.student)
+            feature, logits = model.outputs(data.student[:])
             pairs = None if s.paired is None else model.outputs(torch.from_numpy(s.paired))
         teacher = Teacher(
             head=model.head,  # type: ignore[arg-type]

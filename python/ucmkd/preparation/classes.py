@@ -82,4 +82,5 @@ def _restricted(data: Dataset, names: tuple[str, ...]) -> Dataset:
         ids=data.ids[keep],
         groups=None if data.groups is None else data.groups[keep],
         test=None if data.test is None else data.test[keep],
+        validation=None if data.validation is None else data.validation[keep],
     )

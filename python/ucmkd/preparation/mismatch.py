@@ -23,9 +23,13 @@ Validation, test and the whole teacher side stay as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..data.base import FloatArray
+from ..data.stored import StoredArray
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class DomainShift:
     """``x ↦ centre + gain · (x - centre) + offset``, column by column.
 
     Attributes:
-        centre, gain, offset: shape of one sample.
+        centre, gain, offset: shape of one sample, or broadcast to it.
     """
 
     centre: NDArray[np.float64]
@@ -73,15 +77,34 @@ class DomainShift:
 
     @classmethod
     def draw(
-        cls, level: float, train: NDArray[np.float32], generator: np.random.Generator
+        cls, level: float, train: FloatArray | StoredArray, generator: np.random.Generator
     ) -> DomainShift:
-        """Draw gains and offsets of the level s for the training rows ``(n, ...)``."""
-        centre, scale = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+        """Draw gains and offsets of the level s for the training rows ``(n, ...)``.
+
+        Rows that stay in a file are moved as such devices would: each colour of a picture, each
+        frequency band of a spectrogram (one channel) as a whole.
+        """
+        if isinstance(train, StoredArray):
+            centre, scale = train.channel_moments()
+            bands = (
+                train.shape[1:3] if train.shape[1] == 1 and train.ndim == 4 else train.shape[1:2]
+            )
+            shape = (*bands, *(1,) * (train.ndim - 1 - len(bands)))
+            centre, scale = np.broadcast_to(centre, shape), np.broadcast_to(scale, shape)
+        else:
+            centre = train.mean(axis=0, dtype=np.float64)
+            scale = train.std(axis=0, dtype=np.float64)
         gain = 1 + level * generator.uniform(-1, 1, size=centre.shape)
         offset = level * scale * generator.normal(0, 1, size=centre.shape)
         return cls(centre, gain, offset)
 
-    def __call__(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    @overload
+    def __call__(self, inputs: FloatArray) -> FloatArray: ...
+    @overload
+    def __call__(self, inputs: StoredArray) -> StoredArray: ...
+    def __call__(self, inputs: FloatArray | StoredArray) -> FloatArray | StoredArray:
         """The inputs ``(n, ...)`` as the other device records them."""
+        if isinstance(inputs, StoredArray):
+            return inputs.affine(self.gain, self.centre - self.gain * self.centre + self.offset)
         moved = self.centre + self.gain * (inputs - self.centre) + self.offset
         return moved.astype(np.float32)

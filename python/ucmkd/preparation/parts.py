@@ -50,9 +50,13 @@ def common_split(
 ) -> Parts:
     """One data set for both sides: its samples are divided, groups as a whole.
 
-    ``test`` marks the rows of ``test_groups``; None: ``config.test`` of the student's samples.
+    ``test`` marks the rows of an official test split or of ``test_groups``; None: ``config.test``
+    of the student's samples. An official validation split is kept. With ``config.shared`` what is
+    left belongs to both sides.
     """
-    if test is None:
+    if config.shared:
+        return _shared_split(config, data, test, generator)
+    if test is None and data.validation is None:
         with naming(config, "teacher_fraction", "validation", "test"):
             split = unpaired_split(
                 data.labels,
@@ -64,12 +68,48 @@ def common_split(
                 groups=data.groups,
             )
         return Parts._make(getattr(split, name) for name in Parts._fields)
-    with naming(config, "teacher_fraction", "validation", "test_groups"):
+    with naming(config, "teacher_fraction", "validation", "test", "test_groups"):
+        free, validation, tested = _set_aside(config, data, test, generator)
         shares = (config.teacher_fraction, 1 - config.teacher_fraction)
-        teacher, student = divided(data, np.flatnonzero(~test), shares, generator)
+        teacher, student = divided(data, free, shares, generator)
         own = divided(data, teacher, OWN_SHARES, generator)
-        rest = divided(data, student, (1 - config.validation, config.validation), generator)
-    return Parts._make((*own, *rest, np.flatnonzero(test)))
+        if validation is None:
+            shares = (1 - config.validation, config.validation)
+            student, validation = divided(data, student, shares, generator)
+    return Parts._make((*own, student, validation, tested))
+
+
+def _shared_split(
+    config: DataConfig,
+    data: Dataset,
+    test: NDArray[np.bool_] | None,
+    generator: np.random.Generator,
+) -> Parts:
+    """Training and validation rows that both sides have, and the test rows."""
+    with naming(config, "validation", "test", "test_groups"):
+        free, validation, tested = _set_aside(config, data, test, generator)
+        if validation is None:
+            share = config.validation / (1 if test is not None else 1 - config.test)
+            free, validation = divided(data, free, (1 - share, share), generator)
+    return Parts(free, validation, free, validation, tested)
+
+
+def _set_aside(
+    config: DataConfig,
+    data: Dataset,
+    test: NDArray[np.bool_] | None,
+    generator: np.random.Generator,
+) -> tuple[Rows, Rows | None, Rows]:
+    """What is left, the official validation rows if there are any, and the test rows."""
+    if test is None:
+        everything = np.arange(len(data))
+        free, tested = divided(data, everything, (1 - config.test, config.test), generator)
+    else:
+        free, tested = np.flatnonzero(~test), np.flatnonzero(test)
+    if data.validation is None:
+        return free, None, tested
+    official = np.flatnonzero(data.validation)
+    return np.setdiff1d(free, official), np.setdiff1d(official, tested), tested
 
 
 def separate_split(
@@ -105,6 +145,10 @@ def student_split(
         thirds = (1 - config.validation - config.test, config.validation, config.test)
         with naming(config, "validation", "test"):
             return stratified_parts(student.labels, thirds, generator, groups=student.groups)
+    if student.validation is not None:
+        train, official, tested = _set_aside(config, student, test, generator)
+        assert official is not None
+        return train, official, tested
     free = np.flatnonzero(~test)
     whole = _groups_beside_test(config, student, test) is not None
     with naming(config, "validation"):
@@ -125,6 +169,13 @@ def divided(
     groups = data.groups[rows] if whole and data.groups is not None else None
     parts = stratified_parts(data.labels[rows], shares, generator, groups=groups)
     return tuple(rows[part] for part in parts)
+
+
+def divides_groups(data: Dataset, test: NDArray[np.bool_]) -> bool:
+    """Whether a group is on both sides of the test split."""
+    if data.groups is None:
+        return False
+    return len(np.intersect1d(data.groups[test], data.groups[~test])) > 0
 
 
 def _groups_beside_test(

@@ -48,20 +48,24 @@ def thinned(
 
 
 def choose_pairs(
-    config: DataConfig, unlabelled: Rows, together: bool, generator: np.random.Generator
+    config: DataConfig, candidates: Rows, together: bool, generator: np.random.Generator
 ) -> Rows:
-    """The unlabelled rows that the teacher's modality has, too."""
+    """The student's rows that the teacher's modality has, too.
+
+    ``candidates`` are the unlabelled training rows, or all of them with ``shared``.
+    """
     if config.pairs == 0:
         return np.empty(0, dtype=np.int64)
     if not together:
         raise ConfigError("data.pairs must be 0: teacher and student come from different data sets")
-    if config.pairs > len(unlabelled):
+    if config.pairs > len(candidates):
+        kind = "shared" if config.shared else "unlabelled"
         raise ConfigError(
-            f"data.pairs must be at most {len(unlabelled)}, the unlabelled training samples of the "
+            f"data.pairs must be at most {len(candidates)}, the {kind} training samples of the "
             f"student, got {config.pairs}"
         )
-    count = len(unlabelled) if config.pairs == -1 else config.pairs
-    return np.sort(generator.permutation(unlabelled)[:count])
+    count = len(candidates) if config.pairs == -1 else config.pairs
+    return np.sort(generator.permutation(candidates)[:count])
 
 
 def absent_classes(

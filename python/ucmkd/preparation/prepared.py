@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..batches import TrainingData
 from ..config_data import DataConfig
 from ..config_errors import ConfigError
 from ..data import Dataset
+from ..data.base import FloatArray
+from ..data.stored import StoredArray
+from ..stored_inputs import Inputs
 from .classes import common_classes
 from .correspondence import cohorts, corresponding_split, group_codes
 from .heldout import test_rows
 from .labels import choose_labels, noisy_labels
 from .mismatch import MISMATCHES, DomainShift
-from .parts import Parts, Rows, common_split, separate_split
+from .parts import Parts, Rows, common_split, divides_groups, separate_split
 from .pool import absent_classes, capped, choose_pairs, thinned
 from .sides import both_sides
 from .streams import option_generator
@@ -51,7 +53,7 @@ class Prepared:
 
     teacher: TrainingData
     student: TrainingData
-    paired_teacher: Tensor | None
+    paired_teacher: Inputs | None
     transform: InputTransform
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -62,13 +64,13 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     """Load and split the data of a recipe; the same seed gives the same split everywhere.
 
     One data set for both sides: its samples are divided, so that nothing the teacher saw belongs
-    to the student. Two data sets: the teacher has all of its own, and the student's official
-    test split is used where there is one. Samples of one group (``Dataset.groups``: a speaker, a
-    subject) stay on one side of every split, except where an official test split of the package's
-    own data sets divides the groups itself, or ``correspondence`` lets the two trainings share
-    them. Classes are matched by name; where the two sides differ, those in common are used. The
-    other options of a scenario draw from random streams of their own: they change what they are
-    about and nothing else.
+    to the student; with ``shared`` both train on the same samples. Two data sets: the teacher has
+    all of its own. Official test and validation splits are used where there are any. Samples of one
+    group (``Dataset.groups``: a speaker, a subject) stay on one side of every split, except where
+    an official test split of the package's own data sets divides the groups itself, or
+    ``correspondence`` lets the two trainings share them. Classes are matched by name; where the two
+    sides differ, those in common are used. The other options of a scenario draw from random streams
+    of their own: they change what they are about and nothing else.
 
     Raises:
         ConfigError: data sets that do not fit together, shares, groups or labels that the samples
@@ -85,20 +87,20 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     )
     notes += more + drawn
     labelled, unlabelled = thinned(config, student, labelled, unlabelled, seed)
-    paired = choose_pairs(config, unlabelled, together, generator)
+    train = np.union1d(labelled, unlabelled)
+    paired = choose_pairs(config, train if config.shared else unlabelled, together, generator)
 
     to_teacher = InputTransform.fit(
         config.teacher, teacher.inputs[parts.teacher_train], "data.teacher"
     )
-    train = np.union1d(labelled, unlabelled)
     shift = _shift(config, student.inputs[train], seed)
     recorded = student.inputs[train] if shift is None else shift(student.inputs[train])
     to_student = InputTransform.fit(config.student, recorded, "data.student")
 
-    def rows(index: Rows) -> Tensor | None:
+    def rows(index: Rows) -> Inputs | None:
         return to_student(student.inputs[index]) if len(index) else None
 
-    def shifted(index: Rows) -> Tensor | None:
+    def shifted(index: Rows) -> Inputs | None:
         if shift is None or not len(index):
             return rows(index)
         return to_student(shift(student.inputs[index]))
@@ -150,6 +152,7 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
             labels(student, parts.test),
             unlabelled=shifted(pool),
             paired=shifted(paired),
+            paired_label=_pair_labels(labelled, known, paired),
             teacher_group=teacher_group,
             unlabelled_group=unlabelled_group,
             cohort_group=cohort_group,
@@ -160,6 +163,14 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
         notes=tuple(notes),
         cohort_teacher=None if of_cohorts is None else to_teacher(teacher.inputs[of_cohorts]),
     )
+
+
+def _pair_labels(labelled: Rows, known: Rows, paired: Rows) -> Tensor | None:
+    """The labels of pairs that are all among the labelled samples, right or wrong; else None."""
+    position = np.searchsorted(labelled, paired)
+    if not len(paired) or not np.isin(paired, labelled).all():
+        return None
+    return torch.from_numpy(known[position])
 
 
 def _split(
@@ -175,12 +186,13 @@ def _split(
         parts, more = corresponding_split(config, teacher, student, together, test, generator)
         return parts, notes + more
     if together:
-        given = None if config.test_groups is None else test
-        return common_split(config, student, given, generator), notes
+        if config.test_groups is None and test is not None and divides_groups(student, test):
+            test = None  # an official split by recording: the sides could share a speaker
+        return common_split(config, student, test, generator), notes
     return separate_split(config, teacher, student, test, generator), notes
 
 
-def _shift(config: DataConfig, train: NDArray[np.float32], seed: int) -> DomainShift | None:
+def _shift(config: DataConfig, train: FloatArray | StoredArray, seed: int) -> DomainShift | None:
     if config.mismatch is None:
         return None
     level = MISMATCHES[config.mismatch].domain_shift

@@ -30,6 +30,10 @@ def both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
                 f"{config.student.view!r} of {config.student.dataset!r} have different labels"
             )
         return teacher, student, True
+    if config.shared:
+        raise ConfigError(
+            "data.shared must be false: teacher and student come from different data sets"
+        )
     assert_disjoint(teacher=teacher.ids, student=student.ids)
     if teacher.groups is not None and student.groups is not None and config.correspondence is None:
         shared = np.intersect1d(teacher.groups, student.groups)

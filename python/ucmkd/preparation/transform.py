@@ -12,6 +12,9 @@ from torch import Tensor
 from ..config_data import TeacherDataConfig
 from ..config_errors import ConfigError
 from ..data import Standardiser, top_variance
+from ..data.base import FloatArray
+from ..data.stored import StoredArray
+from ..stored_inputs import Inputs, StoredInputs
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,20 @@ class InputTransform:
 
     @classmethod
     def fit(
-        cls, config: TeacherDataConfig, train: NDArray[np.float32], place: str
+        cls, config: TeacherDataConfig, train: FloatArray | StoredArray, place: str
     ) -> InputTransform:
-        """Fit on the training rows of this side, without their labels."""
+        """Fit on the training rows of this side, without their labels.
+
+        Rows that stay in a file get one mean and one scale per channel.
+        """
         columns = None
+        if isinstance(train, StoredArray):
+            if config.columns is not None:
+                raise ConfigError(
+                    f"{place}.columns must be null for {config.dataset!r}, whose inputs are images "
+                    f"or spectrograms, got {config.columns}"
+                )
+            return cls(None, _per_channel(train) if config.standardise else None)
         if config.columns is not None:
             train = train.reshape(len(train), -1)
             if config.columns > train.shape[1]:
@@ -38,7 +51,11 @@ class InputTransform:
             train = train[:, columns]
         return cls(columns, Standardiser.fit(train) if config.standardise else None)
 
-    def __call__(self, inputs: NDArray[np.float32]) -> Tensor:
+    def __call__(self, inputs: FloatArray | StoredArray) -> Inputs:
+        if isinstance(inputs, StoredArray):
+            if self.standardiser is None:
+                return StoredInputs(inputs)
+            return StoredInputs(inputs, self.standardiser.mean, self.standardiser.scale)
         if self.columns is not None:
             inputs = inputs.reshape(len(inputs), -1)[:, self.columns]
         if self.standardiser is not None:
@@ -54,3 +71,8 @@ class InputTransform:
             for name, value in self.standardiser.state_dict().items():
                 found[name] = torch.from_numpy(np.ascontiguousarray(value))
         return found
+
+
+def _per_channel(train: StoredArray) -> Standardiser:
+    mean, scale = (np.broadcast_to(part, train.shape[1:]) for part in train.channel_moments())
+    return Standardiser(mean, np.where(scale > 0, scale, 1.0))
