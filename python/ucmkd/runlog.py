@@ -37,6 +37,8 @@ class RunLog:
             for name, value in _flatten(record):
                 if name not in ("step", "epoch") and math.isfinite(value):
                     self._board.add_scalar(name, value, record["step"])
+            for name, message in record.get("warning", {}).items():
+                self._board.add_text(f"warning/{name}", message, record["step"])
 
     def close(self) -> None:
         self._stream.close()

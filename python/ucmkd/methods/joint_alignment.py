@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.observed import report_plan
 from ucmkd.methods.parts import (
     class_weights,
     make_projector,
@@ -108,6 +109,7 @@ def planned_cost(
             tol=tol,
             max_iter=max_iter,
         )
+        report_plan(plan, row_weight, column_weight)
     return (plan.to(cost.dtype) * cost).sum()
 
 
