@@ -11,8 +11,9 @@ What computes something worth watching says so with :func:`report`; who wants to
 >>> found.means()
 {'plan/entropy': 3.0}
 
-A name is ``group/quantity``; the report of a run draws one plot per group. A collector belongs to
-the thread (and the asynchronous task) that opened it, and the innermost one receives.
+A name is ``group/quantity``; the report of a run draws the quantities of a group together. A
+collector belongs to the thread (and the asynchronous task) that opened it, and the innermost one
+receives.
 """
 
 from __future__ import annotations

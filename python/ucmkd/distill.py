@@ -2,7 +2,7 @@
 
 The run's folder: ``recipe.yaml`` (as resolved), ``teacher.safetensors``, ``checkpoint.pt`` and
 the one before, ``log.jsonl``, ``tensorboard/``, and at the end ``student.safetensors``,
-``preprocessing.safetensors`` and ``metrics.json``, which is written last.
+``preprocessing.safetensors``, ``report.html`` and ``metrics.json``, which is written last.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .models import Student
 from .preparation import Prepared, prepare
 from .recipe_file import load_recipe, recipe_to_yaml
 from .rehearsal import check_method, make_method, rehearse, uses_teacher
+from .report import write_report
 from .runlog import RunLog
 from .teacher import (
     build_model,
@@ -53,6 +54,8 @@ class RunResult:
         best_step: step of the selected weights.
         steps: steps in all.
         folder: where the run lies.
+        confusion: counts (C, C) on the test samples, rows true and columns predicted classes;
+            None for a run of a version that did not keep them.
         already_finished: the figures were read, nothing was trained.
     """
 
@@ -63,6 +66,7 @@ class RunResult:
     steps: int
     class_names: tuple[str, ...]
     folder: Path
+    confusion: tuple[tuple[int, ...], ...] | None = None
     already_finished: bool = False
 
 
@@ -117,6 +121,12 @@ def distill(
         ucmkd.trainer.TrainingError: the loss became NaN or infinite.
     """
     folder = recipe.run_dir
+    notes: list[str] = []
+
+    def note(message: str) -> None:
+        notes.append(message)
+        say(message)
+
     check_method(recipe)
     finished = _claim_folder(recipe, folder, resume)
     if finished is not None:
@@ -134,14 +144,14 @@ def distill(
     if fabric.is_global_zero:
         write_atomically(folder / "recipe.yaml", recipe_to_yaml(recipe).encode())
 
-    data, teacher, teacher_metrics = _with_teacher(recipe, prepared, folder, fabric, say)
+    data, teacher, teacher_metrics = _with_teacher(recipe, prepared, folder, fabric, note)
     torch.manual_seed(recipe.seed)  # the student starts equal, whether a teacher was trained or not
     student = build_model(recipe.student, data.student, data.num_classes, place="student")
     method = make_method(recipe, student, teacher, data)
 
     checkpoints = Checkpointer(folder)
     state = checkpoints.load(STATE_KEYS) if resume else None
-    say(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
+    note(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
     log = RunLog(folder, state["step"] if state else 0) if fabric.is_global_zero else None
     try:
         fitted = fit(
@@ -169,11 +179,13 @@ def distill(
         steps=fitted.steps,
         class_names=prepared.class_names,
         folder=folder,
+        confusion=fitted.confusion,
     )
     if fabric.is_global_zero:
         save_weights(fitted.method.student, folder / "student.safetensors")
         transform = prepared.transform.tensors()
         write_atomically(folder / "preprocessing.safetensors", to_safetensors(transform))
+        write_report(recipe, result, data, None if teacher is None else prepared.teacher, notes)
         text = json.dumps(_result_mapping(recipe, result), indent=2)
         write_atomically(folder / "metrics.json", (text + "\n").encode())
     fabric.barrier()
@@ -267,7 +279,12 @@ def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
         "best_step": result.best_step,
         "steps": result.steps,
         "class_names": list(result.class_names),
+        "confusion": result.confusion,
     }
+
+
+def _rows(counts: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    return None if counts is None else tuple(tuple(row) for row in counts)
 
 
 def _read_result(folder: Path) -> RunResult:
@@ -282,6 +299,7 @@ def _read_result(folder: Path) -> RunResult:
             steps=stored["steps"],
             class_names=tuple(stored["class_names"]),
             folder=folder,
+            confusion=_rows(stored.get("confusion")),
             already_finished=True,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
