@@ -182,4 +182,5 @@ def show_result(console: Console, recipe: Recipe, result: RunResult) -> None:
         f"{result.folder}, to be read in {result.folder / 'report.html'}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
