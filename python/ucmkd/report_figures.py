@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -135,5 +136,6 @@ def svg(panel: Panel, prefix: str) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for colour, variable in STYLE.items():
         text = text.replace(colour, variable)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(panel.title)}"', 1)
     # The width is that of its place; the viewBox keeps the shape.
     return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", text, count=2).strip()
