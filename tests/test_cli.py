@@ -118,13 +118,14 @@ def test_options_of_another_method_are_dropped(tmp_path: Path) -> None:
     words = ["distill", "brca_unpaired", "--out-dir", str(tmp_path), "--method.name", "ce"]
     from ucmkd.cli_distill import _override
 
-    recipe, resume = _override(load_recipe(find_recipe(words[1])), words[1], words[2:])
-    assert recipe.method.name == "ce" and recipe.method.options == {} and not resume
-    kept, _ = _override(
+    chosen = _override(load_recipe(find_recipe(words[1])), words[1], words[2:])
+    recipe = chosen.recipe
+    assert recipe.method.name == "ce" and recipe.method.options == {} and not chosen.resume
+    kept = _override(
         load_recipe(find_recipe(words[1])),
         words[1],
         ["--method.options.ramp-steps=9", "--method.options.prior", "uniform"],
-    )
+    ).recipe
     assert kept.method.options["ramp_steps"] == 9 and kept.method.options["prior"] == "uniform"
     assert kept.method.options["label_smoothing"] == 0.1
 

@@ -352,14 +352,14 @@ def test_layers_override_in_order(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     ce = resolve(study, "digits", "ce", 1)
     assert ce.recipe.training.steps == 6 and ce.recipe.optimizer.lr == 3e-2
-    assert ce.recipe.hardware.accelerator == "cpu" and ce.kind == "trained"
+    assert ce.recipe.hardware.accelerator == "cpu" and ce.recipe.teacher.kind == "trained"
     kd = resolve(study, "digits", "kd", 0)
     assert kd.recipe.data.pairs == 20 and kd.recipe.data.student.labels_per_class == 5
     noise = resolve(study, "digits", "joint", 0, "noise")
     plain = resolve(study, "digits", "joint", 0)
-    assert noise.kind == "noise" and noise.digest != plain.digest
+    assert noise.recipe.teacher.kind == "noise" and noise.digest != plain.digest
     placebo = resolve(study, "digits", "joint", 0, "placebo")
-    assert placebo.recipe.method.placebo and placebo.kind == "trained"
+    assert placebo.recipe.method.placebo and placebo.recipe.teacher.kind == "trained"
 
 
 def test_the_plan_counts(tmp_path: Path) -> None:

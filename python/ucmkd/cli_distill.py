@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -14,9 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ._usage import UsageError
+from .cli_watch import Watch, total_steps
 from .config import OptionValue, Recipe
+from .diagnosis import GradientConflictWarning
 from .distill import RunResult, distill
 from .recipe_file import find_recipe, load_recipe, shipped_recipes
+from .runlog import read_log
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,15 @@ class _Options:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the run in its folder after an interruption."""
+    watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the terms, the validation and the diagnoses while they come."""
 
 
 def run(words: list[str]) -> int:
     """Run the command with these words after ``distill``; returns the exit status."""
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: ucmkd distill RECIPE [--resume] [--SECTION.KEY VALUE ...]\n\n"
+            "usage: ucmkd distill RECIPE [--resume] [--watch] [--SECTION.KEY VALUE ...]\n\n"
             "RECIPE is a YAML file or one of: " + ", ".join(shipped_recipes()) + "\n\n"
             "ucmkd distill RECIPE --help lists every key with its value in that recipe, for\n"
             "example: ucmkd distill brca_unpaired --method.name ce --optimizer.lr 1e-3\n"
@@ -41,16 +47,30 @@ def run(words: list[str]) -> int:
         return 0 if words else 2
     if words[0].startswith("-"):
         raise UsageError(f"the recipe comes first: ucmkd distill RECIPE, got {words[0]!r}")
-    recipe, resume = _override(load_recipe(find_recipe(words[0])), words[0], words[1:])
+    chosen = _override(load_recipe(find_recipe(words[0])), words[0], words[1:])
+    recipe = chosen.recipe
 
-    with _Progress(recipe) as progress:
-        result = distill(recipe, resume=resume, callbacks=[progress], say=progress.say)
-    progress.show(result)
+    # With several devices this runs once per process; one of them speaks.
+    console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    view: Watch | _Progress
+    if chosen.watch:
+        earlier = read_log(recipe.run_dir / "log.jsonl") if chosen.resume else []
+        view = Watch(recipe, console, earlier)
+    else:
+        view = _Progress(recipe, console)
+    with view, warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradientConflictWarning)  # shown from the log's record
+        try:
+            result = distill(recipe, resume=chosen.resume, callbacks=[view], say=view.say)
+        except KeyboardInterrupt:
+            view.say("stopped; the same command with --resume goes on from the last checkpoint")
+            raise
+    show_result(console, recipe, result)
     return 0
 
 
-def _override(recipe: Recipe, name: str, words: list[str]) -> tuple[Recipe, bool]:
-    """The recipe with the command line's changes, and whether to resume."""
+def _override(recipe: Recipe, name: str, words: list[str]) -> _Options:
+    """The recipe with the command line's changes, and the flags."""
     words, options = _take_method_options(words)
 
     shown = replace(recipe, method=replace(recipe.method, options={}))
@@ -65,7 +85,7 @@ def _override(recipe: Recipe, name: str, words: list[str]) -> tuple[Recipe, bool
     # The options of one method mean nothing to another.
     inherited = recipe.method.options if method.name == recipe.method.name else {}
     method = replace(method, options={**inherited, **method.options, **options})
-    return replace(chosen.recipe, method=method), chosen.resume
+    return replace(chosen, recipe=replace(chosen.recipe, method=method))
 
 
 def _take_method_options(words: list[str]) -> tuple[list[str], dict[str, OptionValue]]:
@@ -96,12 +116,10 @@ def _take_method_options(words: list[str]) -> tuple[list[str], dict[str, OptionV
 
 
 class _Progress:
-    """A rich progress bar with the terms of the loss, and the table at the end."""
+    """A rich progress bar with the terms of the loss; nothing where there is no terminal."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        # With several devices this runs once per process; one of them speaks.
-        self.console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, console: Console) -> None:
+        self.recipe, self.console = recipe, console
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -126,44 +144,43 @@ class _Progress:
 
     def __call__(self, record: dict[str, Any]) -> None:
         if self._task is None:
-            epochs = self.recipe.training.epochs
-            total = (
-                round(epochs * record["step"] / record["epoch"])
-                if epochs
-                else self.recipe.training.steps
-            )
+            total = total_steps(self.recipe, record)
             self._task = self._bar.add_task(self.recipe.method.name, total=total, terms="")
         terms = [f"{name} {value:.3f}" for name, value in record["loss"].items()]
         if "validation" in record:
             terms.append(f"validation {record['validation']['balanced_accuracy']:.1%}")
         self._bar.update(self._task, completed=record["step"], terms="  ".join(terms))
+        for message in record.get("warning", {}).values():
+            self.console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
 
-    def show(self, result: RunResult) -> None:
-        """The figures of the run as a table."""
-        table = Table(title=f"{self.recipe.name}: {self.recipe.method.name}", title_justify="left")
-        table.add_column("")
-        for heading in ("samples", "accuracy", "balanced accuracy"):
-            table.add_column(heading, justify="right")
-        rows = {"student, test": result.test, "student, validation": result.validation}
-        if result.teacher is not None:
-            rows["teacher, validation (its modality)"] = result.teacher
-        for name, metrics in rows.items():
-            table.add_row(
-                name,
-                str(metrics.count),
-                f"{metrics.accuracy:.1%}",
-                f"{metrics.balanced_accuracy:.1%}",
-            )
-        self.console.print(table)
-        recall = "  ".join(
-            f"{name} {value:.0%}"
-            for name, value in zip(result.class_names, result.test.recall, strict=True)
-            if value == value  # a class without test samples has no recall
+
+def show_result(console: Console, recipe: Recipe, result: RunResult) -> None:
+    """The figures of a run as a table."""
+    table = Table(title=f"{recipe.name}: {recipe.method.name}", title_justify="left")
+    table.add_column("")
+    for heading in ("samples", "accuracy", "balanced accuracy"):
+        table.add_column(heading, justify="right")
+    rows = {"student, test": result.test, "student, validation": result.validation}
+    if result.teacher is not None:
+        rows["teacher, validation (its modality)"] = result.teacher
+    for name, metrics in rows.items():
+        table.add_row(
+            name,
+            str(metrics.count),
+            f"{metrics.accuracy:.1%}",
+            f"{metrics.balanced_accuracy:.1%}",
         )
-        self.console.print(f"recall on the test set: {recall}", markup=False, highlight=False)
-        self.console.print(
-            f"weights of step {result.best_step} of {result.steps}; everything is in "
-            f"{result.folder}",
-            markup=False,
-            highlight=False,
-        )
+    console.print(table)
+    recall = "  ".join(
+        f"{name} {value:.0%}"
+        for name, value in zip(result.class_names, result.test.recall, strict=True)
+        if value == value  # a class without test samples has no recall
+    )
+    console.print(f"recall on the test set: {recall}", markup=False, highlight=False)
+    console.print(
+        f"weights of step {result.best_step} of {result.steps}; everything is in "
+        f"{result.folder}, to be read in {result.folder / 'report.html'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

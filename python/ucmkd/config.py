@@ -102,12 +102,25 @@ class TrainingConfig:
     """Steps between two looks at the validation set."""
     log_every: int = 25
     """Steps between two lines of the log; a line holds means since the last one."""
+    diagnose_every: int | None = None
+    """Steps between two diagnoses (sharpness of the transport plan, agreement of the gradients),
+    each a line of the log; null: as log_every; 0: none. One costs about two steps and does not
+    change the training."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
+            if item.name == "diagnose_every":
+                accepted = "zero or more, or null"
+                _require(value is None or value >= 0, item.name, value, accepted)
+                continue
             optional = item.name == "epochs" and value is None
             _require(optional or value > 0, item.name, value, "a positive integer")
+
+    @property
+    def steps_between_diagnoses(self) -> int:
+        """``diagnose_every``, or ``log_every`` where it is None; 0 for no diagnoses."""
+        return self.log_every if self.diagnose_every is None else self.diagnose_every
 
 
 @dataclass(frozen=True)

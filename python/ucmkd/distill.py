@@ -2,7 +2,7 @@
 
 The run's folder: ``recipe.yaml`` (as resolved), ``teacher.safetensors``, ``checkpoint.pt`` and
 the one before, ``log.jsonl``, ``tensorboard/``, and at the end ``student.safetensors``,
-``preprocessing.safetensors`` and ``metrics.json``, which is written last.
+``preprocessing.safetensors``, ``report.html`` and ``metrics.json``, which is written last.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from .models import Student
 from .preparation import Prepared, prepare
 from .recipe_file import load_recipe, recipe_to_yaml
 from .rehearsal import check_method, make_method, rehearse, uses_teacher
+from .report import write_report
 from .runlog import RunLog
+from .taught import taught, untaught
 from .teacher import (
     build_model,
     build_teacher,
-    cache_outputs,
     freeze,
     load_weights,
     one_line,
@@ -54,6 +55,8 @@ class RunResult:
         best_step: step of the selected weights.
         steps: steps in all.
         folder: where the run lies.
+        confusion: counts (C, C) on the test samples, rows true and columns predicted classes;
+            None for a run of a version that did not keep them.
         already_finished: the figures were read, nothing was trained.
     """
 
@@ -64,6 +67,7 @@ class RunResult:
     steps: int
     class_names: tuple[str, ...]
     folder: Path
+    confusion: tuple[tuple[int, ...], ...] | None = None
     already_finished: bool = False
 
 
@@ -118,6 +122,12 @@ def distill(
         ucmkd.trainer.TrainingError: the loss became NaN or infinite.
     """
     folder = recipe.run_dir
+    notes: list[str] = []
+
+    def note(message: str) -> None:
+        notes.append(message)
+        say(message)
+
     check_method(recipe)
     finished = _claim_folder(recipe, folder, resume)
     if finished is not None:
@@ -128,8 +138,8 @@ def distill(
         fabric = make_fabric(recipe.hardware)
         prepared = prepare(recipe.data, recipe.seed)
         rehearse(recipe, prepared)
-        for note in prepared.notes:
-            say(note)
+        for decision in prepared.notes:
+            note(decision)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()  # only if it is empty: a recipe with a mistake leaves nothing behind
@@ -137,14 +147,14 @@ def distill(
     if fabric.is_global_zero:
         write_atomically(folder / "recipe.yaml", recipe_to_yaml(recipe).encode())
 
-    data, teacher, teacher_metrics = _with_teacher(recipe, prepared, folder, fabric, say)
+    data, teacher, teacher_metrics = _with_teacher(recipe, prepared, folder, fabric, note)
     torch.manual_seed(recipe.seed)  # the student starts equal, whether a teacher was trained or not
     student = build_model(recipe.student, data.student, data.num_classes, place="student")
     method = make_method(recipe, student, teacher, data)
 
     checkpoints = Checkpointer(folder)
     state = checkpoints.load(STATE_KEYS) if resume else None
-    say(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
+    note(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
     log = RunLog(folder, state["step"] if state else 0) if fabric.is_global_zero else None
     try:
         fitted = fit(
@@ -172,11 +182,13 @@ def distill(
         steps=fitted.steps,
         class_names=prepared.class_names,
         folder=folder,
+        confusion=fitted.confusion,
     )
     if fabric.is_global_zero:
         save_weights(fitted.method.deployed(), folder / "student.safetensors")
         transform = prepared.transform.tensors()
         write_atomically(folder / "preprocessing.safetensors", to_safetensors(transform))
+        write_report(recipe, result, data, None if teacher is None else prepared.teacher, notes)
         text = json.dumps(_result_mapping(recipe, result), indent=2)
         write_atomically(folder / "metrics.json", (text + "\n").encode())
     fabric.barrier()
@@ -221,11 +233,9 @@ def _with_teacher(
     recipe: Recipe, prepared: Prepared, folder: Path, fabric: Fabric, say: Say
 ) -> tuple[TrainingData, Student | None, Metrics | None]:
     """The student's data with the outputs of a frozen teacher, where the method needs one."""
-    own, data = prepared.teacher, prepared.student
-    data = replace(data, teacher_label=own.student_label)
+    own = prepared.teacher
     if not uses_teacher(recipe):
-        # Its class frequencies may still be used.
-        return replace(data, paired=None, paired_label=None), None, None
+        return untaught(prepared), None, None
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
     teacher = build_teacher(config, own, seed=recipe.seed)
@@ -251,15 +261,7 @@ def _with_teacher(
     # The cache is computed in float32 whatever the precision of the training.
     teacher.to(device=fabric.device, dtype=torch.float32)
     freeze(teacher)
-    feature, logits = cache_outputs(teacher, own.student.to(fabric.device))
-    data = replace(data.to(fabric.device), teacher_feature=feature, teacher_logits=logits)
-    if prepared.paired_teacher is not None:
-        pair = cache_outputs(teacher, prepared.paired_teacher.to(fabric.device))
-        data = replace(data, paired_teacher_feature=pair[0], paired_teacher_logits=pair[1])
-    if prepared.cohort_teacher is not None:
-        cohort = cache_outputs(teacher, prepared.cohort_teacher.to(fabric.device))
-        data = replace(data, cohort_feature=cohort[0], cohort_logits=cohort[1])
-    return data, teacher, metrics
+    return taught(prepared, teacher, fabric.device), teacher, metrics
 
 
 def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
@@ -274,7 +276,12 @@ def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
         "best_step": result.best_step,
         "steps": result.steps,
         "class_names": list(result.class_names),
+        "confusion": result.confusion,
     }
+
+
+def _rows(counts: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    return None if counts is None else tuple(tuple(row) for row in counts)
 
 
 def _read_result(folder: Path) -> RunResult:
@@ -289,6 +296,7 @@ def _read_result(folder: Path) -> RunResult:
             steps=stored["steps"],
             class_names=tuple(stored["class_names"]),
             folder=folder,
+            confusion=_rows(stored.get("confusion")),
             already_finished=True,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -119,15 +119,29 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
     )
 
 
+def confusion_matrix(
+    logits: Tensor, label: Tensor, num_classes: int
+) -> tuple[tuple[int, ...], ...]:
+    """Counts (C, C) of ``logits`` (n, C): row i, column j is class i taken for class j."""
+    counts = multiclass_confusion_matrix(
+        logits.argmax(dim=1), label, num_classes, validate_args=False
+    )
+    return tuple(tuple(int(count) for count in row) for row in counts.tolist())
+
+
 @torch.no_grad()
-def evaluate(
-    method: Any, inputs: Inputs, label: Tensor, num_classes: int, batch_size: int = 4096
-) -> Metrics:
-    """Metrics of ``method.predict`` in evaluation mode; the mode is put back afterwards."""
+def predict(method: Any, inputs: Inputs, batch_size: int = 4096) -> Tensor:
+    """Logits (n, C) of ``method.predict`` in evaluation mode; the mode is put back afterwards."""
     was_training = method.training
     method.eval()
     try:
-        parts = [method.predict(part) for part in inputs.split(batch_size)]
+        return torch.cat([method.predict(part) for part in inputs.split(batch_size)])
     finally:
         method.train(was_training)
-    return classification_metrics(torch.cat(parts), label, num_classes)
+
+
+def evaluate(
+    method: Any, inputs: Inputs, label: Tensor, num_classes: int, batch_size: int = 4096
+) -> Metrics:
+    """Metrics of :func:`predict` on one set of samples."""
+    return classification_metrics(predict(method, inputs, batch_size), label, num_classes)

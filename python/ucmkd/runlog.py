@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,6 +38,8 @@ class RunLog:
             for name, value in _flatten(record):
                 if name not in ("step", "epoch") and math.isfinite(value):
                     self._board.add_scalar(name, value, record["step"])
+            for name, message in record.get("warning", {}).items():
+                self._board.add_text(f"warning/{name}", message, record["step"])
 
     def close(self) -> None:
         self._stream.close()
@@ -57,6 +60,19 @@ def lines_up_to(path: Path, step: int) -> list[str]:
         if isinstance(record, dict) and record.get("step", math.inf) <= step:
             kept.append(line)
     return kept
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL log, null as nan; none where there is no file."""
+    return [_with_nan(json.loads(line)) for line in lines_up_to(path, sys.maxsize)]
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _summary_writer(folder: Path, resume_step: int) -> Any:

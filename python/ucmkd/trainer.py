@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,8 +25,9 @@ from torch import Tensor
 from .batches import Batches, TrainingData
 from .checkpoint import random_state, set_random_state
 from .config import OptimizerConfig, TrainingConfig
+from .diagnosis import ConflictWatch, GradientConflictWarning, Probe, diagnose
 from .methods.base import Method
-from .metrics import Metrics, evaluate
+from .metrics import Metrics, classification_metrics, confusion_matrix, evaluate, predict
 
 __all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "evaluate", "fit"]
 
@@ -50,6 +52,7 @@ class Fitted:
         best_step: number of optimiser steps behind the weights.
         steps: number of steps in all.
         history: the records given to the callbacks (of this process; a resumed run starts anew).
+        confusion: after ``test()``, its counts (C, C), rows true and columns predicted classes.
     """
 
     method: Method
@@ -58,6 +61,7 @@ class Fitted:
     best_step: int
     steps: int
     history: list[Record] = field(default_factory=list)
+    confusion: tuple[tuple[int, ...], ...] | None = None
     _tested: bool = False
 
     def test(self) -> Metrics:
@@ -75,7 +79,9 @@ class Fitted:
                 "is a validation set. Keep the first result."
             )
         self._tested = True
-        return evaluate(self.method, self.data.test, self.data.test_label, self.data.num_classes)
+        logits, label = predict(self.method, self.data.test), self.data.test_label
+        self.confusion = confusion_matrix(logits, label, self.data.num_classes)
+        return classification_metrics(logits, label, self.data.num_classes)
 
 
 class _Meter:
@@ -131,6 +137,7 @@ def fit(
     callbacks: Sequence[Callable[[Record], None]] = (),
     state: Record | None = None,
     save: Callable[[Record], None] | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Fitted:
     """Train ``method`` on ``data`` and keep the weights of the best validation.
 
@@ -146,10 +153,14 @@ def fit(
         fabric: devices and precision; None is one process on the CPU in float32.
         callbacks: called with each log record: ``step`` (steps done), ``epoch``, ``lr``,
             ``seconds``, ``loss`` and ``weighted`` (means of the terms since the last record),
-            and ``validation`` at a validation.
+            ``validation`` at a validation, ``diagnostics`` at a diagnosis (of this step, by name),
+            and ``warning`` (by name) once in a run.
         state: what ``save`` received: continue from there.
         save: called with the complete state after every epoch (epochs shorter than ``eval_every``
             are put together) and at the end. Its tensors are live: write or copy them at once.
+        probes: called with ``(method, data, step)`` at each diagnosis
+            (:mod:`ucmkd.diagnosis`); what they report to :func:`ucmkd.diagnostics.report` enters
+            the record. They see the method in training mode, before the step, and no test set.
 
     Returns:
         The trained method with its validation metrics; ``.test()`` for the final figures.
@@ -157,6 +168,10 @@ def fit(
     Raises:
         ValueError: the data lack what the method needs, or ``state`` is of another kind of run.
         TrainingError: a loss term is NaN or infinite.
+
+    Warns:
+        GradientConflictWarning: cross-entropy and alignment pull against each other
+            (:class:`ucmkd.diagnosis.ConflictWatch`); on the first process, once in a run.
     """
     training = training or TrainingConfig()
     optimizer = optimizer or OptimizerConfig()
@@ -184,6 +199,8 @@ def fit(
             fabric.backward(loss)
 
     meter, best, history = _Meter(), _Best(), list[Record]()
+    conflict, between_diagnoses = ConflictWatch(), training.steps_between_diagnoses
+    shown = replace(data, test=None, test_label=None) if probes else data  # test() comes once
     first, started = 0, time.perf_counter()
     if state is not None:
         own = _own_part(state, fabric)
@@ -194,6 +211,8 @@ def fit(
         best = _Best(**state["best"])
         meter.load_state_dict(own["meter"], fabric.device)
         batches.load_state_dict(own["batches"])
+        if "conflict" in own:
+            conflict.load_state_dict(own["conflict"])
         set_random_state(own["random"])
 
     for step in range(first, steps):
@@ -202,8 +221,15 @@ def fit(
                 group["lr"] = learning_rate(step, steps, optimizer)
 
         descent.zero_grad(set_to_none=True)
+        batch, done = batches.draw(), step + 1
+        look = between_diagnoses > 0 and done % between_diagnoses == 0
+        seen = (
+            diagnose(method, batch, step, data=shown, probes=probes, autocast=fabric.autocast)
+            if look
+            else {}
+        )
         with fabric.autocast():
-            terms = method.backward(batches.draw(), step, backward)
+            terms = method.backward(batch, step, backward)
         _average_gradients(fabric, parameters)
         if optimizer.clip is not None:
             fabric.clip_gradients(
@@ -212,9 +238,8 @@ def fit(
         stepper.step()
         meter.add(terms, method.weights(step))
 
-        done = step + 1
         validate = done % training.eval_every == 0 or done == steps
-        if validate or done % training.log_every == 0:
+        if validate or look or done % training.log_every == 0:
             record: Record = {
                 "step": done,
                 "epoch": done / epoch,
@@ -224,6 +249,12 @@ def fit(
             if validate:
                 _same_on_all(fabric, list(method.buffers()))
                 record.update(best.update(method, data, done))
+            if seen:
+                record["diagnostics"] = seen
+                if message := conflict.update(seen, done):
+                    record["warning"] = {"gradient_conflict": message}
+                    if fabric.is_global_zero:
+                        warnings.warn(message, GradientConflictWarning, stacklevel=2)
             record["seconds"] = time.perf_counter() - started
             history.append(record)
             for callback in callbacks:
@@ -233,6 +264,7 @@ def fit(
                 "meter": meter.state_dict(),
                 "batches": batches.state_dict(),
                 "random": random_state(),
+                "conflict": conflict.state_dict(),
             }
             full: Record = {
                 "step": done,

@@ -242,7 +242,7 @@ class Experiment:
             method = SelfLabellingWithPairs(student, **arguments)
         else:
             method = create(name, student, **arguments)
-        training = TrainingConfig(steps=self.steps)
+        training = TrainingConfig(steps=self.steps, diagnose_every=0)
         optimizer = OptimizerConfig(lr=1e-3, weight_decay=base.weight_decay)
         return fit(method, data, training, optimizer, seed=seed, fabric=self.fabric)
 

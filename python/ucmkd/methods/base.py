@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ucmkd.methods import checks
+from ucmkd.methods.observed import report_gradients
 from ucmkd.methods.parts import checked_counts, checked_prior
 from ucmkd.methods.placebo import derangement, permute_columns
 from ucmkd.models import Student, head_module
@@ -127,6 +128,8 @@ class Method(nn.Module):
     whole_teacher: bool = False
     uses_groups: bool = False
     requires: tuple[str, ...] = ()
+    #: The terms that learn from the student's own labels; all others align it with something.
+    supervised: tuple[str, ...] = ("ce", "pair_ce")
 
     class_prior: Tensor | None
     label_counts: Tensor | None
@@ -243,6 +246,27 @@ class Method(nn.Module):
         terms = self.losses(batch, step)
         (backward or Tensor.backward)(self.total(terms, step))
         return {name: value.detach() for name, value in terms.items()}
+
+    def diagnostics(self, batch: Batch, step: int) -> None:
+        """Report to :mod:`ucmkd.diagnostics` what the step on this batch looks like from inside.
+
+        Here: one more forward pass, in which methods with a transport report ``plan/entropy``
+        and ``plan/residual``, then the cosine between the gradients of the cross-entropy and of
+        the weighted alignment terms on the student's parameters, at the current parameters
+        (:func:`ucmkd.methods.observed.report_gradients`). Without an alignment term of positive
+        weight there is nothing to tell, and nothing is computed.
+
+        No ``.grad`` is touched. What else a forward pass changes (random generators, buffers, the
+        extra state of a module) the trainer puts back; a method that keeps any other state
+        overrides this.
+        """
+        if not any(w for name, w in self.weights(step).items() if name not in self.supervised):
+            return
+        terms = self.losses(batch, step)
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        # The forward pass may run in low precision; a backward pass must not be autocast again.
+        with torch.autocast(batch.student.device.type, enabled=False):
+            report_gradients(terms, self.weights(step), self.supervised, parameters)
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Logits ``(n, C)`` at test time."""

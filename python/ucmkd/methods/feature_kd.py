@@ -10,6 +10,7 @@ from torch import Tensor
 from ucmkd.losses import feature_align
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.observed import report_alignment
 from ucmkd.methods.parts import class_weights, make_projector
 from ucmkd.models import Student
 
@@ -30,6 +31,12 @@ def check_class_counts(student_label: Tensor, teacher_label: Tensor, num_classes
             f"{c} has {int(s[c])} of {len(student_label)} student samples but {int(t[c])} of "
             f"{len(teacher_label)} teacher samples"
         )
+
+
+def aligned(student: Tensor, teacher: Tensor, options: dict[str, Any]) -> Tensor:
+    """``feature_align`` with these options; in a diagnosis its plan is reported too."""
+    report_alignment(student, teacher, options)
+    return feature_align(student, teacher, **options)
 
 
 class FeatureKD(Method):
@@ -90,7 +97,7 @@ class FeatureKD(Method):
     def feature_term(self, features: Tensor, batch: Batch) -> Tensor:
         """FA between student features ``(n, width)`` and the batch's teacher features."""
         assert batch.teacher_feature is not None
-        return feature_align(self.projector(features), batch.teacher_feature, **self.align)
+        return aligned(self.projector(features), batch.teacher_feature, self.align)
 
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """``{"ce", "fa"}``."""
@@ -148,11 +155,10 @@ class LabelAware(FeatureKD):
         elif label.device.type == "cpu" or not self._checked:
             check_class_counts(label, teacher_label, self.num_classes)
             self._checked = True
-        return feature_align(
-            self.projector(features),
-            batch.teacher_feature,
-            student_label=label,
-            teacher_label=teacher_label,
-            teacher_weight=weight,
+        options = {
+            "student_label": label,
+            "teacher_label": teacher_label,
+            "teacher_weight": weight,
             **self.align,
-        )
+        }
+        return aligned(self.projector(features), batch.teacher_feature, options)

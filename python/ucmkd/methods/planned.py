@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ucmkd.diagnostics import collecting, report
+from ucmkd.methods.observed import plan_entropy, report_plan
 from ucmkd.ops import sinkhorn_cost
 
 
@@ -86,6 +88,11 @@ def planned(
             max_iter=max_iter,
         )
         (plan,) = torch.autograd.grad(solved.value, shifted)  # the gradient of OT is its plan
+    if reach is None:  # unbalanced plans have no marginals to keep
+        report_plan(plan, *weights)
+    elif collecting():
+        report("plan/entropy", plan_entropy(plan))
+        report("plan/mass", plan.sum())
     value = (plan.to(cost.dtype) * cost).sum()
     return Planned(value, plan, (solved.y_potential / scaled).detach())
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ucmkd.losses import feature_align, label_align
+from ucmkd.losses import label_align
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
+from ucmkd.methods.feature_kd import aligned
 from ucmkd.methods.parts import make_projector
 from ucmkd.models import Student
 
@@ -160,12 +161,14 @@ class UCMKD(Method):
 
     def weights(self, step: int) -> dict[str, float]:
         """``{"ce": 1, "fa": λ1, "la": λ2}``; in bilevel training λ act in the inner steps."""
-        return {"ce": 1.0, "fa": self.fa_weight, "la": self.la_weight}
+        fa = self.fa_weight if self.fa_steps or not self.bilevel else 0.0
+        la = self.la_weight if self.la_steps or not self.bilevel else 0.0
+        return {"ce": 1.0, "fa": fa, "la": la}
 
     def feature_term(self, features: Tensor, batch: Batch) -> Tensor:
         """FA of student features ``(n, width)``."""
         assert batch.teacher_feature is not None
-        return feature_align(self.projector(features), batch.teacher_feature, **self.align)
+        return aligned(self.projector(features), batch.teacher_feature, self.align)
 
     def label_term(self, features: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         """LA of student features ``(n, width)`` and logits ``(n, C)``."""

@@ -57,7 +57,7 @@ class Prepared:
     transform: InputTransform
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    cohort_teacher: Tensor | None = None
+    cohort_teacher: Inputs | None = None
 
 
 def prepare(config: DataConfig, seed: int) -> Prepared:

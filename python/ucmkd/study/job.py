@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 import ucmkd
 from ucmkd.batches import TrainingData
@@ -21,12 +19,13 @@ from ucmkd.metrics import Metrics, classification_metrics
 from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
 from ucmkd.rehearsal import make_method, uses_teacher
-from ucmkd.study.controls import TeacherKind, teacher_outputs
+from ucmkd.stored_inputs import Inputs
 from ucmkd.study.plan import Job, Run
 from ucmkd.study.provenance import code_digest
-from ucmkd.study.resolve import Resolved
+from ucmkd.taught import taught, untaught
 from ucmkd.teacher import (
     build_model,
+    build_teacher,
     cache_outputs,
     freeze,
     load_weights,
@@ -83,10 +82,8 @@ class Bench:
         recipes = [item.with_seed(self.seed) for item in run.configurations]
         seconds, scores = 0.0, []
         best: tuple[Fitted, Metrics, int, Teacher | None] | None = None
-        for number, (recipe, configuration) in enumerate(
-            zip(recipes, run.configurations, strict=True)
-        ):
-            data, teacher = self._data(recipe, configuration)
+        for number, recipe in enumerate(recipes):
+            data, teacher = self._data(recipe)
             started = time.perf_counter()
             fitted = self._fit(recipe, data, None if teacher is None else teacher[0])
             seconds += time.perf_counter() - started
@@ -98,7 +95,7 @@ class Bench:
         fitted, validation, number, teacher = best
         chosen = run.configurations[number]
         # Noise has no accuracy, only the network that it replaces.
-        knows = teacher is not None and chosen.kind != "noise"
+        knows = teacher is not None and recipes[number].teacher.kind != "noise"
         return {
             "candidate": run.candidates[number],
             "choice": chosen.overrides,
@@ -150,29 +147,26 @@ class Bench:
             self._prepared[config] = prepare(config, self.seed)
         return self._prepared[config]
 
-    def _data(self, recipe: Recipe, configuration: Resolved) -> tuple[TrainingData, Teacher | None]:
+    def _data(self, recipe: Recipe) -> tuple[TrainingData, Teacher | None]:
         prepared = self.prepared(recipe.data)
         if not uses_teacher(recipe):
-            label = prepared.teacher.student_label  # its class frequencies may still be used
-            return replace(prepared.student, teacher_label=label, paired=None), None
-        teacher = self._teacher(recipe, configuration.kind, prepared.teacher)
-        data = teacher_outputs(configuration.kind, teacher[0], prepared, seed=self.seed)
-        return data, teacher
+            return untaught(prepared), None
+        teacher = self._teacher(recipe, prepared.teacher)
+        return taught(prepared, teacher[0]), teacher
 
-    def _teacher(self, recipe: Recipe, kind: TeacherKind, own: TrainingData) -> Teacher:
-        trained = kind == "trained"
-        key = (repr(recipe.teacher), repr(recipe.hardware), str(trained), _digest(own))
+    def _teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
+        key = (repr(recipe.teacher), repr(recipe.hardware), _digest(own))
         if key not in self._teachers:
-            self._teachers[key] = self._make_teacher(recipe, trained, own)
+            self._teachers[key] = self._make_teacher(recipe, own)
         return self._teachers[key]
 
-    def _make_teacher(self, recipe: Recipe, trained: bool, own: TrainingData) -> Teacher:
-        config, fabric = recipe.teacher, self._fabric(recipe.hardware)
-        torch.manual_seed(self.seed)
-        teacher = build_model(config, own.student, own.num_classes, place="teacher")
-        if trained and config.weights is not None:
+    def _make_teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
+        config = recipe.teacher
+        teacher = build_teacher(config, own, seed=self.seed)
+        if config.weights is not None:
             load_weights(teacher, Path(config.weights))
-        elif trained:
+        else:
+            fabric = self._fabric(recipe.hardware)
             train_teacher(teacher, own, config, seed=self.seed, fabric=fabric)
         teacher.to(device="cpu", dtype=torch.float32)
         freeze(teacher)
@@ -202,8 +196,9 @@ class Bench:
 def _digest(own: TrainingData) -> str:
     """Of a teacher's samples: rows with other pairs or labels can share it."""
     digest = hashlib.sha256()
-    parts: tuple[Tensor | None, ...] = (own.student, own.student_label, own.validation)
+    parts: tuple[Inputs | None, ...] = (own.student, own.student_label, own.validation)
     for part in parts:
         if part is not None:
-            digest.update(part.numpy().tobytes())
+            for rows in part.split(1024):
+                digest.update(rows.numpy().tobytes())
     return digest.hexdigest()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ucmkd.config import ConfigError, Recipe, TeacherConfig, from_mapping, to_mapping
+from ucmkd.config import ConfigError, Recipe, from_mapping, to_mapping
 from ucmkd.methods import options as method_options
 from ucmkd.rehearsal import check_method, uses_teacher
 from ucmkd.study.config import MethodEntry, Section, StudyConfig
-from ucmkd.study.controls import Control, TeacherKind, kind_of
+from ucmkd.study.controls import Control
 
 # What decides which samples are tested: the same for all methods of a scenario.
 _SPLIT = ("teacher_fraction", "validation", "test", "root")
-# Kinds of teachers are a key of the recipe where the package's version has it.
-_HAS_KIND = "kind" in {item.name for item in dataclasses.fields(TeacherConfig)}
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,10 @@ class Resolved:
 
     Attributes:
         recipe: With seed 0.
-        kind: Of its teacher.
         overrides: The candidate.
     """
 
     recipe: Recipe
-    kind: TeacherKind
     overrides: Section
 
     def mapping(self) -> dict[str, Any]:
@@ -40,7 +35,6 @@ class Resolved:
         mapping = to_mapping(self.recipe)
         for key in ("name", "out_dir", "seed"):
             del mapping[key]
-        mapping["teacher"]["kind"] = self.kind
         return mapping
 
     @property
@@ -84,8 +78,7 @@ def resolve(
             raise ConfigError(f"hardware.devices must be 1, got {recipe.hardware.devices}")
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
-    kind: TeacherKind = getattr(recipe.teacher, "kind", kind_of(control))
-    return Resolved(recipe, kind, overrides)
+    return Resolved(recipe, overrides)
 
 
 def resolve_all(study: StudyConfig) -> None:
@@ -119,8 +112,9 @@ def _build(
         _put(mapping, key, value)
     if control == "placebo":
         _put(mapping, "method.placebo", True)
-    elif control is not None and _HAS_KIND:
+    elif control is not None:
         _put(mapping, "teacher.kind", control)
+        _put(mapping, "teacher.weights", None)  # which only a trained teacher has
     recipe = from_mapping(Recipe, mapping)
     for name, value in _split_of(recipe).items():
         if value != split[name]:

@@ -1,0 +1,52 @@
+"""A student's data, completed by what the frozen teacher says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from .batches import TrainingData
+from .models import Student
+from .preparation import Prepared
+from .teacher import cache_outputs
+
+
+def untaught(prepared: Prepared) -> TrainingData:
+    """The student's data for a method without a teacher; its class frequencies may be used."""
+    return replace(
+        prepared.student,
+        teacher_label=prepared.teacher.student_label,
+        paired=None,
+        paired_label=None,
+        cohort_group=None,
+    )
+
+
+def taught(
+    prepared: Prepared, teacher: Student, device: torch.device | str = "cpu"
+) -> TrainingData:
+    """The student's data with the teacher's outputs on its own samples, pairs and cohorts.
+
+    Args:
+        prepared: Both sides.
+        teacher: Frozen, in evaluation mode; on ``device``, float32.
+        device: Of the data that are returned.
+
+    Raises:
+        ValueError: The teacher is in training mode.
+    """
+    own = prepared.teacher
+    feature, logits = cache_outputs(teacher, own.student.to(device))
+    data = replace(
+        replace(prepared.student, teacher_label=own.student_label).to(device),
+        teacher_feature=feature,
+        teacher_logits=logits,
+    )
+    if prepared.paired_teacher is not None:
+        pair = cache_outputs(teacher, prepared.paired_teacher.to(device))
+        data = replace(data, paired_teacher_feature=pair[0], paired_teacher_logits=pair[1])
+    if prepared.cohort_teacher is not None:
+        cohort = cache_outputs(teacher, prepared.cohort_teacher.to(device))
+        data = replace(data, cohort_feature=cohort[0], cohort_logits=cohort[1])
+    return data
