@@ -24,13 +24,18 @@ def test_label_align_formula_and_gradient() -> None:
     rows = torch.arange(6)
     log_s = student.log_softmax(1)[rows, target]
     log_t = teacher.log_softmax(1)[rows, target]
-    for detach in (True, False):
-        kappa = log_t.exp().detach() if detach else log_t.exp()
+    p = log_t.exp()
+    for word, kappa in (
+        ("detached", p.detach()),
+        ("attached", p),
+        ("clipped", p.detach().clamp(0.1, 0.2)),
+        (2 * p, 2 * p),
+    ):
         expected = (-log_s + kappa * log_t).mean()
-        value = losses.label_align(student, teacher, target, detach_kappa=detach)
+        value = losses.label_align(student, teacher, target, kappa=word, kappa_clip=(0.1, 0.2))
         assert value.item() == pytest.approx(expected.item())
         wanted = torch.autograd.grad(expected, (student, teacher), retain_graph=True)
-        found = torch.autograd.grad(value, (student, teacher))
+        found = torch.autograd.grad(value, (student, teacher), retain_graph=True)
         torch.testing.assert_close(found, wanted)
     # κ → 0 is plain cross-entropy.
     hopeless = torch.full((6, 4), 0.0, dtype=torch.float64)
