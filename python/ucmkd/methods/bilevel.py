@@ -65,7 +65,6 @@ class OuterStep:
         self.start: Parameters = {k: p.detach().requires_grad_() for k, p in self.originals.items()}
         self.copy = dict(self.start)
         self._own = dict(projector.named_parameters())
-        self._leaves = {k: p.detach().requires_grad_() for k, p in self._own.items()}
         #: What the projector is to descend, as a scalar of that gradient: it goes through the one
         #: call of `backward`, so that a loss scaler treats it as it treats the others.
         self.carrier: Tensor | float = 0.0
@@ -79,9 +78,10 @@ class OuterStep:
         for _ in range(steps):
             z = self.call.at(self.copy, inputs, "encoder")
             view = seen(z)
-            loss = term(self._project(view), self._origin(z))
+            leaves = self._leaves()
+            loss = term(self._project(view, leaves), self._origin(z))
             self._note("fa", z, loss)
-            self._descend(loss, [view], [z], [self.copy], scale, weight / steps)
+            self._descend(loss, [view], [z], [self.copy], leaves, scale, weight / steps)
 
     def label_steps(
         self, inputs: Tensor, term: LabelTerm, *, steps: int, scale: float, weight: float
@@ -98,10 +98,11 @@ class OuterStep:
             else:
                 z, logits = self.call.at(self.copy, inputs, "outputs")
             views = [seen(z), seen(logits)]
-            loss = term(views[1], self._project(views[0]), self._origin(z))
+            leaves = self._leaves()
+            loss = term(views[1], self._project(views[0], leaves), self._origin(z))
             self._note("la", z, loss)
             sources = [self.copy, through]
-            self._descend(loss, views, [z, logits], sources, scale, weight / steps)
+            self._descend(loss, views, [z, logits], sources, leaves, scale, weight / steps)
 
     def finish(self, inputs: Tensor, cross_entropy: Callable[[Tensor], Tensor]) -> Tensor:
         """Step 4: the cross-entropy at the copy, with the projector's share."""
@@ -122,14 +123,17 @@ class OuterStep:
                 old = parameter.grad
                 parameter.grad = gradient if old is None else old + gradient
 
-    def _project(self, features: Tensor) -> Tensor:
-        return torch.func.functional_call(self.projector, self._leaves, (features,))
+    def _leaves(self) -> Parameters:
+        """The projector's weights, new for each step: earlier steps depend on them as well."""
+        return {k: p.detach().requires_grad_() for k, p in self._own.items()}
+
+    def _project(self, features: Tensor, weights: Parameters) -> Tensor:
+        return torch.func.functional_call(self.projector, weights, (features,))
 
     def _origin(self, features: Tensor) -> Tensor | None:
         if not self.second:
             return None
-        fixed = {k: p.detach() for k, p in self._leaves.items()}
-        return torch.func.functional_call(self.projector, fixed, (features,))
+        return self._project(features, {k: p.detach() for k, p in self._own.items()})
 
     def _note(self, name: str, features: Tensor, loss: Tensor) -> None:
         self.terms.setdefault(name, loss.detach())
@@ -141,11 +145,13 @@ class OuterStep:
         views: list[Tensor],
         outputs: list[Tensor],
         sources: list[Parameters],
+        leaves: Parameters,
         scale: float,
         share: float,
     ) -> None:
-        leaves = list(self._leaves.values())
-        gradients, own = pull(loss, views, outputs, sources, own=leaves, create_graph=self.second)
+        gradients, own = pull(
+            loss, views, outputs, sources, own=list(leaves.values()), create_graph=self.second
+        )
         for w, g in zip(self._own.values(), own, strict=True):
             if g is not None:
                 self.carrier = self.carrier + share * (w * g.detach()).sum()
