@@ -17,8 +17,11 @@ from ucmkd.losses import feature_align
 from ucmkd.methods import Batch, options
 from ucmkd.methods.inner import InnerOptimizer
 from ucmkd.methods.variants import VARIANTS
+from ucmkd.models import HookedModel
 
 EXACT = {"tol": 1e-13, "max_iter": 20000}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def unrolled(matrix: Tensor, epsilon: float) -> Tensor:
@@ -194,3 +197,20 @@ def test_truncation_is_the_released_one() -> None:
     plain = make("ucmkd", equal.student, teacher_head=equal.teacher_head, variant="joint")
     for name, value in equal.losses(batch).items():
         torch.testing.assert_close(value, plain.losses(batch)[name])
+
+
+@pytest.mark.parametrize("outer", ["first_order", "second_order"])
+@pytest.mark.parametrize("variant", ["printed", "released"])
+def test_a_hooked_student_is_the_split_one(variant: str, outer: str) -> None:
+    """A model cut at a named layer: its head alone is a pass of its own."""
+    split, head, batch = make_student(D_T), nn.Linear(D_T, C), make_batch()
+    whole = copy.deepcopy(nn.Sequential(split.encoder, split.head))
+    hooked = HookedModel(whole, "0", batch.student)
+    given = dict(variant=variant, outer=outer, sharp=False, inner_lr=0.02, teacher_head=head)
+    grads = []
+    for student in (split, hooked):
+        method = make("ucmkd", student, **given)
+        terms = method.backward(batch, 0)
+        assert list(terms) == ["ce", "fa", "la"]
+        grads.append([p.grad for p in student.parameters()])
+    torch.testing.assert_close(*grads)

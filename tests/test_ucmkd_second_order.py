@@ -15,6 +15,8 @@ from ucmkd.models import SplitModel
 EXACT = {"tol": 1e-13, "max_iter": 20000}
 ABSOLUTE = {"epsilon": 0.5, "epsilon_scale": None}
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def smooth_student(width: int) -> SplitModel:
     """Without kinks, so that differences converge."""

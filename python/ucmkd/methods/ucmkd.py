@@ -307,7 +307,7 @@ class UCMKD(Method):
         self._watch.look(step, outer.looks)
         (backward or Tensor.backward)(loss)
         outer.hand_over()
-        return outer.terms
+        return {"ce": outer.terms.pop("ce"), **outer.terms}
 
     def _rows(self, batch: Batch) -> Rows:
         if not self.uses_pairs:
