@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 #: The copy's feature spread may fall to this fraction of the original's, or grow to its inverse.
-#: In trials (pen digits and BRCA, all costs, 500 and 600 steps, batches of 64) sound runs stayed
-#: within .65 to 1.25; on the digits those that left .5 to 2 lost 4 to 73 points of accuracy.
+#: In trials (pen digits with every cost, BRCA; 500 and 600 steps, batches of 64) sound runs stayed
+#: within .65 to 1.25; on the digits those that left .5 to 2 lost 3 to 73 points of accuracy.
 SPREAD_FRACTION = 0.5
 
 #: Evaluations of a loss before it is judged, and the memory of its moving averages.
