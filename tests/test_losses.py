@@ -1,5 +1,7 @@
 """The losses beyond their operators: reductions, modules, labels, golden values."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,13 +26,18 @@ def test_label_align_formula_and_gradient() -> None:
     rows = torch.arange(6)
     log_s = student.log_softmax(1)[rows, target]
     log_t = teacher.log_softmax(1)[rows, target]
-    for detach in (True, False):
-        kappa = log_t.exp().detach() if detach else log_t.exp()
+    p = log_t.exp()
+    for word, kappa in (
+        ("detached", p.detach()),
+        ("attached", p),
+        ("clipped", p.detach().clamp(0.1, 0.2)),
+        (2 * p, 2 * p),
+    ):
         expected = (-log_s + kappa * log_t).mean()
-        value = losses.label_align(student, teacher, target, detach_kappa=detach)
+        value = losses.label_align(student, teacher, target, kappa=word, kappa_clip=(0.1, 0.2))
         assert value.item() == pytest.approx(expected.item())
         wanted = torch.autograd.grad(expected, (student, teacher), retain_graph=True)
-        found = torch.autograd.grad(value, (student, teacher))
+        found = torch.autograd.grad(value, (student, teacher), retain_graph=True)
         torch.testing.assert_close(found, wanted)
     # κ → 0 is plain cross-entropy.
     hopeless = torch.full((6, 4), 0.0, dtype=torch.float64)
@@ -38,6 +45,39 @@ def test_label_align_formula_and_gradient() -> None:
     assert losses.label_align(student, hopeless, target).item() == pytest.approx(
         F.cross_entropy(student, target).item(), abs=1e-9
     )
+
+
+def test_label_align_clips_kappa() -> None:
+    """κ = p_T of the true class, .8 and .2 here: by hand, with the limits hi, and (lo, hi)."""
+    student = torch.tensor([[0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    teacher = torch.tensor([[0.8, 0.2], [0.8, 0.2]], dtype=torch.float64).log()
+    target = torch.tensor([0, 1])
+    for clip, kappa in ((0.5, (0.5, 0.2)), ((0.3, 0.6), (0.6, 0.3)), ((0, 9), (0.8, 0.2))):
+        each = losses.label_align(
+            student, teacher, target, kappa="clipped", kappa_clip=clip, reduction="none"
+        )
+        wanted = [math.log(2) + k * math.log(p) for k, p in zip(kappa, (0.8, 0.2), strict=True)]
+        assert each.tolist() == pytest.approx(wanted)
+        module = losses.LabelAlign(kappa="clipped", kappa_clip=clip, reduction="none")
+        assert torch.equal(module(student, teacher, target), each)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"kappa": "held"}, ValueError, "kappa must be one of 'detached', 'attached', 'clipped'"),
+        ({"kappa": torch.ones(3)}, ValueError, r"kappa must be a word or floating values \(2,\)"),
+        ({"kappa": torch.ones(2, dtype=torch.int64)}, ValueError, "kappa must be a word or"),
+        ({"kappa_clip": (0.5, 0.1)}, ValueError, "kappa_clip must hold 0 <= lo <= hi"),
+        ({"kappa_clip": float("nan")}, ValueError, "kappa_clip must hold"),
+        ({"kappa_clip": (0.1, 0.2, 0.3)}, TypeError, "kappa_clip must be a number hi or a pair"),
+        ({"kappa_clip": "half"}, TypeError, "kappa_clip must be a number hi or a pair"),
+        ({"kappa_clip": True}, TypeError, "kappa_clip must be a number hi or a pair"),
+    ],
+)
+def test_label_align_names_a_wrong_kappa(given: dict, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        losses.label_align(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0, 1]), **given)
 
 
 @pytest.mark.parametrize("loss", [losses.sinkhorn_align, losses.mmd_align, losses.feature_align])

@@ -85,7 +85,7 @@ def test_bilevel_differs_from_cross_entropy_and_from_the_sum() -> None:
     method = make("ucmkd", student, inner_lr=0.05)
     method.backward(batch, 0)
     bilevel = [p.grad.clone() for p in student.parameters()]
-    for other in (make("ce", student), make("ucmkd", student, bilevel=False)):
+    for other in (make("ce", student), make("ucmkd", student, variant="joint")):
         other.zero_grad()
         other.backward(batch, 0)
         gaps = [
@@ -137,7 +137,9 @@ def test_bilevel_skips_frozen_parameters_and_takes_a_custom_backward() -> None:
 
 def test_plain_ucmkd_is_the_sum() -> None:
     student, head, batch = make_student(), nn.Linear(D_T, C), make_batch()
-    method = make("ucmkd", student, teacher_head=head, bilevel=False, fa_weight=0.7, la_weight=1.3)
+    method = make(
+        "ucmkd", student, teacher_head=head, variant="joint", fa_weight=0.7, la_weight=1.3
+    )
     terms = method.backward(batch, 0)
     gradient = [p.grad.clone() for p in method.trainable()]
     method.zero_grad()
@@ -156,4 +158,4 @@ def test_plain_ucmkd_is_the_sum() -> None:
 def test_large_inner_lr_warns() -> None:
     with pytest.warns(UserWarning, match="collapse"):
         make("ucmkd", inner_lr=0.1)
-    make("ucmkd", inner_lr=0.1, bilevel=False)  # no inner steps: nothing to warn of
+    make("ucmkd", inner_lr=0.1, variant="joint")  # no inner steps: nothing to warn of

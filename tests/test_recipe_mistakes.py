@@ -51,7 +51,7 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--method.options.ramp_steps", "null"], "ramp_steps must be an integer"),
         (["--method.name", "ce", "--method.options.label_smoothing", "x"], "label_smoothing"),
         (["--method.name", "ucmkd", "--method.options.inner_lr", "x"], "inner_lr must be"),
-        (["--method.name", "ucmkd", "--method.options.bilevel", ".nan"], "bilevel must be true"),
+        (["--method.name", "ucmkd", "--method.options.sharp", ".nan"], "sharp must be true"),
         (["--method.options.max_iter", "1.5"], "max_iter must be an integer"),
         (["--method.name", "feature_kd", "--method.options.cost", "l3"], "cost must be one of"),
         (["--method.name", "vanilla_kd"], "data.pairs must be a count, or -1 for all"),

@@ -27,6 +27,7 @@ from .checkpoint import random_state, set_random_state
 from .config import OptimizerConfig, TrainingConfig
 from .diagnosis import ConflictWatch, GradientConflictWarning, Probe, diagnose
 from .methods.base import Method
+from .methods.collapse import TrainingError
 from .metrics import Metrics, classification_metrics, confusion_matrix, evaluate, predict
 
 __all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "evaluate", "fit"]
@@ -35,10 +36,6 @@ Record = dict[str, Any]
 
 #: What a state holds that ``fit`` can continue from.
 STATE_KEYS = ("step", "seconds", "method", "optimizer", "precision", "best", "ranks")
-
-
-class TrainingError(RuntimeError):
-    """The training cannot go on: a term of the loss is NaN or infinite."""
 
 
 @dataclass

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,12 +35,44 @@ def check_logit_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
     _check.same_device(student_logits, teacher_logits, "student_logits", "teacher_logits")
 
 
+#: How κ enters the gradient.
+KAPPA = ("detached", "attached", "clipped")
+
+#: Limits of a clipped κ: half of the largest value it can have.
+CLIP = (0.0, 0.5)
+
+Clip = float | Sequence[float]
+
+
+def clip_range(value: Clip) -> tuple[float, float]:
+    """``kappa_clip`` as (lo, hi): a number is hi, with lo = 0."""
+    pair: Any = (0.0, value) if isinstance(value, Real) else value
+    numbers = isinstance(pair, tuple | list) and len(pair) == 2
+    if not numbers or any(isinstance(v, bool) or not isinstance(v, Real) for v in pair):
+        raise TypeError(f"kappa_clip must be a number hi or a pair (lo, hi); got {value!r}")
+    low, high = float(pair[0]), float(pair[1])
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(f"kappa_clip must hold 0 <= lo <= hi, finite; got {value!r}")
+    return low, high
+
+
+def _transport_kernel(log_p: Tensor, kappa: str | Tensor, clip: Clip) -> Tensor:
+    """κ ``(n,)`` for the teacher's log-probabilities of the true classes."""
+    if isinstance(kappa, Tensor):
+        return kappa.to(log_p.dtype)
+    if kappa == "attached":
+        return log_p.exp()
+    value = log_p.detach().exp()
+    return value.clamp(*clip_range(clip)) if kappa == "clipped" else value
+
+
 def label_align(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
     *,
-    detach_kappa: bool = True,
+    kappa: str | Tensor = "detached",
+    kappa_clip: Clip = CLIP,
     reduction: str = "mean",
     check_finite: bool = True,
 ) -> Tensor:
@@ -52,7 +88,13 @@ def label_align(
         teacher_logits: ``(n, C)``, the frozen teacher *head* applied to the *student's*
             (projected) features, with their graph: no gradient is stopped here but κ's.
         target: Classes ``(n,)``, integer.
-        detach_kappa: Treat κ as a constant.
+        kappa: ``"detached"``: a constant in the gradient. ``"attached"``: differentiated too, so
+            that the second term is :math:`p \log p` of the teacher's probability.
+            ``"clipped"``: detached and limited to ``kappa_clip``. Or κ itself ``(n,)``, estimated
+            elsewhere; it is used as it is, with its graph.
+        kappa_clip: (lo, hi), or hi alone for (0, hi). The estimate lies in [0, 1], so hi < 1 is
+            what limits the push. With lo > 0 the loss has no lower bound: :math:`\log p_T` falls
+            for ever where the teacher gives the true class nothing.
         reduction: Over the samples: ``"mean"``, ``"sum"`` or ``"none"``.
         check_finite: Name NaN or infinite logits (skipped inside ``torch.compile``).
 
@@ -61,13 +103,22 @@ def label_align(
 
     Raises:
         TypeError: Logits or target of the wrong kind.
-        ValueError: Shapes that do not fit, classes outside ``[0, C)``, NaN or infinite logits.
+        ValueError: Shapes that do not fit, classes outside ``[0, C)``, NaN or infinite logits,
+            another word for ``kappa``, limits that are negative or in the wrong order.
 
     Source: Tran et al. 2026 (arXiv 2606.10504), Definition 2.5 and Appendix D.
     """
     _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
     check_logit_pair(student_logits, teacher_logits)
     n, classes = student_logits.shape
+    if not isinstance(kappa, Tensor):
+        _check.one_of(kappa, KAPPA, "kappa")
+    elif not kappa.is_floating_point() or tuple(kappa.shape) != (n,):
+        raise ValueError(
+            f"kappa must be a word or floating values ({n},); got {tuple(kappa.shape)} of "
+            f"{kappa.dtype}"
+        )
+    clip_range(kappa_clip)
     if not isinstance(target, Tensor) or target.is_floating_point():
         kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
         raise TypeError(f"target must be an integer torch.Tensor; got {kind}")
@@ -85,19 +136,24 @@ def label_align(
     dtype = _check.compute_dtype(student_logits, teacher_logits)
     own = F.cross_entropy(student_logits.to(dtype), target.long(), reduction="none")
     theirs = -F.cross_entropy(teacher_logits.to(dtype), target.long(), reduction="none")
-    kappa = theirs.exp()
-    if detach_kappa:
-        kappa = kappa.detach()
-    return reduce(own + kappa * theirs, reduction)
+    kernel = _transport_kernel(theirs, kappa, kappa_clip)
+    return reduce(own + kernel * theirs, reduction)
 
 
 class LabelAlign(OptionModule):
     """:func:`label_align` as a module."""
 
     def __init__(
-        self, *, detach_kappa: bool = True, reduction: str = "mean", check_finite: bool = True
+        self,
+        *,
+        kappa: str | Tensor = "detached",
+        kappa_clip: Clip = CLIP,
+        reduction: str = "mean",
+        check_finite: bool = True,
     ) -> None:
-        super().__init__(detach_kappa=detach_kappa, reduction=reduction, check_finite=check_finite)
+        super().__init__(
+            kappa=kappa, kappa_clip=kappa_clip, reduction=reduction, check_finite=check_finite
+        )
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """The loss; arguments as in the function."""
