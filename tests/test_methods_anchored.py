@@ -19,6 +19,7 @@ from tests.methods_common import (
 from ucmkd.methods.correspondence import correspondence
 from ucmkd.methods.joint_cost import joint_cost
 from ucmkd.methods.planned import planned
+from ucmkd.methods.profile import profile_cost
 
 SHARP: dict[str, Any] = {"tol": 1e-10, "max_iter": 5000}
 
@@ -169,3 +170,47 @@ def test_planned_costs_of_16_bit(dtype: torch.dtype) -> None:
     wide = planned(cost.to(dtype).double(), column_weight=mass.to(dtype).double(), **SHARP)
     torch.testing.assert_close(narrow.plan.double(), wide.plan, rtol=0, atol=1e-3)
     narrow.value.backward()
+
+
+def test_profile_cost_written_out() -> None:
+    """Sample by sample, with a class that no labelled sample has."""
+    x, labelled, z = torch.randn(3, 4), torch.randn(4, 4), torch.randn(5, 6)
+    label, q = torch.tensor([0, 1, 1, 0]), torch.randn(5, 3).softmax(-1)
+    centre, middle = torch.cat((labelled, x)).mean(0), z.mean(0)
+    own = [labelled[label == c].mean(0) - centre for c in (0, 1)]
+    other = [(q[:, c, None] * (z - middle)).sum(0) / q[:, c].sum() for c in (0, 1)]
+
+    def profile(point: torch.Tensor, means: list[torch.Tensor]) -> torch.Tensor:
+        cosine = torch.stack([point @ m / point.norm() / m.norm() for m in means])
+        return (cosine / 0.2).exp() / (cosine / 0.2).exp().sum()
+
+    found = profile_cost(x, labelled, label, z, q)
+    for i in range(3):
+        for j in range(5):
+            s, r = profile(x[i] - centre, own), profile(z[j] - middle, other)
+            expected = (r * (r / s).log()).sum()
+            torch.testing.assert_close(found[i, j], expected)
+    # One cloud against itself, rotated and scaled: no map is needed to find the partners.
+    turn = torch.linalg.qr(torch.randn(4, 4)).Q
+    hot = torch.eye(3)[label]
+    same = profile_cost(labelled, labelled, label, 7 * labelled @ turn, hot)
+    torch.testing.assert_close(same.diagonal(), torch.zeros(4), rtol=0, atol=1e-12)
+    assert bool((same > -1e-12).all())
+
+
+def test_profiles_and_softer_labels_enter_the_cost() -> None:
+    batch = replace(make_batch(), paired=None)
+    method = make("joint_alignment", profile_weight=0.7, teacher_temperature=3.0, **SHARP)
+    (value,) = (method.losses(batch)["joint"],)
+    q = (batch.unlabelled_teacher_logits / 3).softmax(-1)
+    cost, _, a = joint_parts(method, batch, q)
+    features = method.student.encoder(torch.cat((batch.student, batch.unlabelled)))
+    profile = profile_cost(
+        features[6:], features[:6], batch.student_label, batch.unlabelled_teacher_feature, q
+    )
+    cost = cost + 0.7 * profile / profile.detach().mean()
+    shifted = (cost - cost.min()).detach()
+    plan = plan_of(shifted, 0.1 * shifted.mean(), a, torch.full((10,), 0.1))
+    torch.testing.assert_close(value, (plan * cost).sum(), rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="teacher_temperature must be"):
+        make("joint_alignment", teacher_temperature=0.0)

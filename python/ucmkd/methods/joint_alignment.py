@@ -15,6 +15,7 @@ from ucmkd.methods.correspondence import correspondence
 from ucmkd.methods.joint_cost import joint_cost
 from ucmkd.methods.parts import class_weights, make_projector, ramp, target_prior
 from ucmkd.methods.planned import planned
+from ucmkd.methods.profile import profile_cost
 from ucmkd.methods.vanilla_kd import pair_kd
 from ucmkd.models import Student, head_module
 
@@ -55,6 +56,10 @@ class JointAlignment(Method):
         ramp_steps: λ(t) grows linearly from 0 over this many steps.
         epsilon: Regularisation in units of the mean shifted cost.
         feature_weight: Weight of the feature part of the cost; 0 aligns labels only.
+        profile_weight: Weight, in the cost, of how differently the two stand among the class means
+            of their own modality (:func:`ucmkd.methods.profile.profile_cost`).
+        teacher_temperature: The teacher's soft labels are ``softmax(logits / T)``: it is too sure
+            of the samples that it was trained on.
         pair_weight: Weight of the pair terms; 0 ignores pairs.
         anchor: What it costs, in mean shifted costs, to match across known pairs and groups; 0
             leaves the transport without them.
@@ -93,6 +98,8 @@ class JointAlignment(Method):
         ramp_steps: int = 150,
         epsilon: float = 0.1,
         feature_weight: float = 1.0,
+        profile_weight: float = 0.0,
+        teacher_temperature: float = 1.0,
         pair_weight: float = 1.0,
         anchor: float = 10.0,
         reach: float | None = None,
@@ -117,11 +124,15 @@ class JointAlignment(Method):
             checks.number("reach", reach, strict=True)
         checks.integer("ramp_steps", ramp_steps)
         checks.number("feature_weight", feature_weight)
+        checks.number("profile_weight", profile_weight)
+        checks.number("teacher_temperature", teacher_temperature, strict=True)
         checks.number("pair_weight", pair_weight)
         checks.number("temperature", temperature, strict=True)
         self.weight = weight
         self.ramp_steps = ramp_steps
         self.feature_weight = feature_weight
+        self.profile_weight = profile_weight
+        self.teacher_temperature = teacher_temperature
         self.pair_weight = pair_weight
         self.anchor = anchor
         self.temperature = temperature
@@ -130,7 +141,7 @@ class JointAlignment(Method):
         self.uses_pairs = pair_weight > 0
         self.uses_groups = anchor > 0
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
-        if feature_weight:
+        if feature_weight or profile_weight:
             self.requires += ("unlabelled_teacher_feature",)
         natural = isinstance(prior, str) and prior == "teacher" and self.permutation is None
         mass = None if natural else target_prior(prior, self.class_prior, self.num_classes)
@@ -163,7 +174,7 @@ class JointAlignment(Method):
 
         terms = {
             "ce": self.cross_entropy(logit[0], batch.student_label),
-            "joint": self.joint_term(batch, feature[1:], logit[1:]),
+            "joint": self.joint_term(batch, feature, logit[1:]),
         }
         if len(inputs) == 3:
             terms.update(self.pair_terms(feature[2], logit[2], batch))
@@ -176,27 +187,35 @@ class JointAlignment(Method):
 
         Args:
             batch: Has the teacher's side.
-            features: Student features of the unlabelled samples, and of the pairs if there are.
-            logits: Student logits of the same.
+            features: Student features of the labelled and of the unlabelled samples, and of the
+                pairs if there are.
+            logits: Student logits of the latter two.
         """
+        labelled, *features = features
         assert batch.unlabelled_teacher_logits is not None
         teacher, teacher_logits = batch.unlabelled_teacher_feature, batch.unlabelled_teacher_logits
         n, m, p = len(features[0]), len(teacher_logits), 0
         if len(features) == 2 and self.anchor:
             paired = batch.paired_teacher_feature, batch.paired_teacher_logits
-            if paired[1] is not None and (paired[0] is not None or not self.feature_weight):
+            if paired[1] is not None and (paired[0] is not None or teacher is None):
                 p = len(features[1])
                 teacher_logits = torch.cat((teacher_logits, paired[1]))
-                if teacher is not None and paired[0] is not None:
+                if teacher is not None:
+                    assert paired[0] is not None
                     teacher = torch.cat((teacher, paired[0]))
         own_side = slice(None) if p else slice(1)
+        own, q = torch.cat(features[own_side]), self.soft_labels(teacher_logits)
         cost = joint_cost(
-            self.projector(torch.cat(tuple(features[own_side]))),
+            self.projector(own),
             torch.cat(tuple(logits[own_side])),
             teacher,
-            teacher_logits.softmax(dim=-1),
+            q,
             feature_weight=self.feature_weight,
         )
+        if self.profile_weight:
+            assert teacher is not None
+            profile = profile_cost(own, labelled, batch.student_label, teacher, q)
+            cost = cost + self.profile_weight * profile / profile.detach().mean().clamp_min(_TINY)
         penalty, column = None, self.column_weight(batch)
         groups = batch.unlabelled_group, batch.unlabelled_teacher_group
         if self.anchor and (p or None not in groups):
@@ -215,6 +234,10 @@ class JointAlignment(Method):
         if self.whole_teacher:
             self.start = found.start[:m]
         return found.value
+
+    def soft_labels(self, teacher_logits: Tensor) -> Tensor:
+        """The teacher's probabilities ``(v, C)`` at ``teacher_temperature``."""
+        return (teacher_logits / self.teacher_temperature).softmax(dim=-1)
 
     def column_weight(self, batch: Batch) -> Tensor | None:
         """Masses ``(v,)`` of the teacher's samples under the prior; None: equal."""
