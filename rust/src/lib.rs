@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod cost;
 pub mod gemm;
 pub mod interrupt;
+pub mod lanes;
 pub mod median;
 pub mod mmd;
 pub mod parallel;

@@ -3,9 +3,10 @@
 //! Rows and columns are padded to whole lane arrays; the padding of the kernel is 0. Potentials
 //! are in units of epsilon: `phi = f / eps`, `h = g / eps`.
 
+use crate::lanes::{max_lanes, sum_four, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
-use crate::vmath::{axpy_body, max_lanes, sum_lanes};
+use crate::vmath::axpy_body;
 
 /// Rows that are multiplied together, so that each vector is loaded once for all of them.
 const TOGETHER: usize = 4;
@@ -86,21 +87,12 @@ fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], tota
     let rows = total.len();
     let whole = rows / TOGETHER * TOGETHER;
     for i in (0..whole).step_by(TOGETHER) {
-        // Lanes of several rows are summed together: a sum across one register is slow.
-        let lanes: [[T; LANES]; TOGETHER] = [
+        let sums = sum_four([
             row_lanes(i),
             row_lanes(i + 1),
             row_lanes(i + 2),
             row_lanes(i + 3),
-        ];
-        let mut sums = [T::ZERO; TOGETHER];
-        let [p, q, r, s] = &lanes;
-        for (((&p, &q), &r), &s) in p.iter().zip(q).zip(r).zip(s) {
-            sums[0] += p;
-            sums[1] += q;
-            sums[2] += r;
-            sums[3] += s;
-        }
+        ]);
         total[i..i + TOGETHER].copy_from_slice(&sums);
     }
     for (i, t) in total.iter_mut().enumerate().skip(whole) {
