@@ -71,32 +71,47 @@ pub(super) fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]]
     matrix[i * stride..(i + 1) * stride].as_chunks::<LANES>().0
 }
 
+/// The lanes of `sum_j K_ij v_j` for the rows `i, i + 1, ...`.
+#[inline(always)]
+fn products<T: Real, const FMA: bool, const ROWS: usize>(
+    kernel: &[T],
+    stride: usize,
+    v: &[[T; LANES]],
+    i: usize,
+) -> [[T; LANES]; ROWS] {
+    let rows: [&[[T; LANES]]; ROWS] =
+        std::array::from_fn(|r| &rows_of(kernel, stride, i + r)[..v.len()]);
+    let mut sums = [[T::ZERO; LANES]; ROWS];
+    for (j, q) in v.iter().enumerate() {
+        for r in 0..ROWS {
+            for l in 0..LANES {
+                sums[r][l] = rows[r][j][l].fma::<FMA>(q[l], sums[r][l]);
+            }
+        }
+    }
+    sums
+}
+
 /// `total_i = sum_j K_ij v_j` for some rows.
 #[inline(always)]
 fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], total: &mut [T]) {
     let v = v.as_chunks::<LANES>().0;
-    let row_lanes = |i: usize| {
-        let mut s = [T::ZERO; LANES];
-        for (p, q) in rows_of(kernel, stride, i).iter().zip(v) {
-            for l in 0..LANES {
-                s[l] = p[l].fma::<FMA>(q[l], s[l]);
-            }
-        }
-        s
-    };
     let rows = total.len();
     let whole = rows / TOGETHER * TOGETHER;
     for i in (0..whole).step_by(TOGETHER) {
-        let sums = sum_four([
-            row_lanes(i),
-            row_lanes(i + 1),
-            row_lanes(i + 2),
-            row_lanes(i + 3),
-        ]);
-        total[i..i + TOGETHER].copy_from_slice(&sums);
+        let sums = if FMA && size_of::<T>() == 4 {
+            products::<T, FMA, 4>(kernel, stride, v, i)
+        } else {
+            // More sums than there are registers would be kept in memory.
+            let [p, q] = products::<T, FMA, 2>(kernel, stride, v, i);
+            let [r, s] = products::<T, FMA, 2>(kernel, stride, v, i + 2);
+            [p, q, r, s]
+        };
+        total[i..i + TOGETHER].copy_from_slice(&sum_four(sums));
     }
     for (i, t) in total.iter_mut().enumerate().skip(whole) {
-        *t = sum_lanes(row_lanes(i));
+        let [lanes] = products::<T, FMA, 1>(kernel, stride, v, i);
+        *t = sum_lanes(lanes);
     }
 }
 
