@@ -6,7 +6,6 @@
 use crate::lanes::{max_lanes, sum_four, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
-use crate::vmath::axpy_body;
 
 /// Rows that are multiplied together, so that each vector is loaded once for all of them.
 const TOGETHER: usize = 4;
@@ -115,23 +114,71 @@ fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], tota
     }
 }
 
-/// `column_j += sum_i c_i K_ij` for some rows.
 #[inline(always)]
-fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
-    let column = &mut column[..stride];
-    let row = |i: usize| &kernel[i * stride..][..stride];
-    let whole = c.len() / TOGETHER * TOGETHER;
-    for i in (0..whole).step_by(TOGETHER) {
-        let (k0, k1, k2, k3) = (row(i), row(i + 1), row(i + 2), row(i + 3));
-        let (c0, c1, c2, c3) = (c[i], c[i + 1], c[i + 2], c[i + 3]);
-        for j in 0..stride {
-            let low = k0[j].fma::<FMA>(c0, k1[j] * c1);
-            let high = k2[j].fma::<FMA>(c2, k3[j] * c3);
-            column[j] += low + high;
+fn add_row<T: Real, const FMA: bool, const COLUMNS: usize>(
+    row: &[[T; LANES]],
+    c: T,
+    sums: &mut [[T; LANES]; COLUMNS],
+) {
+    for (sum, p) in sums.iter_mut().zip(&row[..COLUMNS]) {
+        for l in 0..LANES {
+            sum[l] = p[l].fma::<FMA>(c, sum[l]);
         }
     }
-    for (i, &c0) in c.iter().enumerate().skip(whole) {
-        axpy_body::<T, FMA>(c0, row(i), column);
+}
+
+/// `column_j += sum_i c_i K_ij` for `COLUMNS` lane arrays from `j`, with `PARTS` sums of every
+/// `PARTS`-th row.
+#[inline(always)]
+fn add_rows<T: Real, const FMA: bool, const COLUMNS: usize, const PARTS: usize>(
+    kernel: &[[T; LANES]],
+    width: usize,
+    c: &[T],
+    j: usize,
+    column: &mut [[T; LANES]],
+) {
+    let mut sums = [[[T::ZERO; LANES]; COLUMNS]; PARTS];
+    let whole = c.len() / PARTS * PARTS;
+    let (rows, rest) = kernel.split_at(whole * width);
+    for (rows, c) in rows
+        .chunks_exact(PARTS * width)
+        .zip(c.as_chunks::<PARTS>().0)
+    {
+        for part in 0..PARTS {
+            add_row::<T, FMA, COLUMNS>(&rows[part * width + j..], c[part], &mut sums[part]);
+        }
+    }
+    for (row, &c) in rest.chunks_exact(width).zip(&c[whole..]) {
+        add_row::<T, FMA, COLUMNS>(&row[j..], c, &mut sums[0]);
+    }
+    for (k, column) in column[j..j + COLUMNS].iter_mut().enumerate() {
+        for l in 0..LANES {
+            let mut sum = sums[0][k][l];
+            for part in &sums[1..] {
+                sum += part[k][l];
+            }
+            column[l] += sum;
+        }
+    }
+}
+
+/// `column_j += sum_i c_i K_ij` for some rows, whose sums stay in registers.
+#[inline(always)]
+fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
+    let kernel = kernel.as_chunks::<LANES>().0;
+    let column = column[..stride].as_chunks_mut::<LANES>().0;
+    let width = column.len();
+    let mut j = 0;
+    while j + 4 <= width {
+        add_rows::<T, FMA, 4, 1>(kernel, width, c, j, column);
+        j += 4;
+    }
+    if j + 2 <= width {
+        add_rows::<T, FMA, 2, 2>(kernel, width, c, j, column);
+        j += 2;
+    }
+    if j < width {
+        add_rows::<T, FMA, 1, 4>(kernel, width, c, j, column);
     }
 }
 
