@@ -11,6 +11,7 @@ pub mod lanes;
 pub mod median;
 pub mod mmd;
 pub mod parallel;
+pub mod product;
 pub mod real;
 pub mod simd;
 pub mod sinkhorn;

@@ -2,6 +2,7 @@
 
 use crate::buffer::Spare;
 use crate::lanes::Lanes;
+use crate::product::Tiles;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -31,6 +32,7 @@ pub trait Real:
     + MulAssign
     + DivAssign
     + Lanes
+    + Tiles
     + 'static
 {
     /// 0.

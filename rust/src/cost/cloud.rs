@@ -1,6 +1,7 @@
 //! Points made ready for a cost.
 
 use crate::buffer::{Aligned, padded};
+use crate::product::Panels;
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
@@ -24,6 +25,8 @@ pub struct Cloud<T> {
     /// Coordinates column-major with padded columns, where the cost or the caller needs them;
     /// else empty.
     pub columns: Aligned<T>,
+    /// Coordinates made ready for products with the rows of another cloud, where these are few.
+    pub panels: Option<Panels<T>>,
 }
 
 /// Points and masses of one side.
@@ -101,11 +104,19 @@ impl<T: Real> Cloud<T> {
             square,
             length,
             columns: Aligned::zeros(0),
+            panels: None,
         };
         if cost == Cost::L1 {
             cloud.transpose();
         }
         cloud
+    }
+
+    /// Fills `panels`, for a cost that is a matrix product.
+    pub fn spread(&mut self, level: Level) {
+        if self.columns.is_empty() {
+            self.panels = Panels::new(level, &self.coords, self.dim);
+        }
     }
 
     /// Fills `columns`: many matrix products with few rows each pack this layout far faster.
