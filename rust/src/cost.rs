@@ -98,7 +98,11 @@ pub fn fill_rows<T: Real>(
     if cost == Cost::L1 {
         l1_rows(level, points, &y.columns, dim, out);
     } else if let Some(panels) = &y.panels {
-        panels.times(level, points, out);
+        if symmetric && rows == y.count {
+            panels.square(level, points, out);
+        } else {
+            panels.times(level, points, out);
+        }
     } else {
         let (other, strides) = if y.columns.is_empty() {
             (&y.coords[..], (1, dim))

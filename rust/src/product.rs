@@ -57,6 +57,31 @@ impl<T: Real> Panels<T> {
             first += width;
         }
     }
+
+    /// The same for the points themselves, whose products are symmetric: half of the work.
+    pub fn square(&self, level: Level, points: &[T], out: &mut [T]) {
+        let depth = self.depth;
+        let (rows, stride) = (points.len() / depth, self.data.len() / depth);
+        let mut first = 0;
+        for panel in self.data.chunks(self.wide * depth) {
+            let width = panel.len() / depth;
+            let last = rows.min(first + width);
+            let upper = &mut out[..last * stride];
+            T::strip(
+                level,
+                (points, depth),
+                (panel, width, 0),
+                width,
+                (upper, stride, first),
+            );
+            for j in 0..first {
+                for i in first..last {
+                    out[i * stride + j] = out[j * stride + i];
+                }
+            }
+            first += width;
+        }
+    }
 }
 
 /// `out = A B` for a B with rows of `width` elements, and an A with rows of as many as B has rows,
@@ -150,6 +175,13 @@ mod tests {
                     continue;
                 };
                 panels.times(level, &a, &mut out);
+                let mut square = vec![T::NAN; m * padded(m)];
+                panels.times(level, &b, &mut square);
+                let mut half = vec![T::NAN; m * padded(m)];
+                panels.square(level, &b, &mut half);
+                for (p, q) in square.chunks(padded(m)).zip(half.chunks(padded(m))) {
+                    assert_eq!(p[..m], q[..m], "{level:?} {m} {depth}");
+                }
                 check(&out, padded(m), &|k, j| b[j * depth + k]);
                 if m >= LANES {
                     let mut out = vec![T::NAN; n * m];

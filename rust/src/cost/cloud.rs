@@ -65,26 +65,21 @@ fn centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Vec<f64> {
 }
 
 /// `x_i - shift` for each point.
-#[inline(always)]
-fn move_by_body<T: Real, const FMA: bool>(points: &mut [T], shift: &[T]) {
-    for row in points.chunks_exact_mut(shift.len().max(1)) {
-        for (v, &s) in row.iter_mut().zip(shift) {
-            *v -= s;
-        }
+fn moved<T: Real>(points: &[T], shift: &[T]) -> Vec<T> {
+    let mut all = Vec::with_capacity(points.len());
+    for row in points.chunks_exact(shift.len().max(1)) {
+        all.extend(row.iter().zip(shift).map(|(&v, &s)| v - s));
     }
-}
-
-simd_dispatch! {
-    fn move_by[T: Real](points: &mut [T], shift: &[T]) = move_by_body;
+    all
 }
 
 impl<T: Real> Cloud<T> {
     fn new(level: Level, cost: Cost, side: Side<T>, dim: usize, shift: Option<&[T]>) -> Self {
         let count = side.weight.len();
-        let mut coords = side.points.to_vec();
-        if let Some(shift) = shift {
-            move_by(level, &mut coords, shift);
-        }
+        let mut coords = match shift {
+            Some(shift) => moved(side.points, shift),
+            None => side.points.to_vec(),
+        };
         let mut square = Aligned::zeros(padded(count));
         squared_norms(level, &coords, dim, &mut square[..count]);
         let mut length = Vec::new();

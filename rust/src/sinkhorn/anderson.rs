@@ -191,14 +191,13 @@ impl<T: Real> Anderson<T> {
         self.next = (self.next + 1) % WINDOW;
     }
 
-    /// Least squares by the normal equations with a small ridge.
-    fn coefficients(&self, weight: &[T], step: &[T]) -> Vec<f64> {
+    /// Least squares by the normal equations with a small ridge; 0 beyond the history.
+    fn coefficients(&self, weight: &[T], step: &[T]) -> [f64; WINDOW] {
         let n = self.history.len();
-        let mut right: Vec<f64> = self
-            .history
-            .iter()
-            .map(|d| weighted_dot(self.level, weight, &d.step, step).to_f64())
-            .collect();
+        let mut right = [0.0; WINDOW];
+        for (r, d) in right.iter_mut().zip(&self.history) {
+            *r = weighted_dot(self.level, weight, &d.step, step).to_f64();
+        }
         let mut matrix = self.gram;
         // In proportion to each difference's own size: old differences are far larger than new
         // ones, and one ridge for all would drown the new.
@@ -206,10 +205,12 @@ impl<T: Real> Anderson<T> {
             row[k] += row[k] * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
         }
         // Positive definite up to rounding: elimination without pivoting.
+        let mut inverse = [0.0; WINDOW];
         for k in 0..n {
             let pivot = matrix[k];
+            inverse[k] = 1.0 / pivot[k];
             for i in k + 1..n {
-                let factor = matrix[i][k] / pivot[k];
+                let factor = matrix[i][k] * inverse[k];
                 for (entry, p) in matrix[i].iter_mut().zip(pivot).skip(k) {
                     *entry -= factor * p;
                 }
@@ -218,7 +219,7 @@ impl<T: Real> Anderson<T> {
         }
         for k in (0..n).rev() {
             let known: f64 = (k + 1..n).map(|j| matrix[k][j] * right[j]).sum();
-            right[k] = (right[k] - known) / matrix[k][k];
+            right[k] = (right[k] - known) * inverse[k];
         }
         let moderate = |c: &[f64]| c.iter().map(|c| c.abs()).sum::<f64>() <= MODERATE;
         if moderate(&right) {
@@ -226,13 +227,13 @@ impl<T: Real> Anderson<T> {
         }
         // The last difference alone.
         let last = (self.next + WINDOW - 1) % WINDOW;
-        let mut single = vec![0.0; n];
+        let mut single = [0.0; WINDOW];
         single[last] = weighted_dot(self.level, weight, &self.history[last].step, step).to_f64()
             / (self.gram[last][last] + f64::MIN_POSITIVE);
         if moderate(&single) {
             single
         } else {
-            vec![0.0; n]
+            [0.0; WINDOW]
         }
     }
 }
