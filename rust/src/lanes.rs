@@ -1,4 +1,4 @@
-//! Sums and maxima across the lanes of a register.
+//! Sums, maxima and moves across the lanes of a register.
 //!
 //! The black boxes make the compiler hand the lanes over in memory. Without them the shape of the
 //! sum spreads into the loop before it, which then runs on pairs of lanes, four times as slow.
@@ -18,6 +18,8 @@ pub trait Lanes: Sized {
     fn largest(lanes: &[Self; LANES]) -> Self;
     /// The sums of the lanes of four registers.
     fn sum_each(rows: &[[Self; LANES]; 4]) -> [Self; 4];
+    /// The transpose of four rows of four.
+    fn turned(rows: [&[Self; 4]; 4]) -> [[Self; 4]; 4];
 }
 
 /// Sum of the lanes, pairwise.
@@ -64,6 +66,10 @@ macro_rules! portable {
             #[inline(always)]
             fn sum_each(rows: &[[Self; LANES]; 4]) -> [Self; 4] {
                 [0, 1, 2, 3].map(|k| Lanes::sum(&rows[k]))
+            }
+            #[inline(always)]
+            fn turned(rows: [&[Self; 4]; 4]) -> [[Self; 4]; 4] {
+                [0, 1, 2, 3].map(|k| rows.map(|row| row[k]))
             }
         }
     };
@@ -118,21 +124,44 @@ mod quarters {
         _mm_cvtss_f32(_mm_max_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
     }
 
+    /// The columns of four rows.
     #[inline]
     #[target_feature(enable = "sse")]
-    fn sum_each(rows: &[[f32; LANES]; 4]) -> [f32; 4] {
-        let (p, q) = (added(&rows[0]), added(&rows[1]));
-        let (r, s) = (added(&rows[2]), added(&rows[3]));
-        // The columns of the four rows, two at a time.
+    fn columns([p, q, r, s]: [__m128; 4]) -> [__m128; 4] {
         let (low, high) = (_mm_unpacklo_ps(p, q), _mm_unpacklo_ps(r, s));
         let (first, second) = (_mm_movelh_ps(low, high), _mm_movehl_ps(high, low));
         let (low, high) = (_mm_unpackhi_ps(p, q), _mm_unpackhi_ps(r, s));
         let (third, fourth) = (_mm_movelh_ps(low, high), _mm_movehl_ps(high, low));
-        let all = _mm_add_ps(_mm_add_ps(first, third), _mm_add_ps(second, fourth));
-        let mut sums = [0.0; 4];
+        [first, second, third, fourth]
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse")]
+    fn stored(values: __m128) -> [f32; 4] {
+        let mut out = [0.0; 4];
         // SAFETY: the array has the four elements that are written; the store needs no alignment.
-        unsafe { _mm_storeu_ps(sums.as_mut_ptr(), all) };
-        sums
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), values) };
+        out
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse")]
+    fn sum_each(rows: &[[f32; LANES]; 4]) -> [f32; 4] {
+        let [p, q, r, s] = columns([
+            added(&rows[0]),
+            added(&rows[1]),
+            added(&rows[2]),
+            added(&rows[3]),
+        ]);
+        stored(_mm_add_ps(_mm_add_ps(p, r), _mm_add_ps(q, s)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse")]
+    fn turned(rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        // SAFETY: each row has the four elements that are read; the load needs no alignment.
+        let [p, q, r, s] = columns(rows.map(|row| unsafe { _mm_loadu_ps(row.as_ptr()) }));
+        [stored(p), stored(q), stored(r), stored(s)]
     }
 
     impl Lanes for f32 {
@@ -151,6 +180,11 @@ mod quarters {
             // SAFETY: as above.
             unsafe { sum_each(rows) }
         }
+        #[inline(always)]
+        fn turned(rows: [&[Self; 4]; 4]) -> [[Self; 4]; 4] {
+            // SAFETY: as above.
+            unsafe { turned(rows) }
+        }
     }
 }
 
@@ -166,6 +200,11 @@ mod tests {
         assert_eq!(sum_lanes(row(0)), want(0));
         assert_eq!(max_lanes(row(5)), T::from_usize(LANES + 4));
         assert_eq!(sum_four([0, 1, 2, 3].map(row)), [0, 1, 2, 3].map(want));
+        let rows: [[T; 4]; 4] = [0, 1, 2, 3].map(|k| row(k).as_chunks::<4>().0[k]);
+        let columns = T::turned([0, 1, 2, 3].map(|k| &rows[k]));
+        for (i, row) in rows.iter().enumerate() {
+            assert_eq!(*row, columns.map(|column| column[i]));
+        }
         let mut lanes = row(1);
         for l in 0..LANES / 2 {
             lanes[l] = T::NAN;

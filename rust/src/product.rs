@@ -122,10 +122,25 @@ fn transpose_body<T: Real, const FMA: bool>(
     stride: usize,
     out: &mut [T],
 ) {
-    let count = points.len() / depth;
-    for (k, out) in out.chunks_mut(stride).enumerate() {
-        for (v, row) in out[..count].iter_mut().zip(points.chunks_exact(depth)) {
-            *v = row[k];
+    let whole = depth / 4 * 4;
+    for (j, group) in points.chunks(4 * depth).enumerate() {
+        let mut first = 0;
+        if group.len() == 4 * depth {
+            let (low, high) = group.split_at(2 * depth);
+            let ((p, q), (r, s)) = (low.split_at(depth), high.split_at(depth));
+            let rows = [p, q, r, s].map(|row| row.as_chunks::<4>().0);
+            for k in 0..whole / 4 {
+                let columns = T::turned([&rows[0][k], &rows[1][k], &rows[2][k], &rows[3][k]]);
+                for (i, column) in columns.iter().enumerate() {
+                    out[(4 * k + i) * stride + 4 * j..][..4].copy_from_slice(column);
+                }
+            }
+            first = whole;
+        }
+        for (i, row) in group.chunks_exact(depth).enumerate() {
+            for (k, &v) in row.iter().enumerate().skip(first) {
+                out[k * stride + 4 * j + i] = v;
+            }
         }
     }
 }
