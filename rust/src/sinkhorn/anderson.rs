@@ -198,28 +198,37 @@ impl<T: Real> Anderson<T> {
         for (r, d) in right.iter_mut().zip(&self.history) {
             *r = weighted_dot(self.level, weight, &d.step, step).to_f64();
         }
-        let mut matrix = self.gram;
-        // In proportion to each difference's own size: old differences are far larger than new
-        // ones, and one ridge for all would drown the new.
-        for (k, row) in matrix.iter_mut().enumerate().take(n) {
-            row[k] += row[k] * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
+        // The identity beyond the history: loops of known length stay in registers.
+        let mut matrix = [[0.0; WINDOW]; WINDOW];
+        for i in 0..WINDOW {
+            for j in 0..WINDOW {
+                let known = i < n && j < n;
+                matrix[i][j] = if known { self.gram[i][j] } else { 0.0 };
+            }
+            // In proportion to each difference's own size: old differences are far larger than
+            // new ones, and one ridge for all would drown the new.
+            let own = matrix[i][i];
+            let ridge = own * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
+            matrix[i][i] = if i < n { own + ridge } else { 1.0 };
         }
         // Positive definite up to rounding: elimination without pivoting.
         let mut inverse = [0.0; WINDOW];
-        for k in 0..n {
-            let pivot = matrix[k];
-            inverse[k] = 1.0 / pivot[k];
-            for i in k + 1..n {
+        for k in 0..WINDOW {
+            inverse[k] = 1.0 / matrix[k][k];
+            for i in k + 1..WINDOW {
                 let factor = matrix[i][k] * inverse[k];
-                for (entry, p) in matrix[i].iter_mut().zip(pivot).skip(k) {
-                    *entry -= factor * p;
+                for j in k + 1..WINDOW {
+                    matrix[i][j] -= factor * matrix[k][j];
                 }
                 right[i] -= factor * right[k];
             }
         }
-        for k in (0..n).rev() {
-            let known: f64 = (k + 1..n).map(|j| matrix[k][j] * right[j]).sum();
-            right[k] = (right[k] - known) * inverse[k];
+        for k in (0..WINDOW).rev() {
+            let mut rest = right[k];
+            for j in k + 1..WINDOW {
+                rest -= matrix[k][j] * right[j];
+            }
+            right[k] = rest * inverse[k];
         }
         let moderate = |c: &[f64]| c.iter().map(|c| c.abs()).sum::<f64>() <= MODERATE;
         if moderate(&right) {
