@@ -192,6 +192,7 @@ impl<T: Real> Anderson<T> {
     }
 
     /// Least squares by the normal equations with a small ridge; 0 beyond the history.
+    #[allow(clippy::needless_range_loop)]
     fn coefficients(&self, weight: &[T], step: &[T]) -> [f64; WINDOW] {
         let n = self.history.len();
         let mut right = [0.0; WINDOW];
