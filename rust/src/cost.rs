@@ -97,6 +97,12 @@ pub fn fill_rows<T: Real>(
     let points = &x.coords[first * dim..(first + rows) * dim];
     if cost == Cost::L1 {
         l1_rows(level, points, &y.columns, dim, out);
+    } else if let Some(panels) = &y.panels {
+        if symmetric && rows == y.count {
+            panels.square(level, points, out);
+        } else {
+            panels.times(level, points, out);
+        }
     } else {
         let (other, strides) = if y.columns.is_empty() {
             (&y.coords[..], (1, dim))
@@ -107,7 +113,7 @@ pub fn fill_rows<T: Real>(
             rows,
             dim,
             y.count,
-            T::from_f64(-2.0),
+            T::ONE,
             points,
             (dim, 1),
             other,
@@ -123,7 +129,7 @@ pub fn fill_rows<T: Real>(
         if cost != Cost::L1 {
             if symmetric {
                 // Far apart for now, so that it is not taken for a close pair.
-                row[i] = T::ONE + T::ONE;
+                row[i] = -T::ONE;
             }
             let close = if cost.rooted() { close() } else { -T::ONE };
             let found = square_row(level, row, x.square[i], &y.square, close, cost.factor());

@@ -1,6 +1,8 @@
 //! The two floating point types the kernels are generic over, and branch-free `exp` and `ln`.
 
 use crate::buffer::Spare;
+use crate::lanes::Lanes;
+use crate::product::Tiles;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -29,6 +31,8 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + DivAssign
+    + Lanes
+    + Tiles
     + 'static
 {
     /// 0.

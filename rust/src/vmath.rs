@@ -4,39 +4,9 @@
 //! that takes a [`Level`](crate::simd::Level) first. Sums run over [`LANES`] partial sums, because
 //! a single floating point sum may not be reordered by the compiler.
 
+pub use crate::lanes::{max_lanes, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
-
-/// Sum of the lanes, pairwise.
-///
-/// The black box makes the compiler hand the lanes over in memory. Without it the shape of the
-/// sum spreads into the loop before it, which then runs on pairs of lanes, four times as slow.
-#[inline(always)]
-pub fn sum_lanes<T: Real>(lanes: [T; LANES]) -> T {
-    let mut lanes = std::hint::black_box(lanes);
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// Largest of the lanes.
-#[inline(always)]
-pub fn max_lanes<T: Real>(lanes: [T; LANES]) -> T {
-    let mut lanes = std::hint::black_box(lanes);
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = lanes[i].max(lanes[i + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
 
 /// `sum_i x[i]`.
 #[inline(always)]

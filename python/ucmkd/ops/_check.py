@@ -77,7 +77,10 @@ def same_device(x: Tensor, y: Tensor, x_name: str, y_name: str) -> None:
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 if any input is float64, else float32."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    for tensor in tensors:
+        if tensor.dtype is torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def holds(good: Tensor, message: str, got: Callable[[], object]) -> None:

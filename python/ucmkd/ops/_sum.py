@@ -147,7 +147,7 @@ class Sum:
     ) -> Tensor:
         """All terms in one call, on arrays: each operation on a small tensor costs as much as ten
         iterations on a small problem."""
-        x, y = (as_numpy(cloud) for cloud in points)
+        x, y = as_numpy(points[0]), as_numpy(points[1])
         numbers = as_numpy(parameters)
         own_y = self.debias and self.known is None
         solved = _backend.rust().divergence(
@@ -235,9 +235,10 @@ class Sum:
     ) -> list[Tensor | None]:
         """Gradients to x, y, a, b, parameters, distance; the first two need no ``inputs``."""
         out: list[Tensor | None] = [None] * 6
-        for i, gradient in ((0, self.grad_x), (1, self.grad_y)):
-            if need[i] and gradient is not None:
-                out[i] = scale_by(gradient, factor)
+        if need[0] and self.grad_x is not None:
+            out[0] = scale_by(self.grad_x, factor)
+        if need[1] and self.grad_y is not None:
+            out[1] = scale_by(self.grad_y, factor)
         if inputs:
             factor = factor.reshape(-1).double()
             for term in range(len(self.terms)):

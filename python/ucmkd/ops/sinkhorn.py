@@ -100,8 +100,9 @@ def prepare(
     bare = x_weight is y_weight is x_label is y_label is x_potential is y_potential is None
     if bare and x.dim() == 2 and x.device.type == "cpu" and not torch.compiler.is_compiling():
         options = (epsilon, cost, reach, label_cost, tol, max_iter)
-        if all(type(option) in _SIMPLE for option in options):
-            return _prepare_bare(x, y, *_checked(*options, names, _check.compute_dtype(x, y)))
+        if _SIMPLE.issuperset(map(type, options)):
+            dtype = _check.compute_dtype(x, y)
+            return _prepare_bare(x, y, dtype, *_checked(*options, names, dtype))
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     single = x.dim() == 2
@@ -137,7 +138,7 @@ def prepare(
     )
 
 
-_SIMPLE = (float, int, str, type(None))
+_SIMPLE = frozenset((float, int, str, type(None)))
 
 
 @functools.lru_cache(maxsize=128, typed=True)
@@ -165,9 +166,10 @@ def _checked(
     return array, reach is None
 
 
-def _prepare_bare(x: Tensor, y: Tensor, array: NDArray[np.float64], strict: bool) -> Prepared:
+def _prepare_bare(
+    x: Tensor, y: Tensor, dtype: torch.dtype, array: NDArray[np.float64], strict: bool
+) -> Prepared:
     """Points without weights, labels or a start: nothing else depends on the data."""
-    dtype = _check.compute_dtype(x, y)
     given = (x if x.dtype is dtype else x.to(dtype), y if y.dtype is dtype else y.to(dtype))
     return Prepared(
         given, None, None, None, None, None, None,

@@ -1,6 +1,7 @@
 //! Points made ready for a cost.
 
 use crate::buffer::{Aligned, padded};
+use crate::product::Panels;
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
@@ -24,6 +25,8 @@ pub struct Cloud<T> {
     /// Coordinates column-major with padded columns, where the cost or the caller needs them;
     /// else empty.
     pub columns: Aligned<T>,
+    /// Coordinates made ready for products with the rows of another cloud, where these are few.
+    pub panels: Option<Panels<T>>,
 }
 
 /// Points and masses of one side.
@@ -62,26 +65,21 @@ fn centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Vec<f64> {
 }
 
 /// `x_i - shift` for each point.
-#[inline(always)]
-fn move_by_body<T: Real, const FMA: bool>(points: &mut [T], shift: &[T]) {
-    for row in points.chunks_exact_mut(shift.len().max(1)) {
-        for (v, &s) in row.iter_mut().zip(shift) {
-            *v -= s;
-        }
+fn moved<T: Real>(points: &[T], shift: &[T]) -> Vec<T> {
+    let mut all = Vec::with_capacity(points.len());
+    for row in points.chunks_exact(shift.len().max(1)) {
+        all.extend(row.iter().zip(shift).map(|(&v, &s)| v - s));
     }
-}
-
-simd_dispatch! {
-    fn move_by[T: Real](points: &mut [T], shift: &[T]) = move_by_body;
+    all
 }
 
 impl<T: Real> Cloud<T> {
     fn new(level: Level, cost: Cost, side: Side<T>, dim: usize, shift: Option<&[T]>) -> Self {
         let count = side.weight.len();
-        let mut coords = side.points.to_vec();
-        if let Some(shift) = shift {
-            move_by(level, &mut coords, shift);
-        }
+        let mut coords = match shift {
+            Some(shift) => moved(side.points, shift),
+            None => side.points.to_vec(),
+        };
         let mut square = Aligned::zeros(padded(count));
         squared_norms(level, &coords, dim, &mut square[..count]);
         let mut length = Vec::new();
@@ -101,11 +99,19 @@ impl<T: Real> Cloud<T> {
             square,
             length,
             columns: Aligned::zeros(0),
+            panels: None,
         };
         if cost == Cost::L1 {
             cloud.transpose();
         }
         cloud
+    }
+
+    /// Fills `panels`, for a cost that is a matrix product.
+    pub fn spread(&mut self, level: Level) {
+        if self.columns.is_empty() {
+            self.panels = Panels::new(level, &self.coords, self.dim);
+        }
     }
 
     /// Fills `columns`: many matrix products with few rows each pack this layout far faster.

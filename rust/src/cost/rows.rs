@@ -4,7 +4,7 @@ use crate::real::{LANES, Real};
 use crate::simd_dispatch;
 use crate::vmath::{axpy_body, sum_lanes};
 
-/// `row = factor * max(row + x + y, 0)`; says whether any entry is below `close * (x + y)`.
+/// `row = factor * max(x + y - 2 row, 0)`; says whether any entry is below `close * (x + y)`.
 #[inline(always)]
 fn square_row_body<T: Real, const FMA: bool>(
     row: &mut [T],
@@ -13,13 +13,14 @@ fn square_row_body<T: Real, const FMA: bool>(
     close: T,
     factor: T,
 ) -> bool {
+    let minus_two = -(T::ONE + T::ONE);
     let mut least = [T::ZERO; LANES];
     let (row, _) = row.as_chunks_mut::<LANES>();
     let (y, _) = y.as_chunks::<LANES>();
     for (c, q) in row.iter_mut().zip(y) {
         for l in 0..LANES {
             let norms = x + q[l];
-            let d = c[l] + norms;
+            let d = c[l].fma::<FMA>(minus_two, norms);
             least[l] = least[l].min(d - close * norms);
             // Written so that NaN stays.
             let d = if d < T::ZERO { T::ZERO } else { d };
@@ -30,7 +31,7 @@ fn square_row_body<T: Real, const FMA: bool>(
 }
 
 simd_dispatch! {
-    /// `row = factor * max(row + x + y, 0)`; says whether any entry is below `close * (x + y)`.
+    /// `row = factor * max(x + y - 2 row, 0)`; says whether any entry is below `close * (x + y)`.
     pub fn square_row[T: Real](row: &mut [T], x: T, y: &[T], close: T, factor: T) -> bool
         = square_row_body;
 }

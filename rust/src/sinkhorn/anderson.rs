@@ -191,34 +191,45 @@ impl<T: Real> Anderson<T> {
         self.next = (self.next + 1) % WINDOW;
     }
 
-    /// Least squares by the normal equations with a small ridge.
-    fn coefficients(&self, weight: &[T], step: &[T]) -> Vec<f64> {
+    /// Least squares by the normal equations with a small ridge; 0 beyond the history.
+    #[allow(clippy::needless_range_loop)]
+    fn coefficients(&self, weight: &[T], step: &[T]) -> [f64; WINDOW] {
         let n = self.history.len();
-        let mut right: Vec<f64> = self
-            .history
-            .iter()
-            .map(|d| weighted_dot(self.level, weight, &d.step, step).to_f64())
-            .collect();
-        let mut matrix = self.gram;
-        // In proportion to each difference's own size: old differences are far larger than new
-        // ones, and one ridge for all would drown the new.
-        for (k, row) in matrix.iter_mut().enumerate().take(n) {
-            row[k] += row[k] * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
+        let mut right = [0.0; WINDOW];
+        for (r, d) in right.iter_mut().zip(&self.history) {
+            *r = weighted_dot(self.level, weight, &d.step, step).to_f64();
+        }
+        // The identity beyond the history: loops of known length stay in registers.
+        let mut matrix = [[0.0; WINDOW]; WINDOW];
+        for i in 0..WINDOW {
+            for j in 0..WINDOW {
+                let known = i < n && j < n;
+                matrix[i][j] = if known { self.gram[i][j] } else { 0.0 };
+            }
+            // In proportion to each difference's own size: old differences are far larger than
+            // new ones, and one ridge for all would drown the new.
+            let own = matrix[i][i];
+            let ridge = own * T::EPSILON.to_f64() * 4.0 + f64::MIN_POSITIVE;
+            matrix[i][i] = if i < n { own + ridge } else { 1.0 };
         }
         // Positive definite up to rounding: elimination without pivoting.
-        for k in 0..n {
-            let pivot = matrix[k];
-            for i in k + 1..n {
-                let factor = matrix[i][k] / pivot[k];
-                for (entry, p) in matrix[i].iter_mut().zip(pivot).skip(k) {
-                    *entry -= factor * p;
+        let mut inverse = [0.0; WINDOW];
+        for k in 0..WINDOW {
+            inverse[k] = 1.0 / matrix[k][k];
+            for i in k + 1..WINDOW {
+                let factor = matrix[i][k] * inverse[k];
+                for j in k + 1..WINDOW {
+                    matrix[i][j] -= factor * matrix[k][j];
                 }
                 right[i] -= factor * right[k];
             }
         }
-        for k in (0..n).rev() {
-            let known: f64 = (k + 1..n).map(|j| matrix[k][j] * right[j]).sum();
-            right[k] = (right[k] - known) / matrix[k][k];
+        for k in (0..WINDOW).rev() {
+            let mut rest = right[k];
+            for j in k + 1..WINDOW {
+                rest -= matrix[k][j] * right[j];
+            }
+            right[k] = rest * inverse[k];
         }
         let moderate = |c: &[f64]| c.iter().map(|c| c.abs()).sum::<f64>() <= MODERATE;
         if moderate(&right) {
@@ -226,13 +237,13 @@ impl<T: Real> Anderson<T> {
         }
         // The last difference alone.
         let last = (self.next + WINDOW - 1) % WINDOW;
-        let mut single = vec![0.0; n];
+        let mut single = [0.0; WINDOW];
         single[last] = weighted_dot(self.level, weight, &self.history[last].step, step).to_f64()
             / (self.gram[last][last] + f64::MIN_POSITIVE);
         if moderate(&single) {
             single
         } else {
-            vec![0.0; n]
+            [0.0; WINDOW]
         }
     }
 }

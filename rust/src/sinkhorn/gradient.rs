@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::buffer::Aligned;
 use crate::cost::{Cost, Mismatch, barycentre_rows, l1_gradient};
 use crate::gemm::gemm;
+use crate::product;
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
 use crate::vmath::sum_lanes;
@@ -316,19 +317,22 @@ impl<'g, T: Real> Points<'g, T> {
         if self.want.0 {
             let scale: Vec<T> = weight.iter().map(|&a| self.factor * a).collect();
             let out = &mut self.x[part.start * dim..part.end * dim];
-            gemm(
-                rows,
-                y.count,
-                dim,
-                T::ONE,
-                kernel,
-                (stride, 1),
-                &y.coords,
-                (dim, 1),
-                T::ZERO,
-                out,
-                (dim, 1),
-            );
+            let small = y.panels.is_some();
+            if !(small && product::times(level, (kernel, stride), (&y.coords, dim), out)) {
+                gemm(
+                    rows,
+                    y.count,
+                    dim,
+                    T::ONE,
+                    kernel,
+                    (stride, 1),
+                    &y.coords,
+                    (dim, 1),
+                    T::ZERO,
+                    out,
+                    (dim, 1),
+                );
+            }
             barycentre_rows(level, points, mass, &scale, out);
             ground.x.chain(first, out);
         }

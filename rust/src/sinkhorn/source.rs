@@ -86,8 +86,11 @@ impl<T: Real> Ground<T> {
         let side = |points, weight| Side { points, weight };
         let other = y.map(|y| side(y, b));
         let (mut left, mut right) = Cloud::pair(level, cost, side(x, a), other, dim);
-        if keep != Keep::Both {
-            right.as_mut().unwrap_or(&mut left).transpose();
+        let columns = right.as_mut().unwrap_or(&mut left);
+        if keep == Keep::Both {
+            columns.spread(level);
+        } else {
+            columns.transpose();
         }
         let y_label = if y.is_some() { y_label } else { x_label };
         Some(Self {

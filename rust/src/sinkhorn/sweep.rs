@@ -3,9 +3,9 @@
 //! Rows and columns are padded to whole lane arrays; the padding of the kernel is 0. Potentials
 //! are in units of epsilon: `phi = f / eps`, `h = g / eps`.
 
+use crate::lanes::{max_lanes, sum_four, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
-use crate::vmath::{axpy_body, max_lanes, sum_lanes};
 
 /// Rows that are multiplied together, so that each vector is loaded once for all of them.
 const TOGETHER: usize = 4;
@@ -70,61 +70,115 @@ pub(super) fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]]
     matrix[i * stride..(i + 1) * stride].as_chunks::<LANES>().0
 }
 
+/// The lanes of `sum_j K_ij v_j` for the rows `i, i + 1, ...`.
+#[inline(always)]
+fn products<T: Real, const FMA: bool, const ROWS: usize>(
+    kernel: &[T],
+    stride: usize,
+    v: &[[T; LANES]],
+    i: usize,
+) -> [[T; LANES]; ROWS] {
+    let rows: [&[[T; LANES]]; ROWS] =
+        std::array::from_fn(|r| &rows_of(kernel, stride, i + r)[..v.len()]);
+    let mut sums = [[T::ZERO; LANES]; ROWS];
+    for (j, q) in v.iter().enumerate() {
+        for r in 0..ROWS {
+            for l in 0..LANES {
+                sums[r][l] = rows[r][j][l].fma::<FMA>(q[l], sums[r][l]);
+            }
+        }
+    }
+    sums
+}
+
 /// `total_i = sum_j K_ij v_j` for some rows.
 #[inline(always)]
 fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], total: &mut [T]) {
     let v = v.as_chunks::<LANES>().0;
-    let row_lanes = |i: usize| {
-        let mut s = [T::ZERO; LANES];
-        for (p, q) in rows_of(kernel, stride, i).iter().zip(v) {
-            for l in 0..LANES {
-                s[l] = p[l].fma::<FMA>(q[l], s[l]);
-            }
-        }
-        s
-    };
     let rows = total.len();
     let whole = rows / TOGETHER * TOGETHER;
     for i in (0..whole).step_by(TOGETHER) {
-        // Lanes of several rows are summed together: a sum across one register is slow.
-        let lanes: [[T; LANES]; TOGETHER] = [
-            row_lanes(i),
-            row_lanes(i + 1),
-            row_lanes(i + 2),
-            row_lanes(i + 3),
-        ];
-        let mut sums = [T::ZERO; TOGETHER];
-        let [p, q, r, s] = &lanes;
-        for (((&p, &q), &r), &s) in p.iter().zip(q).zip(r).zip(s) {
-            sums[0] += p;
-            sums[1] += q;
-            sums[2] += r;
-            sums[3] += s;
-        }
-        total[i..i + TOGETHER].copy_from_slice(&sums);
+        let sums = if FMA && size_of::<T>() == 4 {
+            products::<T, FMA, 4>(kernel, stride, v, i)
+        } else {
+            // More sums than there are registers would be kept in memory.
+            let [p, q] = products::<T, FMA, 2>(kernel, stride, v, i);
+            let [r, s] = products::<T, FMA, 2>(kernel, stride, v, i + 2);
+            [p, q, r, s]
+        };
+        total[i..i + TOGETHER].copy_from_slice(&sum_four(sums));
     }
     for (i, t) in total.iter_mut().enumerate().skip(whole) {
-        *t = sum_lanes(row_lanes(i));
+        let [lanes] = products::<T, FMA, 1>(kernel, stride, v, i);
+        *t = sum_lanes(lanes);
     }
 }
 
-/// `column_j += sum_i c_i K_ij` for some rows.
 #[inline(always)]
-fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
-    let column = &mut column[..stride];
-    let row = |i: usize| &kernel[i * stride..][..stride];
-    let whole = c.len() / TOGETHER * TOGETHER;
-    for i in (0..whole).step_by(TOGETHER) {
-        let (k0, k1, k2, k3) = (row(i), row(i + 1), row(i + 2), row(i + 3));
-        let (c0, c1, c2, c3) = (c[i], c[i + 1], c[i + 2], c[i + 3]);
-        for j in 0..stride {
-            let low = k0[j].fma::<FMA>(c0, k1[j] * c1);
-            let high = k2[j].fma::<FMA>(c2, k3[j] * c3);
-            column[j] += low + high;
+fn add_row<T: Real, const FMA: bool, const COLUMNS: usize>(
+    row: &[[T; LANES]],
+    c: T,
+    sums: &mut [[T; LANES]; COLUMNS],
+) {
+    for (sum, p) in sums.iter_mut().zip(&row[..COLUMNS]) {
+        for l in 0..LANES {
+            sum[l] = p[l].fma::<FMA>(c, sum[l]);
         }
     }
-    for (i, &c0) in c.iter().enumerate().skip(whole) {
-        axpy_body::<T, FMA>(c0, row(i), column);
+}
+
+/// `column_j += sum_i c_i K_ij` for `COLUMNS` lane arrays from `j`, with `PARTS` sums of every
+/// `PARTS`-th row.
+#[inline(always)]
+fn add_rows<T: Real, const FMA: bool, const COLUMNS: usize, const PARTS: usize>(
+    kernel: &[[T; LANES]],
+    width: usize,
+    c: &[T],
+    j: usize,
+    column: &mut [[T; LANES]],
+) {
+    let mut sums = [[[T::ZERO; LANES]; COLUMNS]; PARTS];
+    let whole = c.len() / PARTS * PARTS;
+    let (rows, rest) = kernel.split_at(whole * width);
+    for (rows, c) in rows
+        .chunks_exact(PARTS * width)
+        .zip(c.as_chunks::<PARTS>().0)
+    {
+        for part in 0..PARTS {
+            add_row::<T, FMA, COLUMNS>(&rows[part * width + j..], c[part], &mut sums[part]);
+        }
+    }
+    for (row, &c) in rest.chunks_exact(width).zip(&c[whole..]) {
+        add_row::<T, FMA, COLUMNS>(&row[j..], c, &mut sums[0]);
+    }
+    for (k, column) in column[j..j + COLUMNS].iter_mut().enumerate() {
+        for l in 0..LANES {
+            let mut sum = sums[0][k][l];
+            for part in &sums[1..] {
+                sum += part[k][l];
+            }
+            column[l] += sum;
+        }
+    }
+}
+
+/// `column_j += sum_i c_i K_ij` for some rows, whose sums stay in registers.
+#[inline(always)]
+fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
+    let kernel = kernel.as_chunks::<LANES>().0;
+    let column = column[..stride].as_chunks_mut::<LANES>().0;
+    let width = column.len();
+    let mut j = 0;
+    while j + 4 <= width {
+        add_rows::<T, FMA, 4, 1>(kernel, width, c, j, column);
+        j += 4;
+    }
+    if j + 2 <= width {
+        add_rows::<T, FMA, 2, 2>(kernel, width, c, j, column);
+        j += 2;
+    }
+    if j < width {
+        add_rows::<T, FMA, 1, 4>(kernel, width, c, j, column);
     }
 }
 
