@@ -207,7 +207,7 @@ def test_prior_correction_remembers_the_last_logits() -> None:
     for unlabelled in inputs:
         method.losses(replace(batch, unlabelled=unlabelled))
     last = method.student(torch.cat(inputs))[-12:]
-    kept = method.memory[method.memory[:, 0].argsort()]
+    kept = method.pool.memory[method.pool.memory[:, 0].argsort()]
     torch.testing.assert_close(kept, last[last[:, 0].argsort()])
     prior = COUNTS / COUNTS.sum()
     q = estimate_prior_em(last, prior)
@@ -215,10 +215,10 @@ def test_prior_correction_remembers_the_last_logits() -> None:
     torch.testing.assert_close(method.predict(batch.student), expected)
     method.eval()
     method.losses(batch)  # in eval mode nothing is remembered
-    assert int(method.seen) == 24
+    assert int(method.pool.seen) == 24
     few = make("prior_correction", memory=3)
     few.losses(batch)  # a batch larger than the memory: its last samples
-    torch.testing.assert_close(few.memory, few.student(batch.unlabelled)[-3:])
+    torch.testing.assert_close(few.pool.memory, few.student(batch.unlabelled)[-3:])
 
 
 def test_prior_correction_helps_where_the_pool_is_shifted() -> None:

@@ -15,6 +15,7 @@ from ucmkd.methods.correspondence import correspondence
 from ucmkd.methods.joint_cost import joint_cost
 from ucmkd.methods.parts import class_weights, make_projector, ramp, target_prior
 from ucmkd.methods.planned import planned
+from ucmkd.methods.pool_prior import PoolPrior, estimated, is_estimated
 from ucmkd.methods.profile import profile_cost
 from ucmkd.methods.vanilla_kd import pair_kd
 from ucmkd.models import Student, head_module
@@ -71,9 +72,13 @@ class JointAlignment(Method):
         head_init: Start the student's head as a copy of the teacher's (two linear heads of one
             shape; the placebo's with its classes permuted).
         temperature: T of the pairs' distillation.
-        prior: ``"teacher"``, ``"uniform"`` or C class frequencies of the unlabelled samples.
+        prior: ``"teacher"``, ``"uniform"``, ``"estimated"`` (from the student's own logits:
+            :class:`ucmkd.methods.pool_prior.PoolPrior`) or C class frequencies of the unlabelled
+            samples.
         projector: ``"linear"`` (default, also between equal widths), ``"auto"`` or
             ``"identity"``.
+        estimate_steps: Steps of cross-entropy alone, before the ramp, after which
+            ``prior="estimated"`` is estimated once.
         label_smoothing: Smoothing of the cross-entropy on labelled samples.
         tol: Stop the plan at this marginal residual.
         max_iter: Most iterations of the plan.
@@ -108,6 +113,7 @@ class JointAlignment(Method):
         temperature: float = 2.0,
         prior: str | Sequence[float] | Tensor = "teacher",
         projector: str = "linear",
+        estimate_steps: int = 150,
         label_smoothing: float = 0.1,
         tol: float = 1e-3,
         max_iter: int = 100,
@@ -117,12 +123,14 @@ class JointAlignment(Method):
         checks.flag("head_init", head_init)
         self.whole_teacher = bank
         self.needs_head = head_init
+        self.needs_counts = is_estimated(prior)
         super().__init__(student, label_smoothing=label_smoothing, **options)
         checks.number("weight", weight)
         checks.number("anchor", anchor)
         if reach is not None:
             checks.number("reach", reach, strict=True)
         checks.integer("ramp_steps", ramp_steps)
+        checks.integer("estimate_steps", estimate_steps, minimum=1)
         checks.number("feature_weight", feature_weight)
         checks.number("profile_weight", profile_weight)
         checks.number("teacher_temperature", teacher_temperature, strict=True)
@@ -144,6 +152,12 @@ class JointAlignment(Method):
         if feature_weight or profile_weight:
             self.requires += ("unlabelled_teacher_feature",)
         natural = isinstance(prior, str) and prior == "teacher" and self.permutation is None
+        self.pool_prior: PoolPrior | None = None
+        self.estimate_steps = 0
+        if is_estimated(prior):
+            assert self.label_counts is not None
+            self.pool_prior = PoolPrior(self.label_counts, label_smoothing)
+            self.estimate_steps, prior = estimate_steps, "uniform"  # until it is estimated
         mass = None if natural else target_prior(prior, self.class_prior, self.num_classes)
         self.register_buffer("mass", mass)
         self.projector = make_projector(student.width, self.teacher_width, projector)
@@ -155,7 +169,7 @@ class JointAlignment(Method):
         """``joint`` is ramped; the pair terms are not."""
         return {
             "ce": 1.0,
-            "joint": self.weight * ramp(step, self.ramp_steps),
+            "joint": self.weight * ramp(step - self.estimate_steps, self.ramp_steps),
             "pair_kd": self.pair_weight,
             "pair_feature": self.pair_weight,
             "pair_ce": self.pair_weight,
@@ -171,6 +185,9 @@ class JointAlignment(Method):
         features, logits = self.student.outputs(torch.cat(inputs))
         sizes = [len(x) for x in inputs]
         feature, logit = features.split(sizes), logits.split(sizes)
+        if self.pool_prior is not None and self.training:
+            assert self.mass is not None
+            self.mass = estimated(self.pool_prior, logit[1], self.mass, step, self.estimate_steps)
 
         terms = {
             "ce": self.cross_entropy(logit[0], batch.student_label),

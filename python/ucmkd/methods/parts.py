@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 def ramp(step: int, length: int) -> float:
-    """A linear ramp: 0 at step 0, 1 from step ``length`` on (always 1 for ``length`` 0)."""
+    """A linear ramp: 0 up to step 0, 1 from step ``length`` on (for ``length`` 0 from 0 on)."""
+    if step < 0:
+        return 0.0
     return 1.0 if length <= 0 else min(1.0, step / length)
 
 
@@ -66,7 +68,10 @@ def target_prior(
         if prior == "uniform":
             return torch.full((num_classes,), 1.0 / num_classes)
         if prior != "teacher":
-            raise ValueError(f"prior must be 'teacher', 'uniform' or C numbers, got {prior!r}")
+            raise ValueError(
+                "prior must be 'teacher', 'uniform' or C numbers (or, of a method that estimates, "
+                f"'estimated'), got {prior!r}"
+            )
         if class_prior is None:
             raise ValueError("prior='teacher' needs class_prior, the teacher's class frequencies")
         return checked_prior(class_prior, num_classes)

@@ -13,6 +13,7 @@ from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.parts import ramp, target_prior
 from ucmkd.methods.planned import planned_cost
+from ucmkd.methods.pool_prior import PoolPrior, estimated, is_estimated
 from ucmkd.models import Student
 
 
@@ -58,7 +59,10 @@ class SelfLabelling(Method):
         weight: λ ≥ 0 after the ramp.
         ramp_steps: λ(t) grows linearly from 0 over this many steps.
         epsilon: Regularisation in units of the mean shifted cost.
-        prior: ``"teacher"`` (``class_prior``), ``"uniform"`` or C class frequencies.
+        prior: ``"teacher"`` (``class_prior``), ``"uniform"``, ``"estimated"`` (from the student's
+            own logits: :class:`ucmkd.methods.pool_prior.PoolPrior`) or C class frequencies.
+        estimate_steps: Steps of cross-entropy alone, before the ramp, after which
+            ``prior="estimated"`` is estimated once.
         label_smoothing: Smoothing of the cross-entropy on labelled samples.
         tol: Stop the plan at this marginal residual.
         max_iter: Most iterations of the plan.
@@ -83,28 +87,39 @@ class SelfLabelling(Method):
         ramp_steps: int = 150,
         epsilon: float = 0.1,
         prior: str | Sequence[float] | Tensor = "teacher",
+        estimate_steps: int = 150,
         label_smoothing: float = 0.1,
         tol: float = 1e-3,
         max_iter: int = 100,
         **options: Any,
     ) -> None:
+        self.needs_counts = is_estimated(prior)
         super().__init__(student, label_smoothing=label_smoothing, **options)
         checks.number("weight", weight)
         checks.integer("ramp_steps", ramp_steps)
+        checks.integer("estimate_steps", estimate_steps, minimum=1)
         self.weight = weight
         self.ramp_steps = ramp_steps
         self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
+        self.pool_prior: PoolPrior | None = None
+        self.estimate_steps = 0
+        if is_estimated(prior):
+            assert self.label_counts is not None
+            self.pool_prior = PoolPrior(self.label_counts, label_smoothing)
+            self.estimate_steps, prior = estimate_steps, "uniform"  # until it is estimated
         self.register_buffer("mass", target_prior(prior, self.class_prior, self.num_classes))
 
     def weights(self, step: int) -> dict[str, float]:
         """``self`` is ramped."""
-        return {"ce": 1.0, "self": self.weight * ramp(step, self.ramp_steps)}
+        return {"ce": 1.0, "self": self.weight * ramp(step - self.estimate_steps, self.ramp_steps)}
 
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """``{"ce", "self"}``."""
         assert batch.unlabelled is not None
         n = len(batch.student)
         logits = self.student(torch.cat((batch.student, batch.unlabelled)))
+        if self.pool_prior is not None and self.training:
+            self.mass = estimated(self.pool_prior, logits[n:], self.mass, step, self.estimate_steps)
         return {
             "ce": self.cross_entropy(logits[:n], batch.student_label),
             "self": self_label_loss(logits[n:], self.mass, **self.solver),
