@@ -33,13 +33,19 @@ def test_whole_groups_come_together() -> None:
 
 
 def test_a_large_group_gives_a_part() -> None:
-    member = torch.cat((torch.zeros(100), torch.ones(100))).long()
+    member = torch.arange(500) % 5
     drawn = list(islice(GroupSampler(member, member, (16, 32), 0), 50))
     for first, second in drawn:
-        assert [int((member[first] == g).sum()) for g in (0, 1)] == [4, 4]
-        assert [int((member[second] == g).sum()) for g in (0, 1)] == [8, 8]
+        counts = [torch.bincount(member[rows], minlength=5).tolist() for rows in (first, second)]
+        assert sorted(counts[0]) == [0, 4, 4, 4, 4] and counts[1] == [2 * n for n in counts[0]]
         assert len(set(first.tolist())) == len(first)
-    assert len(set(torch.cat([first for first, _ in drawn]).tolist())) > 150
+    assert len(set(torch.cat([first for first, _ in drawn]).tolist())) > 350
+    single = torch.zeros(100).long()  # one group fills the batch
+    first, second = next(GroupSampler(single, single, (16, 32), 0))
+    assert len(first) == 16 and len(second) == 32
+    whole = torch.arange(100) // 10  # a group that fits is there as a whole
+    first, second = next(GroupSampler(whole, whole, (16, 32), 0))
+    assert torch.bincount(whole[first]).max() == 10 and len(first) == len(second) == 20
 
 
 def test_the_sampler_goes_on_where_it_was() -> None:
@@ -149,7 +155,7 @@ def test_batches_align_cohorts_with_themselves() -> None:
     batch = Batches(data, method(), training, seed=1).draw()  # type: ignore[arg-type]
     group, other = batch.unlabelled_group, batch.unlabelled_teacher_group
     assert group is not None and other is not None and batch.unlabelled_teacher_feature is not None
-    assert sorted(group.tolist()) == sorted(group.unique().tolist() * 2)  # a quarter of 8
+    assert sorted(group.tolist()) == sorted(group.unique().tolist() * 4)  # whole cohorts
     assert set(other.tolist()) == set(group.tolist())
     assert torch.equal(batch.unlabelled_teacher_feature[:, 0], other + 1.0)
     made = method()

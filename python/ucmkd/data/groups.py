@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ucmkd.data.loaders import check_state, make_generator
 
-#: A group gives at most this share of a batch, so that a batch has several.
+#: Of a group larger than a batch, a batch takes so small a share that it has several groups.
 _SHARE = 4
 
 
@@ -19,14 +19,15 @@ class GroupSampler:
 
     Each pass goes through all blocks of the first set in a fresh order: a block is a group that
     both sets have, or a single sample of no such group. A batch takes blocks until it has
-    `sizes[0]` samples of the first set, and from the second set all samples of the same groups; a
-    group larger than a quarter of a batch gives a random quarter on either side. Beside samples
+    `sizes[0]` samples of the first set, and from the second set all samples of the same groups, so
+    that whoever corresponds is there. Of a group larger than a batch it takes a random part, a
+    quarter of a batch (more where there are fewer than four groups). Beside samples
     of no group in the batch stand as large a share of those of the second set.
 
     Args:
         first: `(u,)` groups of the first set, int64; -1 where not known.
         second: `(m,)` groups of the second set.
-        sizes: Samples per batch of the two sets; the first is exceeded by at most a quarter.
+        sizes: Samples per batch of the two sets; exceeded by less than one group.
         generator: Seed, or a generator on the CPU (then shared with its other users).
 
     Raises:
@@ -94,9 +95,9 @@ class GroupSampler:
         return int(self._order[self._cursor - 1])
 
     def _part(self, rows: Tensor, size: int) -> Tensor:
-        most = max(1, -(-size // _SHARE))
-        if len(rows) <= most:
+        if len(rows) <= size:
             return rows
+        most = max(1, -(-size // min(_SHARE, self.blocks)))
         return rows[torch.randperm(len(rows), generator=self.generator)[:most]]
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ NAME: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balance
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def draw_scores(summary: ScenarioSummary, path: Path) -> None:
@@ -33,11 +34,12 @@ def draw_scores(summary: ScenarioSummary, path: Path) -> None:
         for reference in summary.against:
             value = summary.line(reference).scores[metric].mean
             axis.axvline(value, color="0.6", linestyle="--", linewidth=1, zorder=0)
-        axis.set_xlabel(f"test {NAME[metric]}, %: mean and 95 % interval")
+        axis.set_xlabel(f"test {NAME[metric]}, %")
         axis.grid(axis="x", alpha=0.3)
         axis.set_ylim(-0.7, count - 0.3)
     axes[0].set_yticks(height, [full_label(line) for line in summary.lines])
-    figure.suptitle(f"{summary.name} ({summary.seeds} seeds)", fontweight="bold")
+    title = f"{summary.name}: mean and 95 % interval ({summary.seeds} seeds)"
+    figure.suptitle(title, fontweight="bold")
     _save(figure, path)
 
 
@@ -71,18 +73,20 @@ def draw_curves(summary: ScenarioSummary, label: str, path: Path) -> bool:
     for axis, metric in zip(axes, METRICS, strict=True):
         for number, (group, lines) in enumerate(groups.items()):
             _curve(axis, group, lines, metric, number)
-        for reference in summary.against:
+        for number, reference in enumerate(summary.against):
             line = summary.line(reference)
             if line.curve is None:
                 axis.axhline(
-                    line.scores[metric].mean, color="0.4", linestyle="--", linewidth=1,
-                    label=line.label,
+                    line.scores[metric].mean, color="0.35", linewidth=1.2, label=line.label,
+                    linestyle=DASHES[number % len(DASHES)],
                 )  # fmt: skip
         _scale(axis, places)
         axis.set_xlabel(label)
         axis.set_ylabel(f"test {NAME[metric]}, %")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="best")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3
+    )
     figure.suptitle(
         f"{summary.name}: mean and 95 % band ({summary.seeds} seeds)", fontweight="bold"
     )
@@ -104,7 +108,10 @@ def _scale(axis: Any, places: Sequence[float]) -> None:
     """Numbers of pairs grow by factors, and zero must have its place."""
     positive = [x for x in places if x > 0]
     if len(positive) > 1 and min(places) >= 0 and positive[-1] >= 8 * positive[0]:
-        axis.set_xscale("symlog", linthresh=positive[0])
+        if min(places) > 0:
+            axis.set_xscale("log")
+        else:
+            axis.set_xscale("symlog", linthresh=positive[0], linscale=0.4)
     axis.set_xticks(places, [f"{x:g}" for x in places])
     axis.minorticks_off()
 
