@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
+.PHONY: help demo study quick test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -15,6 +15,13 @@ help:  ## Show this list
 demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 4 minutes)
 	@echo "==> ucmkd demo"
 	@$(BIN)/ucmkd demo $(ARGS)
+
+study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (about an hour; resumes)
+	@for name in headline pairs cohorts paired; do \
+	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
+
+quick: $(VENV)/.built-train  ## A reduced study in five minutes
+	@$(BIN)/ucmkd compare quick $(ARGS)
 
 test: $(VENV)/.built-test  ## Build if needed, then every Python and Rust test
 	@echo "==> Python tests"

@@ -22,6 +22,7 @@ from ucmkd.methods.planned import planned
 from ucmkd.methods.profile import profile_cost
 
 SHARP: dict[str, Any] = {"tol": 1e-10, "max_iter": 5000}
+EQUAL: dict[str, Any] = {**SHARP, "class_prior": None}  # all teacher samples weigh the same
 
 
 def test_correspondence_written_out() -> None:
@@ -58,7 +59,7 @@ def test_correspondence_refuses_half_of_the_groups() -> None:
 
 def test_the_anchored_term_is_its_definition() -> None:
     batch, anchor = make_batch(), 4.0
-    method = make("joint_alignment", anchor=anchor, **SHARP)
+    method = make("joint_alignment", anchor=anchor, **EQUAL)
     value = method.losses(batch)["joint"]
     # The definition: one transport of 8 + 4 student and 10 + 4 teacher samples.
     whole = replace(
@@ -200,7 +201,7 @@ def test_profile_cost_written_out() -> None:
 
 def test_profiles_and_softer_labels_enter_the_cost() -> None:
     batch = replace(make_batch(), paired=None)
-    method = make("joint_alignment", profile_weight=0.7, teacher_temperature=3.0, **SHARP)
+    method = make("joint_alignment", profile_weight=0.7, teacher_temperature=3.0, **EQUAL)
     (value,) = (method.losses(batch)["joint"],)
     q = (batch.unlabelled_teacher_logits / 3).softmax(-1)
     cost, _, a = joint_parts(method, batch, q)

@@ -84,23 +84,29 @@ def test_prior_only_shifts_logits() -> None:
     method.train()
     method.backward(batch, 0)
     method.eval()
-    frequency = torch.tensor([4.0, 3.0, 2.0]) / 9  # counts 3, 2, 1 and one of each
+    frequency = torch.tensor([3.0, 2.0, 1.0]) / 6
     expected = method.student(batch.student) + PRIOR.log() - frequency.log()
     torch.testing.assert_close(method.predict(batch.student), expected)
     method.losses(batch)  # in eval mode nothing is counted
     assert method.label_count.tolist() == [3, 2, 1]
+    method.label_count.copy_(torch.tensor([6, 0, 2]))  # a class without labels: as the rarest
+    expected = method.student(batch.student) + PRIOR.log() - torch.tensor([0.6, 0.2, 0.2]).log()
+    torch.testing.assert_close(method.predict(batch.student), expected)
     logits = torch.randn(2, C)
     assert torch.equal(logit_adjustment(logits, PRIOR, PRIOR), logits)
 
 
-@pytest.mark.parametrize("prior", ["teacher", "uniform", [0.2, 0.2, 0.6]])
+@pytest.mark.parametrize("prior", ["teacher", "uniform", [0.2, 0.2, 0.6], None])
 def test_joint_alignment_is_its_definition(prior: Any) -> None:
     batch = make_batch()
-    method = make("joint_alignment", prior=prior, anchor=0.0, tol=1e-10, max_iter=5000)
+    # Without known frequencies all samples weigh the same.
+    known = {"class_prior": None} if prior is None else {"prior": prior}
+    method = make("joint_alignment", **known, anchor=0.0, tol=1e-10, max_iter=5000)
     cost, epsilon, a = joint_parts(method, batch, batch.unlabelled_teacher_logits.softmax(-1))
     b = torch.full((10,), 0.1)
-    if prior != "teacher":
-        mass = torch.full((C,), 1 / 3) if prior == "uniform" else torch.tensor(prior)
+    if prior is not None:
+        given = {"uniform": torch.full((C,), 1 / 3), "teacher": PRIOR}
+        mass = given[prior] if isinstance(prior, str) else torch.tensor(prior)
         b = (mass / torch.tensor([5.0, 3.0, 2.0]))[batch.unlabelled_teacher_label]
     plan = plan_of((cost - cost.min()).detach(), epsilon, a, b)
     torch.testing.assert_close(plan.sum(0), b)

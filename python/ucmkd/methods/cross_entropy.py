@@ -78,5 +78,7 @@ class PriorOnly(CrossEntropy):
 
     def _adjust(self, logits: Tensor) -> Tensor:
         assert self.class_prior is not None
-        seen = self.label_count + 1.0  # one of each: defined before the first step too
+        # A class without labels is taken for as rare as the rarest, not for infinitely rare.
+        rarest = torch.where(self.label_count > 0, self.label_count, self.label_count.max()).min()
+        seen = self.label_count.clamp_min(rarest.clamp_min(1)).to(logits.dtype)
         return logit_adjustment(logits, self.class_prior, seen / seen.sum())

@@ -43,10 +43,10 @@ class JointAlignment(Method):
     as much as the student's of the same group in the batch, whatever the class prior. So one
     method covers no pairs, a few, all, and everything in between.
 
-    ``prior="teacher"``: teacher samples, drawn at the teacher's natural class frequencies, have
-    equal masses. Otherwise they are weighted so that the class masses equal the prior. With
-    ``placebo=True`` the permuted classes are weighted back to ``class_prior``, so the placebo
-    knows the same class frequencies. A teacher sample's class is its label, or its largest
+    The teacher's samples of a minibatch are weighted so that the class masses equal the prior in
+    each step, not only on average (``prior="teacher"``: the teacher's frequencies; equal masses if
+    they are not known). With ``placebo=True`` it is the permuted classes that are weighted so: the
+    placebo knows the same class frequencies. A teacher sample's class is its label, or its largest
     logit where the batch has no ``unlabelled_teacher_label``.
 
     Terms: ``ce``, ``joint``; with pairs ``pair_kd``, ``pair_feature``, ``pair_ce``.
@@ -151,7 +151,8 @@ class JointAlignment(Method):
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
         if feature_weight or profile_weight:
             self.requires += ("unlabelled_teacher_feature",)
-        natural = isinstance(prior, str) and prior == "teacher" and self.permutation is None
+        unknown = isinstance(prior, str) and prior == "teacher" and self.class_prior is None
+        natural = unknown and self.permutation is None
         self.pool_prior: PoolPrior | None = None
         self.estimate_steps = 0
         if is_estimated(prior):
@@ -241,8 +242,8 @@ class JointAlignment(Method):
             )
             penalty = self.anchor * known.penalty()
             base = torch.ones_like(teacher_logits[:, 0])
-            if column is not None:
-                base[:m] = column
+            if column is not None:  # a group has a composition of its own
+                base[:m] = torch.where(known.column[:m] == 0, column.to(base.dtype), base[:m])
             column = known.column_weight(base)
         start = self.start
         if start is not None and p:
