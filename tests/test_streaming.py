@@ -236,6 +236,8 @@ def interrupted(after: float) -> Iterator[None]:
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell's background job starts with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(after, send)
     timer.start()
     try:
@@ -244,6 +246,7 @@ def interrupted(after: float) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
+        signal.signal(signal.SIGINT, before)
     # A second, and as much again for a machine that is busy with other things.
     assert time.monotonic() - sent[0] < 2.0
 
