@@ -16,11 +16,11 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 	@echo "==> ucmkd demo"
 	@$(BIN)/ucmkd demo $(ARGS)
 
-study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (about an hour; resumes)
+study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (resumes)
 	@for name in headline pairs cohorts paired; do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
-quick: $(VENV)/.built-train  ## A reduced study in five minutes
+quick: $(VENV)/.built-train  ## A reduced study, some minutes
 	@$(BIN)/ucmkd compare quick $(ARGS)
 
 test: $(VENV)/.built-test  ## Build if needed, then every Python and Rust test

@@ -160,6 +160,15 @@ def test_batches_align_cohorts_with_themselves() -> None:
     assert torch.equal(batch.unlabelled_teacher_feature[:, 0], other + 1.0)
     made = method()
     made.backward(batch, 10)  # type: ignore[attr-defined]
+    # The bank has them all in every step, so that its potentials can be kept.
+    bank = method(bank=True)
+    for _ in range(3):
+        whole = Batches(data, bank, training, seed=1).draw()  # type: ignore[arg-type]
+        other = whole.unlabelled_teacher_group
+        assert other is not None and other.tolist() == [-1] * 9 + member.flip(0).tolist()
+        terms = bank.backward(whole, 10)  # type: ignore[attr-defined]
+        assert bool(terms["joint"].isfinite()) and len(bank.start) == 33  # type: ignore[attr-defined]
+        assert bool(bank.start.isfinite().all())  # type: ignore[attr-defined]
     # Without anchor nobody asks for groups, and the teacher's own samples are used.
     plain = Batches(data, method(anchor=0.0), training, seed=1).draw()  # type: ignore[arg-type]
     assert plain.unlabelled_teacher_feature is not None

@@ -252,7 +252,7 @@ class Batches:
         cached = (data.teacher_feature, data.teacher_logits, data.teacher_label, data.teacher_group)
         student = self._rows("unlabelled", data.unlabelled, data.unlabelled_group)
         if self.method.whole_teacher and self.method.needs_unlabelled:
-            return student, list(cached)
+            return student, list(bank)
         return student, self._rows("unlabelled_teacher", *cached)
 
     def draw(self) -> Batch:

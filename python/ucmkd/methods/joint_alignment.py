@@ -15,7 +15,7 @@ from ucmkd.methods.correspondence import correspondence
 from ucmkd.methods.joint_cost import joint_cost
 from ucmkd.methods.parts import class_weights, make_projector, ramp, target_prior
 from ucmkd.methods.planned import planned
-from ucmkd.methods.pool_prior import PoolPrior, estimated, is_estimated
+from ucmkd.methods.pool_prior import estimated, is_estimated, pool_prior
 from ucmkd.methods.profile import profile_cost
 from ucmkd.methods.vanilla_kd import pair_kd
 from ucmkd.models import Student, head_module
@@ -130,7 +130,6 @@ class JointAlignment(Method):
         if reach is not None:
             checks.number("reach", reach, strict=True)
         checks.integer("ramp_steps", ramp_steps)
-        checks.integer("estimate_steps", estimate_steps, minimum=1)
         checks.number("feature_weight", feature_weight)
         checks.number("profile_weight", profile_weight)
         checks.number("teacher_temperature", teacher_temperature, strict=True)
@@ -147,18 +146,13 @@ class JointAlignment(Method):
         self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
         self.solver["reach"] = reach
         self.uses_pairs = pair_weight > 0
-        self.uses_groups = anchor > 0
+        self.uses_groups = anchor > 0 and not bank  # the bank has all groups anyway
         self.requires = ("unlabelled", "unlabelled_teacher_logits")
         if feature_weight or profile_weight:
             self.requires += ("unlabelled_teacher_feature",)
         unknown = isinstance(prior, str) and prior == "teacher" and self.class_prior is None
         natural = unknown and self.permutation is None
-        self.pool_prior: PoolPrior | None = None
-        self.estimate_steps = 0
-        if is_estimated(prior):
-            assert self.label_counts is not None
-            self.pool_prior = PoolPrior(self.label_counts, label_smoothing)
-            self.estimate_steps, prior = estimate_steps, "uniform"  # until it is estimated
+        self.pool_prior, self.estimate_steps, prior = pool_prior(self, prior, estimate_steps)
         mass = None if natural else target_prior(prior, self.class_prior, self.num_classes)
         self.register_buffer("mass", mass)
         self.projector = make_projector(student.width, self.teacher_width, projector)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 
+from ucmkd.methods import checks
+from ucmkd.methods.base import Method
 from ucmkd.priors import estimate_prior_em
+
+Prior: TypeAlias = "str | Sequence[float] | Tensor"
 
 
 class PoolPrior(nn.Module):
@@ -54,6 +61,20 @@ class PoolPrior(nn.Module):
 def is_estimated(prior: object) -> bool:
     """Whether the option ``prior`` asks for an estimate."""
     return isinstance(prior, str) and prior == "estimated"
+
+
+def pool_prior(method: Method, prior: Prior, steps: int) -> tuple[PoolPrior | None, int, Prior]:
+    """What a method needs for its option ``prior``.
+
+    Returns:
+        The memory and the steps of the estimate (None and 0 without one), and the prior to start
+        from: the uniform one until it is estimated.
+    """
+    checks.integer("estimate_steps", steps, minimum=1)
+    if not is_estimated(prior):
+        return None, 0, prior
+    assert method.label_counts is not None
+    return PoolPrior(method.label_counts, method.label_smoothing), steps, "uniform"
 
 
 def estimated(pool: PoolPrior, logits: Tensor, mass: Tensor, step: int, steps: int) -> Tensor:

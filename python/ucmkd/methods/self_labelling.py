@@ -13,7 +13,7 @@ from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.parts import ramp, target_prior
 from ucmkd.methods.planned import planned_cost
-from ucmkd.methods.pool_prior import PoolPrior, estimated, is_estimated
+from ucmkd.methods.pool_prior import estimated, is_estimated, pool_prior
 from ucmkd.models import Student
 
 
@@ -97,16 +97,10 @@ class SelfLabelling(Method):
         super().__init__(student, label_smoothing=label_smoothing, **options)
         checks.number("weight", weight)
         checks.integer("ramp_steps", ramp_steps)
-        checks.integer("estimate_steps", estimate_steps, minimum=1)
         self.weight = weight
         self.ramp_steps = ramp_steps
         self.solver = checks.solver(epsilon=epsilon, tol=tol, max_iter=max_iter)
-        self.pool_prior: PoolPrior | None = None
-        self.estimate_steps = 0
-        if is_estimated(prior):
-            assert self.label_counts is not None
-            self.pool_prior = PoolPrior(self.label_counts, label_smoothing)
-            self.estimate_steps, prior = estimate_steps, "uniform"  # until it is estimated
+        self.pool_prior, self.estimate_steps, prior = pool_prior(self, prior, estimate_steps)
         self.register_buffer("mass", target_prior(prior, self.class_prior, self.num_classes))
 
     def weights(self, step: int) -> dict[str, float]:
