@@ -122,12 +122,15 @@ def test_report_says_what_was_measured(tmp_path: Path) -> None:
     html = report_html(recipe, result, data, teacher, RECORDS, ["teacher: loaded from <here>"])
     found = Reader(html)
     # Counted by hand from the eight samples above: 5 right; recall 2/4 and 3/4.
-    test = found.row("student, test")
-    assert test[:4] == ["student, test", "8", "62.5%", "62.5%"]
-    assert test[4] == f"{result.test.loss:.3f}"
-    assert found.row("student, validation") == [
-        "student, validation", "7", "62.5%", "50.0%", "1.250"
-    ]  # fmt: skip
+    heads = found.row("")
+    test = dict(zip(heads, found.row("student, test"), strict=True))
+    assert [test[head] for head in heads[:4]] == ["student, test", "8", "62.5%", "62.5%"]
+    assert test["cross-entropy, nats"] == f"{result.test.loss:.3f}"
+    assert test["ECE"] == f"{100 * result.test.ece:.1f}%"
+    assert test["macro F1"] == f"{100 * result.test.macro_f1:.1f}%"
+    validation = dict(zip(heads, found.row("student, validation"), strict=True))
+    assert validation["cross-entropy, nats"] == "1.250" and validation["ECE"] == "–"
+    assert [validation[head] for head in heads[1:4]] == ["7", "62.5%", "50.0%"]
     assert found.row("teacher, validation (its modality)")[2] == "87.5%"
     assert "30.6% to 86.3%" in found.text  # Wilson interval of 5 in 8
     heads = [row[0] for row in found.rows]

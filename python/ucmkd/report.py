@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HEADS = {
     "accuracy": ("accuracy", "{:.1%}"),
     "balanced_accuracy": ("balanced accuracy", "{:.1%}"),
+    "macro_f1": ("macro F1", "{:.1%}"),
     "ece": ("ECE", "{:.1%}"),
     "loss": ("cross-entropy, nats", "{:.3f}"),
 }

@@ -49,10 +49,10 @@ def opened(path: Path, purpose: str) -> Iterator[Any]:
 
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: The file is damaged or of a kind that PyAV does not know.
+        ValueError: The file is absent, damaged or of a kind that PyAV does not know.
     """
+    check_file(path)  # an absent file is the user's first concern, not an absent package
     av = need("av", f"{purpose} from {path.suffix or 'this'} files")
-    check_file(path)
     try:
         with av.open(str(path)) as container:
             yield container
