@@ -24,6 +24,9 @@ def equal(x: _Floats, y: _Floats) -> bool:
 def distance(x: _Floats, y: _Floats) -> float:
     """The Euclidean distance of two arrays of one dtype and shape."""
 
+def scaled(x: _Floats, factor: _Floats) -> _Floats:
+    """``factor`` times ``x``: one number, or one for each ``x[k]``."""
+
 def sinkhorn(
     x: _Floats,
     y: _Floats | None,

@@ -18,26 +18,62 @@ pub fn padded(n: usize) -> usize {
 
 /// A fixed-length vector whose first element lies on a 64-byte boundary.
 ///
-/// Vector loads of rows that are padded to [`LANES`] then never straddle two cache lines.
-#[derive(Debug, Default)]
+/// Vector loads of rows that are padded to [`LANES`] then never straddle two cache lines. Large
+/// ones take their memory from [`Spare`], and leave it there.
+#[derive(Debug)]
 pub struct Aligned<T> {
     data: Vec<T>,
     start: usize,
     len: usize,
+    /// Where the memory goes in the end.
+    leave: fn(Vec<T>),
 }
 
 impl<T: Real> Aligned<T> {
     /// `len` times `value`.
     #[must_use]
     pub fn filled(len: usize, value: T) -> Self {
-        let data = vec![value; len + LINE / size_of::<T>()];
+        match T::spare().take(Self::room(len)) {
+            Some(mut data) => {
+                data.fill(value);
+                Self::within(data, len)
+            }
+            None => Self::fresh(len, value),
+        }
+    }
+
+    /// `len` elements that mean nothing: the caller writes before it reads.
+    #[must_use]
+    pub fn arbitrary(len: usize) -> Self {
+        match T::spare().take(Self::room(len)) {
+            Some(data) => Self::within(data, len),
+            None => Self::fresh(len, T::ZERO),
+        }
+    }
+
+    /// Elements that hold `len` of them wherever the first line starts.
+    fn room(len: usize) -> usize {
+        len + LINE / size_of::<T>()
+    }
+
+    fn fresh(len: usize, value: T) -> Self {
+        let data = vec![value; Self::room(len)];
         pages::advise(&data);
+        Self::within(data, len)
+    }
+
+    fn within(data: Vec<T>, len: usize) -> Self {
         // `align_offset` may decline (it answers usize::MAX); alignment is only a matter of speed.
         let start = match data.as_ptr().align_offset(LINE) {
             offset if offset <= data.len() - len => offset,
             _ => 0,
         };
-        Self { data, start, len }
+        Self {
+            data,
+            start,
+            len,
+            leave: |data| T::spare().give(data),
+        }
     }
 
     /// `len` zeros.
@@ -52,6 +88,37 @@ impl<T: Real> Aligned<T> {
         let mut all = Self::filled(padded(values.len()), fill);
         all[..values.len()].copy_from_slice(values);
         all
+    }
+}
+
+impl<T> Drop for Aligned<T> {
+    fn drop(&mut self) {
+        (self.leave)(std::mem::take(&mut self.data));
+    }
+}
+
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Self::from(Vec::new())
+    }
+}
+
+impl<T: Clone> Clone for Aligned<T> {
+    fn clone(&self) -> Self {
+        self.to_vec().into()
+    }
+}
+
+impl<T> From<Vec<T>> for Aligned<T> {
+    /// The vector itself, wherever it starts.
+    fn from(data: Vec<T>) -> Self {
+        let len = data.len();
+        Self {
+            data,
+            start: 0,
+            len,
+            leave: drop,
+        }
     }
 }
 

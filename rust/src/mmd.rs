@@ -204,10 +204,7 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
         options: *options,
     };
     let parts = plan.run(threads);
-    let output = finish::finish(&plan, parts, bandwidth, threads);
-    T::spare().give(plan.transposed.0);
-    T::spare().give(pool.points);
-    output
+    finish::finish(&plan, parts, bandwidth, threads)
 }
 
 /// Largest error of an exponent that single precision may make.

@@ -119,6 +119,15 @@ pub fn axpy_body<T: Real, const FMA: bool>(c: T, x: &[T], y: &mut [T]) {
     }
 }
 
+/// `y[i] = c x[i]`.
+#[inline(always)]
+pub fn scaled_body<T: Real, const FMA: bool>(c: T, x: &[T], y: &mut [T]) {
+    assert_eq!(x.len(), y.len());
+    for (q, &p) in y.iter_mut().zip(x) {
+        *q = c * p;
+    }
+}
+
 /// `x[i] = exp(x[i])`.
 #[inline(always)]
 pub fn exp_body<T: Real, const FMA: bool>(x: &mut [T]) {
@@ -171,6 +180,10 @@ simd_dispatch! {
 simd_dispatch! {
     /// `y[i] += c x[i]`.
     pub fn axpy[T: Real](c: T, x: &[T], y: &mut [T]) = axpy_body;
+}
+simd_dispatch! {
+    /// `y[i] = c x[i]`.
+    pub fn scaled[T: Real](c: T, x: &[T], y: &mut [T]) = scaled_body;
 }
 simd_dispatch! {
     /// `x[i] = exp(x[i])`.
@@ -299,6 +312,8 @@ mod tests {
                 let mut z = y.clone();
                 axpy(level, 2.0, &x, &mut z);
                 assert!((0..n).all(|i| (z[i] - (y[i] + 2.0 * x[i])).abs() < 1e-15));
+                scaled(level, 2.0, &x, &mut z);
+                assert!((0..n).all(|i| z[i] == 2.0 * x[i]));
             }
             let mut norms = [0.0; 3];
             squared_norms(level, &[3.0, 4.0, 0.0, 0.0, 1.0, 2.0], 2, &mut norms);

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucmkd import _backend
+
 #: Where PyTorch starts to share an elementwise operation among its threads.
 _GRAIN = 32768
 
@@ -15,7 +17,7 @@ _GRAIN = 32768
 def scale(gradient: Tensor, factor: Tensor) -> Tensor:
     """``factor (B,)`` times ``gradient (B, ...)``, or a 0-d factor times anything.
 
-    On the CPU by NumPy where PyTorch would use its thread pool for these few microseconds: the
+    On the CPU in one thread where PyTorch would use its thread pool for these few microseconds: the
     pool's threads go on spinning for milliseconds afterwards, on the processors that the next
     solve needs.
     """
@@ -26,6 +28,9 @@ def scale(gradient: Tensor, factor: Tensor) -> Tensor:
     plain = type(gradient) is Tensor and type(factor) is Tensor and gradient.device.type == "cpu"
     if gradient.numel() < _GRAIN or not plain or torch.compiler.is_compiling():
         return factor * gradient
+    if _backend.has_rust() and gradient.dtype in (torch.float32, torch.float64):
+        whole = gradient.detach().contiguous().numpy()
+        return torch.from_numpy(_backend.rust().scaled(whole, factor.detach().numpy()))
     return torch.from_numpy(np.multiply(gradient.detach().numpy(), factor.detach().numpy()))
 
 

@@ -58,7 +58,7 @@ impl<T: Real> Pool<T> {
             Some(b) => weights.extend(b.iter().map(|&w| -w)),
             None => weights.extend(std::iter::repeat_n(-uniform(m), m * classes)),
         }
-        let mut points = T::spare().take((n + m) * width);
+        let mut points = Aligned::arbitrary((n + m) * width);
         points[..x.len()].copy_from_slice(x);
         points[x.len()..].copy_from_slice(y);
         let mut pool = Pool {
@@ -133,7 +133,7 @@ impl<T: Real> Pool<T> {
         // An odd number of cache lines, lest the rows compete for the same sets of the cache.
         let lead = self.len().next_multiple_of(2 * LANES) + LANES;
         // What lies beyond the points of a row is never read.
-        let mut all = T::spare().take(self.width * lead);
+        let mut all = Aligned::arbitrary(self.width * lead);
         let width = self.width;
         if width == 0 {
             return (all, lead);

@@ -5,8 +5,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::interrupt::interruptible;
+use super::lent::lent;
 use super::sides::{Optional, matrix, part, refuse, slice, stacked};
 use super::sinkhorn::{Arguments, Shape, cost_named, shared_results, wanted, with_problems};
+use crate::buffer::Aligned;
 use crate::real::Real;
 use crate::simd;
 use crate::sinkhorn::{Divergence, Options, Problem, Solution, Summed, solve_sums};
@@ -175,7 +177,7 @@ fn values<'py, T: Real + Element>(
 /// A gradient of all problems as an array; None where it was not wanted.
 fn gradient<T: Real + Element>(
     py: Python<'_>,
-    all: Vec<T>,
+    all: Aligned<T>,
     shape: [usize; 3],
     single: bool,
 ) -> PyResult<Option<Py<PyAny>>> {
@@ -183,7 +185,7 @@ fn gradient<T: Real + Element>(
         return Ok(None);
     }
     let shape: &[usize] = if single { &shape[1..] } else { &shape };
-    Ok(Some(stacked(py, vec![all], shape)?.unbind()))
+    Ok(Some(lent(py, all, shape)?.unbind()))
 }
 
 /// What only [`divergence`] has.

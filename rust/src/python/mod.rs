@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod arrays;
 mod divergence;
 mod interrupt;
+mod lent;
 mod mmd;
 mod sides;
 mod sinkhorn;
@@ -36,6 +37,8 @@ mod _rust {
     use super::arrays::{distance, equal, is_finite};
     #[pymodule_export]
     use super::divergence::{Solved, divergence};
+    #[pymodule_export]
+    use super::lent::{Lender, scaled};
     #[pymodule_export]
     use super::mmd::{median_bandwidth, mmd};
     #[pymodule_export]

@@ -7,7 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::interrupt::interruptible;
+use super::lent::lent;
 use super::sides::{Classes, Numbers, Optional, Sides, cube, optional_cube, part, refuse, stacked};
+use crate::buffer::Aligned;
 use crate::cost::Cost;
 use crate::real::Real;
 use crate::sinkhorn::{Costs, Options, Problem, Solution, solve_until};
@@ -61,6 +63,29 @@ pub(super) fn wanted<'py, T: Real + Element>(
     }
     let parts = solutions.iter_mut().map(|s| std::mem::take(pick(s)));
     stacked(py, parts.collect(), &shape)
+}
+
+/// Gradients of all problems as one array, or the empty one; the only one is not copied.
+fn gradients<'py, T: Real + Element>(
+    py: Python<'py>,
+    want: bool,
+    mut parts: Vec<Aligned<T>>,
+    shape: [usize; 3],
+) -> PyResult<Bound<'py, PyAny>> {
+    if !want {
+        return Ok(PyArray1::<T>::zeros(py, [0], false).into_any());
+    }
+    if parts.len() == 1 {
+        return lent(py, parts.swap_remove(0), &shape);
+    }
+    let mut all = Aligned::arbitrary(shape.iter().product());
+    let mut rest = &mut all[..];
+    for part in &parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    lent(py, all, &shape)
 }
 
 /// Arguments of [`sinkhorn`] that do not depend on the number type.
@@ -161,11 +186,16 @@ fn points<'py, T: Real + Element>(
         let mismatch: Vec<f64> = solutions.iter().map(|s| s.mismatch).collect();
         results.push(PyArray1::from_vec(py, mismatch).into_any());
         let want_y = options.want_y && arguments.y.is_some();
+        let [mut x, mut y] = [(); 2].map(|()| Vec::with_capacity(batch));
+        for solution in &mut solutions {
+            x.push(std::mem::take(&mut solution.grad_x));
+            y.push(std::mem::take(&mut solution.grad_y));
+        }
+        results.push(gradients(py, options.want_x, x, [batch, n, dim])?);
+        results.push(gradients(py, want_y, y, [batch, m, dim])?);
         let mut push = |want, pick: fn(&mut Solution<T>) -> &mut Vec<T>, shape| {
             wanted(py, want, &mut solutions, pick, shape).map(|array| results.push(array))
         };
-        push(options.want_x, |s| &mut s.grad_x, [batch, n, dim])?;
-        push(want_y, |s| &mut s.grad_y, [batch, m, dim])?;
         let [rows, columns] = shape.classes;
         let want = arguments.want_distance && rows > 0;
         push(want, |s| &mut s.class_mass, [batch, rows, columns])?;

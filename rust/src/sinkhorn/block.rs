@@ -102,8 +102,8 @@ impl<T: Real> Block<T> {
             Keep::Nothing => (0, n.min(strip)),
         };
         Self {
-            cost: T::spare().take(costs * stride),
-            kernel: T::spare().take(kernels * stride),
+            cost: Aligned::arbitrary(costs * stride),
+            kernel: Aligned::arbitrary(kernels * stride),
             weight: weight[rows.clone()].to_vec(),
             base: vec![T::ZERO; n],
             phi: vec![T::ZERO; n],

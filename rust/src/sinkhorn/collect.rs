@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use crate::buffer::Aligned;
 use crate::cost::Mismatch;
 use crate::parallel::lock;
 use crate::real::Real;
@@ -31,7 +32,10 @@ pub fn collect<T: Real>(
     let mut moved = Mismatch::default();
     let mut masked = Vec::new();
     for block in engine.blocks {
-        let sums = std::mem::take(&mut lock(block).sums);
+        let (sums, rows) = {
+            let mut block = lock(block);
+            (std::mem::take(&mut block.sums), block.rows.clone())
+        };
         solution.row.extend_from_slice(&sums.row);
         masked.extend(sums.masked);
         for (s, c) in column.iter_mut().zip(sums.column.iter()) {
@@ -46,13 +50,17 @@ pub fn collect<T: Real>(
         let pairs = moved.by_class.iter_mut().zip(&classes);
         pairs.for_each(|(s, p)| *s += p);
         if options.want_x {
-            solution.grad_x.extend_from_slice(&sums.grad_x);
+            let dim = sums.grad_x.len() / rows.len().max(1);
+            if solution.grad_x.is_empty() {
+                solution.grad_x = Aligned::arbitrary(solution.f.len() * dim);
+            }
+            solution.grad_x[rows.start * dim..rows.end * dim].copy_from_slice(&sums.grad_x);
         }
         if options.want_y {
             if solution.grad_y.is_empty() {
                 solution.grad_y = sums.grad_y;
             } else {
-                let all = solution.grad_y.iter_mut().zip(&sums.grad_y);
+                let all = solution.grad_y.iter_mut().zip(sums.grad_y.iter());
                 all.for_each(|(s, &p)| *s += p);
             }
         }

@@ -29,9 +29,9 @@ pub struct Sums<T> {
     /// Mass between different labels.
     pub moved: Mismatch,
     /// Gradient of the block's rows.
-    pub grad_x: Vec<T>,
+    pub grad_x: Aligned<T>,
     /// The block's share of the gradient of the columns, with respect to `Cloud::coords`.
-    pub grad_y: Vec<T>,
+    pub grad_y: Aligned<T>,
     /// The block's plan.
     pub plan: Vec<T>,
 }
@@ -246,9 +246,9 @@ struct Points<'g, T> {
     factor: T,
     /// Column sums of `W`, where it is not the plan.
     weighted: Aligned<T>,
-    x: Vec<T>,
+    x: Aligned<T>,
     /// Column-major and padded for the L1 cost.
-    y: Vec<T>,
+    y: Aligned<T>,
 }
 
 impl<'g, T: Real> Points<'g, T> {
@@ -269,8 +269,8 @@ impl<'g, T: Real> Points<'g, T> {
                 1.0
             }),
             weighted: Aligned::zeros(weighted),
-            x: vec![T::ZERO; rows * dim],
-            y: vec![T::ZERO; if want.1 { columns * dim } else { 0 }],
+            x: Aligned::zeros(rows * dim),
+            y: Aligned::zeros(if want.1 { columns * dim } else { 0 }),
         }
     }
 
@@ -358,7 +358,7 @@ impl<'g, T: Real> Points<'g, T> {
     }
 
     /// Gradients of the rows, and of the columns without the chain through their normalisation.
-    fn finish(mut self, shared: &Shared<T>, plan: &[T]) -> (Vec<T>, Vec<T>) {
+    fn finish(mut self, shared: &Shared<T>, plan: &[T]) -> (Aligned<T>, Aligned<T>) {
         let y = self.ground.columns();
         if self.ground.y.is_none() {
             // The plan of a self-term is symmetric: both sides contribute the same.
@@ -369,8 +369,8 @@ impl<'g, T: Real> Points<'g, T> {
             let transposed = (0..y.count)
                 .flat_map(|j| (0..dim).map(move |k| (j, k)))
                 .map(|(j, k)| self.y[k * stride + j])
-                .collect();
-            self.y = transposed;
+                .collect::<Vec<T>>();
+            self.y = transposed.into();
         } else if self.want.1 {
             let mass = if self.ground.cost.rooted() {
                 &self.weighted

@@ -95,8 +95,8 @@ pub fn solve<T: Real>(
         transport: solution.transport,
         mismatch: solution.mismatch,
         class_mass: narrowed(&solution.class_mass),
-        grad_x: narrowed(&solution.grad_x),
-        grad_y: narrowed(&solution.grad_y),
+        grad_x: narrowed(&solution.grad_x).into(),
+        grad_y: narrowed(&solution.grad_y).into(),
         plan: narrowed(&solution.plan),
     }
 }

@@ -1,5 +1,6 @@
 //! What a Sinkhorn problem is given and what it returns.
 
+use crate::buffer::Aligned;
 use crate::cost::{ClassDistance, Cost};
 use crate::real::Real;
 use crate::simd::Level;
@@ -165,9 +166,9 @@ pub struct Solution<T> {
     /// Mass that moves between the classes, `K x L`; empty without a class distance.
     pub class_mass: Vec<T>,
     /// Gradient with respect to the `x`, `n x dim`, or empty.
-    pub grad_x: Vec<T>,
+    pub grad_x: Aligned<T>,
     /// Gradient with respect to the `y`, `m x dim`, or empty.
-    pub grad_y: Vec<T>,
+    pub grad_y: Aligned<T>,
     /// Plan `n x m`, or empty.
     pub plan: Vec<T>,
 }

@@ -226,11 +226,6 @@ pub fn solve_on<T: Real>(
         };
         lead(&engine, problem, b, options)
     });
-    for block in blocks {
-        let block = block.into_inner().unwrap_or_else(PoisonError::into_inner);
-        T::spare().give(block.cost);
-        T::spare().give(block.kernel);
-    }
     solution.unwrap_or_else(|| precise::solve(problem, options, threads, interrupt))
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Mutex;
 
+use crate::buffer::Aligned;
 use crate::interrupt::Interrupt;
 use crate::parallel::{lock, map};
 use crate::real::Real;
@@ -166,8 +167,8 @@ fn side_by_side<T: Real>(
 }
 
 /// The sum of the terms; their gradients are added up in the memory of the first.
-fn summed<T: Real>(options: &Options, mut terms: Terms<T>) -> (Summed<T>, [Vec<T>; 2]) {
-    let mut gradients: [Vec<T>; 2] = Default::default();
+fn summed<T: Real>(options: &Options, mut terms: Terms<T>) -> (Summed<T>, [Aligned<T>; 2]) {
+    let mut gradients: [Aligned<T>; 2] = Default::default();
     let mut value = 0.0;
     for (k, term) in terms.iter_mut().enumerate() {
         let Some(solution) = term else { continue };
@@ -187,7 +188,7 @@ fn summed<T: Real>(options: &Options, mut terms: Terms<T>) -> (Summed<T>, [Vec<T
 }
 
 /// The sums of all problems, and the gradients of x and of y, one problem after the other.
-pub type Sums<T> = (Vec<Summed<T>>, [Vec<T>; 2]);
+pub type Sums<T> = (Vec<Summed<T>>, [Aligned<T>; 2]);
 
 /// Solves all divergences, or returns None once `interrupt` is raised.
 #[must_use]
@@ -236,7 +237,7 @@ pub fn solve_sums<T: Real>(
         }
         Costs::Matrix(_) => [0, 0],
     });
-    let mut all = lengths.map(|len| vec![T::ZERO; len * divergences.len()]);
+    let mut all = lengths.map(|len| Aligned::arbitrary(len * divergences.len()));
     let [x, y] = &mut all;
     let places: Vec<_> = parts(x, lengths[0], divergences.len())
         .zip(parts(y, lengths[1], divergences.len()))
@@ -252,6 +253,8 @@ pub fn solve_sums<T: Real>(
         for (to, from) in [&mut place.0, &mut place.1].into_iter().zip(&gradients) {
             if to.len() == from.len() {
                 to.copy_from_slice(from);
+            } else {
+                to.fill(T::ZERO);
             }
         }
         sum

@@ -43,7 +43,7 @@ fn hard_but_legal_inputs_stay_finite() {
             for y in [Some(&points[..]), None] {
                 let p = between(cost, 2, (&points[..], &w[..]), (y, &w[..]), 0.05);
                 let s = solve(&p, &options);
-                let numbers = [&s.f, &s.g, &s.row, &s.column, &s.grad_x, &s.grad_y];
+                let numbers = [&s.f[..], &s.g, &s.row, &s.column, &s.grad_x, &s.grad_y];
                 assert!(
                     numbers.iter().all(|v| v.iter().all(|t| t.is_finite())),
                     "{cost:?}"

@@ -205,7 +205,10 @@ fn threads_and_batches_agree() {
                 let first = solve_all(&problems[..count], &options);
                 let again = solve_all(&problems[..count], &options);
                 for (p, q) in first.iter().zip(&again) {
-                    assert!(p.f == q.f && p.grad_x == q.grad_x, "not deterministic");
+                    assert!(
+                        p.f == q.f && p.grad_x[..] == q.grad_x[..],
+                        "not deterministic"
+                    );
                 }
                 first
             };

@@ -55,7 +55,7 @@ fn apart<T: Real>(d: &Divergence<T>, options: &Options) -> (f64, Vec<f64>, Vec<f
         };
         let solution = solve(&own, &options);
         value -= solution.value / 2.0;
-        for (g, own) in gradients[side].iter_mut().zip(&solution.grad_x) {
+        for (g, own) in gradients[side].iter_mut().zip(solution.grad_x.iter()) {
             *g -= own.to_f64() / 2.0;
         }
     }

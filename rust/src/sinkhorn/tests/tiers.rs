@@ -34,12 +34,12 @@ fn agree<T: Real>(n: usize, m: usize, dim: usize, options: &Options, tolerance: 
                 close(s.value, want.value, tolerance * scale);
                 close(s.transport, want.transport, tolerance * scale);
                 let pairs = [
-                    (&s.f, &want.f),
-                    (&s.g, &want.g),
-                    (&s.row, &want.row),
-                    (&s.column, &want.column),
-                    (&s.grad_x, &want.grad_x),
-                    (&s.grad_y, &want.grad_y),
+                    (&s.f[..], &want.f[..]),
+                    (&s.g[..], &want.g[..]),
+                    (&s.row[..], &want.row[..]),
+                    (&s.column[..], &want.column[..]),
+                    (&s.grad_x[..], &want.grad_x[..]),
+                    (&s.grad_y[..], &want.grad_y[..]),
                 ];
                 for (got, want) in pairs {
                     let want: Vec<f64> = want.iter().map(|v| v.to_f64()).collect();
