@@ -16,11 +16,11 @@ from rich.console import Console
 
 from ucmkd.data import Dataset, FetchError
 from ucmkd.demo import app, experiment, runner
-from ucmkd.demo.controls import SelfLabellingWithPairs
 from ucmkd.demo.experiment import ALL_PAIRS, FIXED, Experiment, Row
 from ucmkd.demo.problems import Problem, load_problem, make_split
 from ucmkd.demo.scenes import CE, JOINT, with_pairs
 from ucmkd.demo.store import Store, result_key
+from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
 
 CLASSES = ("a", "b", "c")
 

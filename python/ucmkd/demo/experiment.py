@@ -12,9 +12,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from ucmkd.config import OptimizerConfig, TrainingConfig
-from ucmkd.demo.controls import SelfLabellingWithPairs
 from ucmkd.demo.problems import Split
-from ucmkd.methods import Method, create
+from ucmkd.methods import create
 from ucmkd.models import MLP
 from ucmkd.trainer import Fitted, TrainingData, fit
 
@@ -237,11 +236,9 @@ class Experiment:
                 "placebo": placebo,
                 "placebo_seed": self.split.number,  # another wrong teacher in every split
             }
-        method: Method
-        if name == "self + pairs":
-            method = SelfLabellingWithPairs(student, **arguments)
-        else:
-            method = create(name, student, **arguments)
+        method = create(
+            "self_labelling_with_pairs" if name == "self + pairs" else name, student, **arguments
+        )
         training = TrainingConfig(steps=self.steps, diagnose_every=0)
         optimizer = OptimizerConfig(lr=1e-3, weight_decay=base.weight_decay)
         return fit(method, data, training, optimizer, seed=seed, fabric=self.fabric)

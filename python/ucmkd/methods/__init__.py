@@ -26,6 +26,7 @@ from ucmkd.methods.prior_correction import PriorCorrection
 from ucmkd.methods.prototype_geometry import PrototypeGeometry
 from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
+from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
 from ucmkd.methods.ucmkd import UCMKD
 from ucmkd.methods.vanilla_kd import VanillaKD
 from ucmkd.models import Student
@@ -58,6 +59,7 @@ for _method in (
     LabelAware,
     JointAlignment,
     SelfLabelling,
+    SelfLabellingWithPairs,
     PriorOnly,
     VanillaKD,
     UCMKD,
