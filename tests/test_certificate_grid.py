@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import pytest
-
 from benches.certificate import KEY, RESULTS, Run, execute, grid, read
 from benches.certificate_figure import BOUNDS, draw, ratios, report
 

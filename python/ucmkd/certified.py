@@ -39,6 +39,9 @@ LINEAR_TOLERANCE = 1e-4
 class TeacherSide:
     """What a certificate needs of a teacher: outputs on its validation samples, and its head.
 
+    On the CPU, where the certificate is computed whatever the device of the training: in float64,
+    which some devices do not have and others are slow in.
+
     Attributes:
         feature: ``(m, d)``.
         logits: ``(m, K)``.
@@ -63,7 +66,7 @@ def teacher_side(
     Args:
         teacher: In evaluation mode, on ``device``.
         own: Its own problem (:attr:`ucmkd.preparation.Prepared.teacher`).
-        device: Where to compute.
+        device: Of the teacher.
     """
     if own.validation is None or own.validation_label is None:
         return "the teacher has no validation samples"
@@ -71,7 +74,8 @@ def teacher_side(
     form = linear_form(teacher, feature, logits)
     if form is None:
         return "the teacher's head is not linear"
-    return TeacherSide(feature, logits, own.validation_label.to(device), *form)
+    tensors = (feature, logits, own.validation_label, *form)
+    return TeacherSide(*(tensor.cpu() for tensor in tensors))
 
 
 @torch.no_grad()
@@ -122,12 +126,12 @@ def certify(
     """
     if data.validation is None or data.validation_label is None:
         return "the student has no validation samples"
-    rows = _spaced(len(data.validation), max_samples, teacher.feature.device)
-    others = _spaced(len(teacher.feature), max_samples, teacher.feature.device)
+    rows = _spaced(len(data.validation), max_samples)
+    others = _spaced(len(teacher.feature), max_samples)
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
     try:
-        feature, logits = _outputs(method, data.validation[rows])
+        feature, logits = _outputs(method, data.validation, rows)
         moved = method.to_teacher(feature)
         space = "the student's features through the method's projector"
         if moved is None:
@@ -142,12 +146,14 @@ def certify(
             module.training = mode
     label, weight, bias = teacher.label[others], teacher.weight, teacher.bias
     if method.permutation is not None:  # the classes of a placebo
-        order = torch.argsort(method.permutation)
-        label, weight, bias = method.permutation[label], weight[order], bias[order]
+        permutation = method.permutation.cpu()
+        order = torch.argsort(permutation)
+        label, weight, bias = permutation[label], weight[order], bias[order]
+    moved, logits, known = moved.cpu(), logits.cpu(), data.validation_label.cpu()[rows]
     if not bool(torch.isfinite(logits).all() & torch.isfinite(moved).all()):
         return "the student's outputs are not finite"
     return certificate(
-        moved, logits, data.validation_label[rows], teacher.feature[others], None, label,
+        moved, logits, known, teacher.feature[others], None, label,
         (weight, bias), delta=delta, max_points=max_points, space=space,
     )  # fmt: skip
 
@@ -168,19 +174,22 @@ class CertificateProbe:
                 report(name, value)
 
 
-def _outputs(method: Method, inputs: Inputs, size: int = 1024) -> tuple[Tensor, Tensor]:
-    """Features and logits of the student; the logits are those that the method predicts with."""
+def _outputs(
+    method: Method, inputs: Inputs, rows: Tensor, size: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Features and logits on some rows; the logits are those that the method predicts with."""
     feature, logits = [], []
-    for part in inputs.split(size):
+    for index in rows.split(size):
+        part = inputs[index.to(inputs.device)]
         feature.append(method.student.encoder(part))
         logits.append(method.predict(part))
     return torch.cat(feature), torch.cat(logits)
 
 
-def _spaced(n: int, most: int | None, device: torch.device) -> Tensor:
+def _spaced(n: int, most: int | None) -> Tensor:
     """At most ``most`` of n rows, evenly spaced: samples may be stored class by class."""
     count = n if most is None else min(n, most)
-    return torch.arange(count, device=device) * n // count
+    return torch.arange(count) * n // count
 
 
 def _fitted(method: Method, data: TrainingData, feature: Tensor, most: int) -> Tensor | None:
@@ -188,14 +197,15 @@ def _fitted(method: Method, data: TrainingData, feature: Tensor, most: int) -> T
     target, teacher_label = data.teacher_feature, data.teacher_label
     if target is None or teacher_label is None:
         return None
+    target, teacher_label = target.cpu().double(), teacher_label.cpu()
     if method.permutation is not None:
-        teacher_label = method.permutation[teacher_label]
-    rows = _spaced(len(data.student), most, teacher_label.device)
-    label = data.student_label[rows]
-    own = _outputs(method, data.student[rows])[0].double()
+        teacher_label = method.permutation.cpu()[teacher_label]
+    rows = _spaced(len(data.student), most)
+    label = data.student_label.cpu()[rows]
+    own = _outputs(method, data.student, rows)[0].cpu().double()
     counts = torch.bincount(teacher_label, minlength=data.num_classes)
-    sums = torch.zeros(data.num_classes, target.shape[1], dtype=torch.float64, device=own.device)
-    sums.index_add_(0, teacher_label, target.double())
+    sums = torch.zeros(data.num_classes, target.shape[1], dtype=torch.float64)
+    sums.index_add_(0, teacher_label, target)
     known = counts[label] > 0
     if not bool(known.any()):
         return None
@@ -206,4 +216,4 @@ def _fitted(method: Method, data: TrainingData, feature: Tensor, most: int) -> T
     covariance = own.T @ own / len(own)
     covariance.diagonal().add_(RIDGE * covariance.diagonal().mean() + 1e-12)
     map_ = torch.linalg.solve(covariance, own.T @ wanted / len(own))
-    return (feature.double() - centre) @ map_ + middle
+    return (feature.cpu().double() - centre) @ map_ + middle

@@ -40,9 +40,11 @@ class Certificate:
         delta: probability with which a finite-sample term may be exceeded.
         finite_sample: to add to ``bound`` for the populations.
         logit_finite_sample: to add to ``logit_bound`` for the populations.
-        class_finite_sample: to add to ``class_bound`` for the populations.
+        class_finite_sample: to add to ``class_bound`` for the populations, at these frequencies of
+            the classes.
         class_logit_finite_sample: to add to ``class_logit_bound`` for the populations.
-        kernel_finite_sample: to add to ``kernel_bound`` for the populations.
+        kernel_finite_sample: to add to ``kernel_bound`` for the populations, for an f that was
+            chosen without these samples (here it was fitted to them: an indication).
         diameter: D of the features' support, given or that of the samples.
         loss_bound: the largest cross-entropy of the student, given or that of the samples.
         num_classes: K.
