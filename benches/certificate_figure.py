@@ -63,13 +63,15 @@ def draw(rows: Sequence[Row], where: Path) -> None:
     left.set(xscale="log", xlabel="bound / error (1 is tight)", ylabel="share of runs")
     left.set_title(f"Looseness over {len(rows)} runs", fontsize=10)
     left.legend(frameon=False, fontsize=8)
+    ends: list[float] = []
     for name, bound, error in (BOUNDS[1], BOUNDS[4]):
         colour = COLOURS[BOUNDS.index((name, bound, error))]
         x = [float(row[error]) for row in rows]
         y = [float(row[bound]) for row in rows]
+        ends += x
         right.scatter(x, y, s=12, color=colour, alpha=0.7, label=name, linewidths=0)
-    low, high = right.get_xlim()
-    right.plot([max(low, 1e-3), high], [max(low, 1e-3), high], color="#333333", linewidth=0.8)
+    line = [min(ends), max(ends)]
+    right.plot(line, line, color="#333333", linewidth=0.8)
     right.set(xscale="log", yscale="log", xlabel="error, nats", ylabel="bound, nats")
     right.set_title("Every point must lie above the line", fontsize=10)
     right.legend(frameon=False, fontsize=8)

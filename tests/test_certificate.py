@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 import ucmkd
@@ -102,6 +104,32 @@ def test_literal_transcription() -> None:
     assert np.dot(own - other, errors) <= found.prior_mismatch
     assert found.lipschitz == pytest.approx(entropy_constant(4) * np.linalg.norm(w - w.mean(0), 2))
     assert (found.student_samples, found.teacher_samples, found.num_classes) == (40, 60, 4)
+
+
+def exact(x: np.ndarray, y: np.ndarray, metric: str) -> float:
+    """W1 of two uniform clouds: every point as often as makes the numbers equal."""
+    times = math.lcm(len(x), len(y))
+    cost = cdist(x.repeat(times // len(x), 0), y.repeat(times // len(y), 0), metric)
+    return float(cost[linear_sum_assignment(cost)].mean())
+
+
+def test_class_terms_against_exact_transport() -> None:
+    """Σ π L W1 of the features, and Σ π W1 of l - l_y in the largest coordinate."""
+    given = made(18, 24, 3)
+    found = certificate(**given, epsilon=1e-3, max_iter=5000)
+    weight, bias = (v.double().numpy() for v in given["teacher_head"])
+    x, t = (given[f"{side}_features"].double().numpy() for side in ("student", "teacher"))
+    y, k = (given[f"{side}_labels"].numpy() for side in ("student", "teacher"))
+    by_feature = by_logit = 0.0
+    for c in range(3):
+        own, other = x[y == c], t[k == c]
+        constant = max(np.linalg.norm(weight[j] - weight[c]) for j in range(3))
+        by_feature += len(own) / 18 * constant * exact(own, other, "euclidean")
+        relative = [v @ weight.T + bias for v in (own, other)]
+        by_logit += len(own) / 18 * exact(*(v - v[:, c : c + 1] for v in relative), "chebyshev")
+    assert by_feature - 1e-9 <= found.class_alignment <= 1.02 * by_feature
+    assert by_logit - 1e-9 <= found.class_logit_alignment <= 1.02 * by_logit
+    assert found.wasserstein == pytest.approx(exact(x, t, "euclidean"), rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(60))
