@@ -355,6 +355,8 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(epsilon=-1.0), ValueError, r"epsilon must be in \(0, inf\), got -1"),
         (changed(diameter=-0.5), ValueError, "diameter must be >= 0 and finite, got -0.5"),
         (changed(loss_bound=math.inf), ValueError, r"loss_bound must be in \(0, inf\), got inf"),
+        (changed(diameter=0.1), ValueError, r"diameter must be at least that of the samples, \d"),
+        (changed(loss_bound=0.1), ValueError, "loss_bound must be at least that of the samples"),
         (changed(max_points=1), ValueError, "max_points must be at least 2, got 1"),
         (changed(max_points=10.0), TypeError, "max_points must be an integer, got float"),
     ],

@@ -28,9 +28,9 @@ from .theory.certificate import Certificate, certificate
 #: Ridge of the fitted map, relative to the mean variance of a feature.
 RIDGE = 0.01
 #: Most points of a plan while training, and at the end.
-WATCHED_POINTS, FINAL_POINTS = 512, 2048
+WATCHED_POINTS, FINAL_POINTS = 256, 2048
 #: Most samples of either side while training, and that the map is fitted on at any time.
-WATCHED_SAMPLES, FITTED_SAMPLES = 512, 1024
+WATCHED_SAMPLES, FITTED_SAMPLES = 256, 1024
 #: How far a head may be from its linear form, relative to its largest logit.
 LINEAR_TOLERANCE = 1e-4
 

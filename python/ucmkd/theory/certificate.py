@@ -42,6 +42,7 @@ Sebban 2017 (arXiv 1610.04420); Courty et al. 2017 (JDOT, arXiv 1705.08848); She
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -49,8 +50,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ucmkd.theory import certificate_sampling as sampling
-from ucmkd.theory.certificate_input import Head, Side, head_tensors, numbers, side
-from ucmkd.theory.certificate_kernel import kernel_form
+from ucmkd.theory.certificate_input import Head, Side, head_tensors, limit, numbers, side
+from ucmkd.theory.certificate_kernel import FIT_LIMIT, kernel_form
 from ucmkd.theory.certificate_lipschitz import (
     class_lipschitz,
     entropy_constant,
@@ -111,7 +112,8 @@ def certificate(
         epsilon: Of the transport plan, in units of the mean distance; smaller is tighter.
         tol: Of the solver.
         max_iter: Of the solver.
-        max_points: The most points of either side in one plan.
+        max_points: The most points of either side in one plan, and, up to 512, in the fit of the
+            kernel form.
         seed: Of the blocks, and of the points that the kernel form is fitted on.
         space: What the student's features are, kept as it is.
         backend: Of the operators.
@@ -122,7 +124,8 @@ def certificate(
     Raises:
         TypeError: Tensors, a head or numbers of the wrong kind.
         ValueError: No samples, shapes that do not fit, NaN or infinite values, labels out of range,
-            teacher logits that are not the head's, options out of range.
+            teacher logits that are not the head's, options out of range, a ``diameter`` or
+            ``loss_bound`` that the samples themselves pass.
     """
     numbers(
         delta=delta, epsilon=epsilon, max_points=max_points, diameter=diameter,
@@ -149,24 +152,21 @@ def certificate(
     own = torch.bincount(student.label, minlength=num_classes)
     other = torch.bincount(teacher.label, minlength=num_classes)
     lacking = [k for k in range(num_classes) if own[k] > 0 and other[k] == 0]
-    share = own.double() / n
     solve = partial(
         wasserstein, epsilon=epsilon, tol=tol, max_iter=max_iter, max_points=max_points, seed=seed,
         backend=backend,
     )  # fmt: skip
-    class_alignment = class_logit_alignment = math.inf if lacking else 0.0
-    for k in range(num_classes) if not lacking else ():
-        if own[k] == 0:
-            continue
-        rows, others = student.label == k, teacher.label == k
-        distance = solve(student.feature[rows], teacher.feature[others])
-        class_alignment += float(share[k] * per_class[k]) * distance
-        relative = [logits - logits[:, k : k + 1] for logits in (transferred, teacher.logits)]
-        distance = solve(relative[0][rows], relative[1][others], distance="chebyshev")
-        class_logit_alignment += float(share[k]) * distance
+    by_class = {0: (math.inf, math.inf)} if lacking else {
+        k: _class_alignment(
+            k, student, teacher, (transferred, teacher.logits), float(per_class[k]), solve
+        )
+        for k in range(num_classes)
+        if own[k] > 0
+    }  # fmt: skip
     kernel = kernel_form(
-        student.feature, teacher.feature, entropy_s, entropy_t, seed=seed, backend=backend
-    )
+        student.feature, teacher.feature, entropy_s, entropy_t,
+        fit_points=min(FIT_LIMIT, max_points), seed=seed, backend=backend,
+    )  # fmt: skip
 
     warnings = [f"class {k} has student samples and no teacher sample: the class-wise bound is "
                 "infinite" for k in lacking]  # fmt: skip
@@ -178,9 +178,9 @@ def certificate(
             f"the finite-sample terms take {' and '.join(guessed)} from the samples: the "
             "populations' may be larger"
         )
-    reach = diameter_of(student.feature, teacher.feature) if diameter is None else float(diameter)
+    reach = limit("diameter", diameter, diameter_of(student.feature, teacher.feature), n + m)
     logit_reach = diameter_of(*centred) if diameter is None else lipschitz / constant * reach
-    worst = float(loss.max()) if loss_bound is None else float(loss_bound)
+    worst = limit("loss_bound", loss_bound, float(loss.max()))
     plug_in = partial(
         sampling.plug_in_deviation, loss_bound=worst, num_classes=num_classes, n=n, m=m, delta=delta
     )
@@ -195,8 +195,8 @@ def certificate(
         logit_wasserstein=solve(*centred),
         label_alignment=float((loss - believed * moved).mean()),
         transfer_error=float(moved.mean()),
-        class_alignment=class_alignment,
-        class_logit_alignment=class_logit_alignment,
+        class_alignment=sum(pair[0] for pair in by_class.values()),
+        class_logit_alignment=sum(pair[1] for pair in by_class.values()),
         prior_mismatch=_prior_mismatch(teacher_loss, teacher.label, own, other),
         mmd=kernel.mmd,
         kernel_norm=kernel.norm,
@@ -225,6 +225,23 @@ def certificate(
 def entropy(logits: Tensor) -> Tensor:
     """Entropy (n,) in nats of the softmax of ``logits`` (n, K)."""
     return torch.special.entr(logits.softmax(dim=1)).sum(dim=1)
+
+
+def _class_alignment(
+    k: int,
+    student: Side,
+    teacher: Side,
+    logits: tuple[Tensor, Tensor],
+    lipschitz: float,
+    solve: Callable[..., float],
+) -> tuple[float, float]:
+    """π L W1 and π W1 of class ``k``: of the features, and of the logits relative to that of k."""
+    rows, others = student.label == k, teacher.label == k
+    share = float(rows.double().mean())
+    relative = [side[part] for side, part in zip(logits, (rows, others), strict=True)]
+    relative = [part - part[:, k : k + 1] for part in relative]
+    distance = solve(student.feature[rows], teacher.feature[others])
+    return share * lipschitz * distance, share * solve(*relative, distance="chebyshev")
 
 
 def _prior_mismatch(loss: Tensor, label: Tensor, own: Tensor, other: Tensor) -> float:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ucmkd.theory.certificate_transport import DIAMETER_LIMIT
+
 #: How far given teacher logits may be from those of the head, relative to the largest.
 LOGIT_TOLERANCE = 0.02
 
@@ -117,6 +119,20 @@ def numbers(
         raise TypeError(f"max_points must be an integer, got {type(max_points).__name__}")
     if max_points < 2:
         raise ValueError(f"max_points must be at least 2, got {max_points}")
+
+
+def limit(name: str, given: float | None, seen: float, points: int = 0) -> float:
+    """A limit of the populations: as given, or as seen in the samples.
+
+    Raises:
+        ValueError: The samples pass what was given (of many ``points``, a diameter that was seen is
+            itself a bound, and proves nothing).
+    """
+    if given is None:
+        return seen
+    if given < seen * (1 - 1e-6) and points <= DIAMETER_LIMIT:
+        raise ValueError(f"{name} must be at least that of the samples, {seen:.6g}; got {given}")
+    return float(given)
 
 
 def _floating(value: Tensor, name: str, ndim: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ucmkd.ops import mmd
 from ucmkd.theory.certificate_transport import EXACT
 
-#: Pooled points that the function is fitted on; it is evaluated on all of them.
+#: Most pooled points that the function is fitted on; it is evaluated on all of them.
 FIT_LIMIT = 512
 #: Ridge parameters that are tried, relative to the largest kernel value.
 RIDGES = (1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
@@ -37,7 +37,14 @@ class KernelForm(NamedTuple):
 
 
 def kernel_form(
-    x: Tensor, y: Tensor, x_value: Tensor, y_value: Tensor, *, seed: int = 0, backend: str = "auto"
+    x: Tensor,
+    y: Tensor,
+    x_value: Tensor,
+    y_value: Tensor,
+    *,
+    fit_points: int = FIT_LIMIT,
+    seed: int = 0,
+    backend: str = "auto",
 ) -> KernelForm:
     r"""A bound of :math:`E_x h - E_y h` by the MMD, for a function known on the points.
 
@@ -46,7 +53,7 @@ def kernel_form(
     .. math::
         E_x h - E_y h \le \|f\|\,\mathrm{MMD}(x, y) + E_x|h-f| + E_y|h-f| .
 
-    f is a kernel ridge regression of h on at most 512 of the pooled points; of several ridge
+    f is a kernel ridge regression of h on some of the pooled points; of several ridge
     parameters the one with the smallest right-hand side. The kernel is Gaussian,
     :math:`e^{-d^2/2\sigma^2}`, σ the median distance.
 
@@ -55,13 +62,14 @@ def kernel_form(
         y: ``(m, d)``.
         x_value: h on the first points ``(n,)``.
         y_value: h on the second points ``(m,)``.
-        seed: Of the choice of points to fit on.
+        fit_points: Most points to fit on.
+        seed: Of their choice.
         backend: Of the MMD.
     """
     x, y = x.detach().double(), y.detach().double()
     points, values = torch.cat((x, y)), torch.cat((x_value, y_value)).double()
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
-    chosen = order[:FIT_LIMIT].to(points.device)
+    chosen = order[:fit_points].to(points.device)
     centres = points[chosen]
     distance = torch.cdist(centres, centres, compute_mode=EXACT)
     apart = distance[distance > 0]
@@ -76,17 +84,15 @@ def kernel_form(
     spectrum, basis = torch.linalg.eigh(gram)
     spectrum = spectrum.clamp(min=0)
     loading = basis.T @ values[chosen]
-    found: list[KernelForm] = []
-    for ridge in RIDGES:
-        inner = loading / (spectrum + ridge * spectrum[-1])
-        coefficient = basis @ inner
-        norm = math.sqrt(max(0.0, float(coefficient @ gram @ coefficient)))
-        fitted = torch.cat([
-            torch.exp(-(torch.cdist(rows, centres, compute_mode=EXACT) ** 2) / (2 * sigma**2))
-            @ coefficient
-            for rows in points.split(2048)
-        ])  # fmt: skip
-        error = (values - fitted).abs()
-        residual = float(error[: len(x)].mean() + error[len(x) :].mean())
-        found.append(KernelForm(gap, norm, residual))
-    return min(found, key=lambda form: form.value)
+    ridges = spectrum.new_tensor(RIDGES) * spectrum[-1]
+    coefficients = basis @ (loading[:, None] / (spectrum[:, None] + ridges))
+    norms = (coefficients * (gram @ coefficients)).sum(0).clamp(min=0).sqrt()
+    fitted = torch.cat([
+        torch.exp(torch.cdist(rows, centres, compute_mode=EXACT).square_().div_(-2 * sigma**2))
+        @ coefficients
+        for rows in points.split(2048)
+    ])  # fmt: skip
+    error = (values[:, None] - fitted).abs()
+    residuals = error[: len(x)].mean(0) + error[len(x) :].mean(0)
+    found = zip(norms.tolist(), residuals.tolist(), strict=True)
+    return min((KernelForm(gap, *pair) for pair in found), key=lambda form: form.value)

@@ -193,7 +193,7 @@ class Certificate:
     def scalars(self) -> dict[str, float]:
         """What is worth a curve: the terms of the plug-in, and those of the non-circular bounds."""
         plug_in = ("student_error", "teacher_entropy", "feature_alignment", "label_alignment",
-                   "bound", "logit_bound")  # fmt: skip
+                   "bound", "logit_bound", "kernel_bound")  # fmt: skip
         transfer = ("transfer_error", "teacher_error", "class_alignment", "prior_mismatch",
                     "class_bound", "class_logit_bound")  # fmt: skip
         return {
