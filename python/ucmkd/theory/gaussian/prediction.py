@@ -45,9 +45,10 @@ class PredictedGain:
             at its own best weight (at ``weight``, where that was given). A pull towards anything
             helps a little, as weight decay does; this is the teacher's own part.
         margin: ``1 - c/threshold``, above 0 where small weights help; 1 where any teacher does.
-        helps: Whether distillation of weight ``weight`` helps: True or False where the interval
-            decides, None where it holds 0. At the best weight by the margin, which is necessary
-            and sufficient in the model.
+        helps: Whether distillation helps: True or False where the interval decides, None where
+            it holds 0. Without unlabelled pairs and without a given weight by the margin, which is
+            necessary and sufficient in the model; otherwise by the gain at ``weight``.
+        beats_constant: Whether it helps more than the constant teacher, by ``over_constant``.
         weight: α in [0, 1] of the loss ``(1-α) Σ_labelled + α Σ_pairs``.
         excess_risk_without: Of the student without a teacher.
         excess_risk_with: Of the student with it, at ``weight``.
@@ -66,6 +67,7 @@ class PredictedGain:
     over_constant: Range
     margin: Range
     helps: bool | None
+    beats_constant: bool | None
     weight: float
     excess_risk_without: float
     excess_risk_with: float
@@ -110,8 +112,8 @@ def predicted_gain(
         n_labelled: Labels that the student will train on, at least 4.
         unlabelled_pairs: Samples without a label that the teacher answers for the training.
         labelled_paired: Whether it also answers the labelled ones.
-        weight: α in [0, 1] to predict the gain at; None: the best one. The loss ``CE + λ KD`` with
-            means over n labelled samples and P pairs has ``α = λn / (P + λn)``.
+        weight: α in [0, 1] to predict the gain at; None: the best one. For a loss ``CE + λ KD``
+            see :func:`.weight_from_penalty`.
         dims: Principal components; None: all up to 32, a quarter of ``n_labelled`` and an eighth
             of N.
         confidence: Of the intervals, in (0, 1).
@@ -152,10 +154,11 @@ def predicted_gain(
     deciding = margin if weight is None and unlabelled_pairs == 0 else gain
     return PredictedGain(
         value=gain.value, low=gain.low, high=gain.high, confidence=confidence, relative=relative,
-        over_constant=over, margin=margin, helps=_verdict(deciding), weight=whole.weight,
+        over_constant=over, margin=margin, helps=_verdict(deciding),
+        beats_constant=_verdict(over), weight=whole.weight,
         excess_risk_without=whole.without, excess_risk_with=whole.without - gain.value,
         model=whole.model, quantities=quantities, dimension=x.shape[1], reference_samples=len(x),
-        warnings=_warnings(quantities),
+        warnings=_warnings(quantities, inputs.tail_weight(x)),
     )  # fmt: skip
 
 
@@ -255,8 +258,14 @@ def _verdict(found: Range) -> bool | None:
     return True if found.low > 0.0 else False if found.high < 0.0 else None
 
 
-def _warnings(found: Quantities) -> tuple[str, ...]:
+def _warnings(found: Quantities, tails: float) -> tuple[str, ...]:
     notes = []
+    if tails > inputs.HEAVY:
+        notes.append(
+            f"the student's features have heavy tails (fourth moment {tails:.1f} times a "
+            "Gaussian's): least squares on few labels does worse than the model says, and the "
+            "gain is underestimated"
+        )
     if found.noise <= 0.0:
         notes.append("the student's features already give the labels exactly: nothing to gain")
     if found.signal <= 0.0:
