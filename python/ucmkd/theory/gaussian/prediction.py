@@ -263,8 +263,7 @@ def _warnings(found: Quantities, tails: float) -> tuple[str, ...]:
     if tails > inputs.HEAVY:
         notes.append(
             f"the student's features have heavy tails (fourth moment {tails:.1f} times a "
-            "Gaussian's): least squares on few labels does worse than the model says, and the "
-            "gain is underestimated"
+            "Gaussian's): how few labels determine least squares is then not what the model says"
         )
     if found.noise <= 0.0:
         notes.append("the student's features already give the labels exactly: nothing to gain")
