@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ucmkd.theory import predicted_gain
 from ucmkd.theory.gaussian import GaussianModel, PredictedGain, estimate_quantities
+from ucmkd.theory.gaussian.inputs import principal, tail_weight
 
 Array = NDArray[np.float64]
 W = np.full(5, 0.3)
@@ -303,3 +304,26 @@ def test_wrong_kinds_are_named(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(TypeError, match=message):
         predicted_gain(**(good | change))
+
+
+@pytest.mark.parametrize("width", [8, 90])
+def test_components_are_those_of_the_singular_values(width: int) -> None:
+    """Narrow and wide tables; whitened, standardised, constant columns dropped."""
+    x = np.random.default_rng(0).standard_normal((60, width)) @ np.diag(np.arange(1, width + 1))
+    x[:, 3] = 2.0
+    found = principal(x, 4, 4)
+    rest = np.delete(x, 3, axis=1)
+    left, _, _ = np.linalg.svd((rest - rest.mean(0)) / rest.std(0), full_matrices=False)
+    assert found.shape == (60, 4)
+    np.testing.assert_allclose(found.T @ found / 60, np.eye(4), atol=1e-8)
+    np.testing.assert_allclose(np.abs(found.T @ left[:, :4]), np.eye(4) * 60**0.5, atol=1e-6)
+
+
+def test_rare_columns_are_not_blown_up() -> None:
+    """A column that is almost always 0 would be the first component after standardising."""
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.standard_normal((400, 2)), np.zeros((400, 2))])
+    x[0, 2:] = 0.1
+    found = principal(x, 2, 2)
+    assert tail_weight(found) < 1.5
+    assert abs(found[0]).max() < 5.0

@@ -109,9 +109,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
         axis.set_xlim(*ends)
         axis.set_ylim(*ends)
-        what = "all pairs" if paired else "no pairs"
-        more = f", {m} pairs more" if m else ""
-        axis.set_title(f"{n} labels, {what}{more}\nα = {weight:g}", fontsize=9)
+        what = f"{n} labelled pairs" if paired else f"{n} labels without a teacher"
+        more = f"{m} unlabelled pairs" if m else "no more pairs"
+        axis.set_title(f"{what}\n{more}, α = {weight:g}", fontsize=9)
         axis.set_xlabel("predicted relative gain")
     axes[0].set_ylabel("measured relative gain")
     axes[0].legend(fontsize=8)

@@ -96,12 +96,16 @@ def principal(features: Array, dims: int | None, most: int) -> Array:
 
 
 def _leading(centred: Array, dims: int | None, most: int) -> Array:
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    rank = int((values > 1e-8 * values[0]).sum())
+    # By the smaller Gram matrix: thousands of columns are common, and only few directions wanted.
+    wide = centred.shape[1] > len(centred)
+    squares, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    rank = int((squares > 1e-10 * squares[0]).sum())
     if dims is not None and dims > rank:
         raise ValueError(f"dims must be at most the rank of student_features, {rank}, got {dims}")
     keep = min(rank, most) if dims is None else dims
-    return left[:, :keep] * np.sqrt(len(centred))
+    left = vectors[:, :keep] if wide else centred @ vectors[:, :keep] / np.sqrt(squares[:keep])
+    return left * np.sqrt(len(centred))
 
 
 def tail_weight(components: Array) -> float:
