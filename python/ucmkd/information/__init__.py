@@ -5,12 +5,14 @@ from ucmkd.information.difference import MIDifference, information_difference
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator
 from ucmkd.information.methods import METHODS
+from ucmkd.information.training import Training
 
 __all__ = [
     "METHODS",
     "Estimator",
     "MIDifference",
     "MIEstimate",
+    "Training",
     "information_difference",
     "mutual_information",
 ]
