@@ -11,10 +11,10 @@ import numpy as np
 
 from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
-from ucmkd.information.correction import corrected_ksg
+from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.held_out import HeldOut, from_terms
-from ucmkd.information.intervals import Rows, Spread, subsample_interval
+from ucmkd.information.intervals import Rows, Spread, neighbour_rate, subsample_interval
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
     METHODS,
@@ -137,23 +137,34 @@ class Estimator:
             return (*self._held_out(found), found.warnings)
         quick = QUICK[choice.method]
         value = quick(x, y, settings)
-        if not self.subsamples or math.isinf(value):
-            return value, Spread(math.nan, math.nan, math.nan, math.nan), ()
-        spread = self._interval(quick, x, y, settings, value)
+        spread = self._interval(quick, x, y, settings, value, choice)
         if choice.reference is not None and choice.method == "ksg":
-            better = corrected_ksg(x, y, choice.reference, value, spread, self.k, self.seed)
-            return (*better, ())
-        return value, spread, ()
+            shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
+            return value + shift, shifted(spread, shift, noise), ()
+        # A doubtful copula: reach out to where nearest neighbours would put the value.
+        low = min(spread.low, value + min(0.0, choice.doubt))
+        high = max(spread.high, value + max(0.0, choice.doubt))
+        return value, spread._replace(low=low, high=high), ()
 
     def _interval(
-        self, quick: Quick, x: Variable, y: Variable, settings: Settings, value: float
+        self,
+        quick: Quick,
+        x: Variable,
+        y: Variable,
+        settings: Settings,
+        value: float,
+        choice: Choice,
     ) -> Spread:
+        if not self.subsamples or math.isinf(value):
+            return Spread(math.nan, math.nan, math.nan, math.nan)
+
         def estimate(rows: Rows) -> float:
             return quick(x.rows(rows), y.rows(rows), settings)
 
         return subsample_interval(
             estimate, value, len(x), subsamples=self.subsamples, confidence=self.confidence,
             seed=self.seed, progress=self.progress,
+            rate=neighbour_rate(x.width + y.width) if choice.method in NEIGHBOURS else 0.5,
         )  # fmt: skip
 
     def _train(self, x: Variable, y: Variable, method: str) -> HeldOut:
