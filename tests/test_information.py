@@ -20,7 +20,7 @@ from ucmkd.information.gaussian import (
     gaussian_information,
     shrinkage_intensity,
 )
-from ucmkd.information.intervals import neighbour_rate, subsample_interval
+from ucmkd.information.intervals import Spread, neighbour_rate, subsample_interval, widened
 from ucmkd.information.ksg import ksg1, ksg2, ksg_limit
 from ucmkd.information.mixed import gao, ross
 from ucmkd.information.neighbours import count_within, kth_distance
@@ -247,7 +247,13 @@ def test_bias_lengthens_one_side_only() -> None:
     spread = subsample_interval(estimate, 4.85, 400, subsamples=5, confidence=0.9, seed=0)
     assert spread.drift == pytest.approx(0.15, rel=1e-9)
     assert (spread.low, spread.high) == pytest.approx((4.85, 5.0))
-    assert (neighbour_rate(2), neighbour_rate(8), neighbour_rate(50)) == (0.5, 0.25, 0.1)
+    assert (neighbour_rate(2), neighbour_rate(4), neighbour_rate(50)) == (0.5, 0.25, 0.1)
+
+
+def test_doubt_about_a_model_lengthens_one_side() -> None:
+    spread = Spread(0.9, 1.1, 0.05, 0.0)
+    assert widened(spread, 1.0, 0.04)[:2] == pytest.approx((0.9, 1.12))
+    assert widened(spread, 1.0, -0.4)[:2] == pytest.approx((0.6, 1.1))
 
 
 def test_discrete_sides_are_told_by_their_type() -> None:

@@ -22,8 +22,6 @@ TEST_ROWS = 2000
 #: Standard deviations at which a copula is rejected: in few dimensions, where nearest neighbours
 #: do nearly as well; and in many, where what comes instead is far worse.
 REJECT_FEW, REJECT_MANY = 3.0, 4.5
-#: From here on the doubt lengthens the interval.
-DOUBT = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Choice:
             ``"discrete"``, ``"classifier"`` or ``"infonce"``.
         reason: One sentence.
         reference: The closest copula, for ``"ksg"``: its samples show the bias of KSG.
-        doubt: What nearest neighbours would add to a copula's value, where that is noticeable.
+        doubt: What nearest neighbours would add to a copula's value.
     """
 
     method: str
@@ -105,12 +103,11 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
     width = x.width + y.width
     limit = REJECT_FEW if width <= KNN_DIMENSIONS else REJECT_MANY
     if abs(found.score) <= limit and found.moment_score <= REJECT_MANY:
-        doubt = found.gap if abs(found.score) > DOUBT else 0.0
         if math.isinf(copula.dof):
             reason = "normal scores look like a Gaussian copula"
-            return Choice("gaussian", reason, copula, doubt)
+            return Choice("gaussian", reason, copula, found.gap)
         reason = f"normal scores look like a Student copula (ν = {copula.dof:.1f})"
-        return Choice("student", reason, copula, doubt)
+        return Choice("student", reason, copula, found.gap)
     against = (
         f"nearest neighbours find {found.gap:+.2f} nats beside the closest copula "
         f"({found.score:+.0f} standard deviations)"

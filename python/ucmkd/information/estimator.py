@@ -14,7 +14,13 @@ from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.held_out import HeldOut, from_terms
-from ucmkd.information.intervals import Rows, Spread, neighbour_rate, subsample_interval
+from ucmkd.information.intervals import (
+    Rows,
+    Spread,
+    neighbour_rate,
+    subsample_interval,
+    widened,
+)
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
     METHODS,
@@ -141,10 +147,7 @@ class Estimator:
         if choice.reference is not None and choice.method == "ksg":
             shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
             return value + shift, shifted(spread, shift, noise), ()
-        # A doubtful copula: reach out to where nearest neighbours would put the value.
-        low = min(spread.low, value + min(0.0, choice.doubt))
-        high = max(spread.high, value + max(0.0, choice.doubt))
-        return value, spread._replace(low=low, high=high), ()
+        return value, widened(spread, value, choice.doubt), ()
 
     def _interval(
         self,

@@ -84,9 +84,20 @@ def subsample_interval(
 
 
 def neighbour_rate(width: int) -> float:
-    """γ of nearest-neighbour estimators in ``width`` dimensions: ``2/d``, at most ½, at least 0.1.
+    """γ of nearest-neighbour estimators in ``width`` dimensions: ``1/d``, at most ½, at least 0.1.
 
-    Source: the bias of Kozachenko and Leonenko's and KSG's estimators for twice differentiable
-    densities, Gao, Oh and Viswanath 2018 (IEEE Transactions on Information Theory 64), theorem 2.
+    Source: the error ``n^{-1/2} + n^{-1/d}`` up to logarithms of Kozachenko and Leonenko's and
+    KSG's estimators, Gao, Oh and Viswanath 2018 (IEEE Transactions on Information Theory 64).
     """
-    return min(0.5, max(0.1, 2.0 / width))
+    return min(0.5, max(0.1, 1.0 / width))
+
+
+def widened(spread: Spread, value: float, doubt: float) -> Spread:
+    """An interval that allows for a model that was chosen, not known.
+
+    It grows by half of what nearest neighbours would add to the model's value, on that side, and
+    at least contains what they put in its place.
+    """
+    low = min(spread.low + min(0.0, 0.5 * doubt), value + min(0.0, doubt))
+    high = max(spread.high + max(0.0, 0.5 * doubt), value + max(0.0, doubt))
+    return spread._replace(low=low, high=high) if math.isfinite(spread.low) else spread
