@@ -76,7 +76,7 @@ def subsample_interval(
     error = float(np.std(found, ddof=1)) * math.sqrt(size / (samples - size))
     fall = (samples / size) ** rate - 1.0
     # The mean over subsets is itself uncertain; only what stands out of its noise counts.
-    noise = 2.0 * float(np.std(found, ddof=1)) / math.sqrt(subsamples)
+    noise = float(np.std(found, ddof=1)) / math.sqrt(subsamples)
     change = value - float(np.mean(found))
     drift = math.copysign(max(0.0, abs(change) - noise), change) / fall
     reach = float(stdtrit(subsamples - 1, 0.5 * (1.0 + confidence))) * error
