@@ -96,6 +96,14 @@ def test_shrinkage_where_the_covariance_is_singular() -> None:
     assert 0.0 < shrinkage_intensity(z) < 1.0
 
 
+def test_subsets_are_shrunk_only_where_all_samples_are() -> None:
+    # 160 samples in 50 dimensions: enough for all, too few in a half of them.
+    x, y = TASKS["multinormal-sparse-25-25-2-2.0"].sample(160, seed=1)
+    out = mutual_information(x, y, method="gaussian")
+    assert out.covers(TASKS["multinormal-sparse-25-25-2-2.0"].truth)
+    assert not any("shrunk" in note for note in out.warnings)
+
+
 def test_shrinkage_intensity_literally() -> None:
     z = np.random.default_rng(3).standard_normal((15, 3))
     z = (z - z.mean(0)) / z.std(0)

@@ -49,6 +49,8 @@ def test_data(x: Any, y: Any, error: type[Exception], says: str) -> None:
         ({"folds": 1}, "folds must be at least 2"),
         ({"confidence": 95}, "confidence must lie in"),
         ({"subsamples": 1}, "subsamples must be 0 or at least 2"),
+        ({"k": 59}, "at least 61 samples for 'auto' with k=59, got 60"),
+        ({"method": "infonce", "k": 20}, "at least 88 samples for 'infonce'"),
         ({"method": "ksg", "k": 59}, "at least 61 samples for 'ksg' with k=59, got 60"),
     ],
 )
@@ -100,6 +102,7 @@ def test_constant_columns_are_left_out_and_constant_sides_say_nothing() -> None:
     assert any("x: 1 of 3 columns are constant" in note for note in out.warnings)
     nothing = mutual_information(np.ones((60, 2)), Y)
     assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    assert nothing.method == "constant"
     assert nothing.warnings == ("x is constant: it carries no information",)
 
 

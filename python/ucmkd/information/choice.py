@@ -117,7 +117,9 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
     if width <= KNN_DIMENSIONS:
         # On a plane KSG has next to no bias to correct.
         reference = copula if width > 2 else None
-        return Choice("ksg", f"{against}; {width} dimensions suit nearest neighbours", reference)
+        bias = ", less their bias on that copula" if width > 2 else ""
+        reason = f"{against}; {width} dimensions suit nearest neighbours{bias}"
+        return Choice("ksg", reason, reference)
     return Choice(
         "infonce",
         f"{against}; {width} dimensions are too many for nearest neighbours: a lower bound",

@@ -13,6 +13,7 @@ from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.held_out import HeldOut, from_terms
 from ucmkd.information.intervals import (
     Rows,
@@ -25,6 +26,7 @@ from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
     METHODS,
     NEIGHBOURS,
+    NEURAL,
     QUICK,
     Quick,
     Settings,
@@ -91,7 +93,7 @@ class Estimator:
         prepared = self.prepare(first, second)
         if isinstance(prepared, str):
             return MIEstimate(
-                0.0, 0.0, 0.0, self.confidence, self.method, "nothing varies on one side",
+                0.0, 0.0, 0.0, self.confidence, "constant", "nothing varies on one side",
                 (prepared,), len(first), time.perf_counter() - start,
             )  # fmt: skip
         first, second, choice, notes = prepared
@@ -137,7 +139,7 @@ class Estimator:
         self, x: Variable, y: Variable, choice: Choice
     ) -> tuple[float, Spread, tuple[str, ...]]:
         """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
-        settings = Settings(k=self.k, shrinkage=self.shrinkage, seed=self.seed)
+        settings = self.settings(x, y)
         if choice.method not in QUICK:
             found = self._train(x, y, choice.method)
             return (*self._held_out(found), found.warnings)
@@ -148,6 +150,12 @@ class Estimator:
             shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
             return value + shift, shifted(spread, shift, noise), ()
         return value, widened(spread, value, choice.doubt), ()
+
+    def settings(self, x: Variable, y: Variable) -> Settings:
+        """The options of the quick estimators; whether to shrink is settled by all samples."""
+        enough = len(x) - 1 >= SHRINK_BELOW * (x.width + y.width)
+        shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
+        return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 
     def _interval(
         self,
@@ -196,6 +204,7 @@ class Estimator:
 
     def _choice(self, x: Variable, y: Variable) -> Choice:
         if self.method == "auto":
+            self._check_count("auto", len(x))
             sides = [self._scale(side, "auto", i) for i, side in enumerate((x, y))]
             return choose(*sides, k=self.k, folds=self.folds, seed=self.seed)
         method = knn_method(x, y) if self.method == "knn" else self.method
@@ -221,11 +230,13 @@ class Estimator:
         return side
 
     def _check_count(self, method: str, samples: int) -> None:
-        least = self.k + 2 if method in NEIGHBOURS else 4
+        searches = method in (*NEIGHBOURS, *NEURAL, "auto")
+        # A network is trained on half of the samples, and neighbours are sought in the other.
+        least = (4 if method in NEURAL else 1) * (self.k + 2) if searches else 4
         if samples < least:
             raise ValueError(
                 f"x and y must hold at least {least} samples for {method!r}"
-                + (f" with k={self.k}" if method in NEIGHBOURS else "")
+                + (f" with k={self.k}" if searches else "")
                 + f", got {samples}"
             )
         if self.subsamples and samples // 2 < least:
