@@ -181,6 +181,15 @@ def test_gao_is_ksg_without_atoms_and_the_plug_in_with_nothing_else() -> None:
     assert gao(a[:, None], b[:, None], k=3) == pytest.approx(truth, abs=0.01)
 
 
+def test_gao_with_an_atom_in_a_density() -> None:
+    # Points near the atom reach it with their border, which must count all of it.
+    task = TASKS["1v1-erased-0.6-0.8"]
+    found = [gao(*task.sample(1000, seed=seed)) for seed in range(12)]
+    error = np.std(found) / math.sqrt(12)
+    assert np.mean(found) == pytest.approx(task.truth, abs=3.5 * error)
+    assert error < 0.01
+
+
 def test_discrete_by_hand() -> None:
     a = np.repeat([0, 0, 1, 1], [30, 10, 10, 30])
     b = np.repeat([0, 1, 0, 1], [30, 10, 10, 30])
