@@ -10,10 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ucmkd.information.candidates import gather
-from ucmkd.information.rules import FAMILIES, RULES, Finding, Settings
+from ucmkd.information.rules import RULES, Finding, Settings
+from ucmkd.information.rules.cch import AUTO, METHODS
 
 Verdict = Literal["helps", "does not help", "cannot tell"]
 Pairing = Literal["rows", "class"]
+
+ONE_SIDED = ("ksg", "ksg1", "ksg2", "student", "ross", "classifier", "discrete")
+"""Estimators of mutual information that take features only, or a label on one side only."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,9 @@ def complementarity(
         student: Representations ``(n, d_S)``.
         labels: ``(n,)`` integer classes, -1 where the label is not known.
         rule: The rule.
-        method: Of ``cch``: ``"ksg"`` (with Ross's form for the classes), ``"mixed"``,
+        method: Of ``cch``: ``"knn"`` (Kraskov, and Ross for the classes), ``"mixed"``,
             ``"gaussian"``, ``"latent"``, ``"mine"``, ``"nwj"``, ``"infonce"``, ``"smile"``;
-            ``"auto"`` is ``"ksg"``.
+            ``"auto"`` is ``"knn"``.
         dims: Principal components that both sides are reduced to, at least 1.
         pairing: ``"rows"``, or ``"class"``: samples are only matched by class, the
             *class-conditional surrogate* for unpaired data. It is not I(H_T; H_S), but what would
@@ -191,8 +195,6 @@ def verdict(found: Finding, pairing: Pairing = "rows") -> Verdict:
 
 
 def _method_name(rule: str, method: str) -> str | None:
-    from ucmkd.information.rules.cch import AUTO
-
     if rule != "cch":
         return None
     return AUTO if method == "auto" else method
@@ -201,11 +203,11 @@ def _method_name(rule: str, method: str) -> str | None:
 def _check_choices(rule: str, method: str, pairing: str) -> None:
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    if method != "auto" and method not in FAMILIES:
+    if method != "auto" and method not in METHODS:
         hint = ""
-        if method in ("ross", "classifier", "discrete", "ksg1", "ksg2"):
-            hint = f" ({method!r} estimates one side only; both must come from one estimator)"
-        raise ValueError(f"method must be auto or one of {', '.join(FAMILIES)}, got {method!r}{hint}")
+        if method in ONE_SIDED:
+            hint = f": {method!r} can estimate one side only, and both must come from one estimator"
+        raise ValueError(f"method must be auto or one of {', '.join(METHODS)}, got {method!r}{hint}")
     if rule != "cch" and method != "auto":
         raise ValueError(f"method must be 'auto' for rule {rule!r}, which estimates no information")
     if pairing not in ("rows", "class"):

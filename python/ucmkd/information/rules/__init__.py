@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ucmkd.information.rules.accuracy import accuracy
-from ucmkd.information.rules.cch import FAMILIES, cch
+from ucmkd.information.rules.cch import cch
 from ucmkd.information.rules.evidence import Evidence, Finding, Settings
 from ucmkd.information.rules.predicted import gaussian_gain
 from ucmkd.information.rules.similarity import cka, mmd
@@ -40,4 +40,4 @@ RULES: dict[str, Rule] = {
     "mmd": Rule(mmd, "−MMD²(H_T, H_S)"),
 }
 
-__all__ = ["FAMILIES", "RULES", "Evidence", "Finding", "Rule", "Settings"]
+__all__ = ["RULES", "Evidence", "Finding", "Rule", "Settings"]

@@ -7,17 +7,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.intervals import subsample_interval
 from ucmkd.information.rules.estimates import TRAINED, estimate
 from ucmkd.information.rules.evidence import Array, Evidence, Finding, Settings
 
-FAMILIES: dict[str, tuple[str, str]] = {
-    "ksg": ("ksg", "ross"),
-    **{name: (name, name) for name in ("mixed", "gaussian", *TRAINED)},
-}
-"""Method to the names of one estimator for two continuous sides, and for one and the classes."""
+AUTO = "knn"
+"""What ``method="auto"`` is here: Kraskov's estimator, and Ross's, its form for classes."""
 
-AUTO = "ksg"
-"""What ``method="auto"`` is here."""
+METHODS = ("knn", "mixed", "gaussian", *TRAINED)
+"""Estimators that take features and classes alike, so that both sides come from one."""
 
 
 def reduced(x: Array, dims: int) -> Array:
@@ -46,7 +45,7 @@ def cch(evidence: Evidence, settings: Settings) -> Finding:
     Source: Xie, Xu and Sanguinetti, arXiv 2510.13182.
     """
     method = AUTO if settings.method == "auto" else settings.method
-    sides = _Sides(evidence, settings, *FAMILIES[method])
+    sides = _Sides(evidence, settings, method)
     everything = np.arange(len(evidence.labels))
     if method in TRAINED:
         first, second = sides.between(everything, True), sides.about_labels(everything, True)
@@ -56,40 +55,40 @@ def cch(evidence: Evidence, settings: Settings) -> Finding:
         low, high = sides.interval(first.value - second.value)
     warnings = tuple(dict.fromkeys((*first.warnings, *second.warnings)))
     margin = first.value - second.value
-    if evidence.by_class:
-        return Finding(margin, low, high, first.value, second.value, False, warnings)
-    return Finding(margin, low, high, first.value, second.value, True, warnings)
+    decides = not evidence.by_class
+    return Finding(margin, low, high, first.value, second.value, decides, warnings)
 
 
 class _Sides:
     """Both informations on any rows; what only concerns the student is computed once."""
 
-    def __init__(self, evidence: Evidence, settings: Settings, pair: str, label: str) -> None:
-        self.evidence, self.settings, self.pair, self.label = evidence, settings, pair, label
+    def __init__(self, evidence: Evidence, settings: Settings, method: str) -> None:
+        self.evidence, self.settings, self.method = evidence, settings, method
         self.teacher = reduced(evidence.teacher, settings.dims)
         self.student = reduced(evidence.student, settings.dims)
 
-    def between(self, rows: NDArray[np.intp], interval: bool = False):  # type: ignore[no-untyped-def]
+    def between(self, rows: NDArray[np.intp], interval: bool = False) -> MIEstimate:
+        """I(H_T; H_S)."""
         return estimate(
-            self.teacher[rows], self.student[rows], self.pair, self.settings, interval=interval
+            self.teacher[rows], self.student[rows], self.method, self.settings, interval=interval
         )
 
-    def about_labels(self, rows: NDArray[np.intp], interval: bool = False):  # type: ignore[no-untyped-def]
+    def about_labels(self, rows: NDArray[np.intp], interval: bool = False) -> MIEstimate:
+        """I(H_S; Y) of the labelled ones among the rows."""
         rows = rows[self.evidence.labels[rows] >= 0]
-        key = ("cch", self.label, rows.tobytes(), interval)
+        key = ("cch", self.method, rows.tobytes(), interval)
         memory = self.evidence.memory
         if key not in memory:
             memory[key] = estimate(
-                self.student[rows], self.evidence.labels[rows], self.label, self.settings,
+                self.student[rows], self.evidence.labels[rows], self.method, self.settings,
                 interval=interval,
             )  # fmt: skip
-        return memory[key]
+        found: MIEstimate = memory[key]
+        return found
 
     def interval(self, value: float) -> tuple[float, float]:
         if not self.settings.subsamples:
             return math.nan, math.nan
-        from ucmkd.information.intervals import subsample_interval
-
         found = subsample_interval(
             lambda rows: self.between(rows).value - self.about_labels(rows).value,
             value,
