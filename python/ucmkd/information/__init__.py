@@ -1,0 +1,16 @@
+"""Mutual information with intervals: estimators, the choice among them, tasks of known truth."""
+
+from ucmkd.information.api import mutual_information
+from ucmkd.information.difference import MIDifference, information_difference
+from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.estimator import Estimator
+from ucmkd.information.methods import METHODS
+
+__all__ = [
+    "METHODS",
+    "Estimator",
+    "MIDifference",
+    "MIEstimate",
+    "information_difference",
+    "mutual_information",
+]

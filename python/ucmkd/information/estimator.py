@@ -1,0 +1,206 @@
+"""One configured estimator for every pair it is given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ucmkd.information.choice import Choice, choose
+from ucmkd.information.classifier import classifier_gains
+from ucmkd.information.correction import corrected_ksg
+from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.held_out import HeldOut
+from ucmkd.information.intervals import Rows, Spread, subsample_interval
+from ucmkd.information.methods import (
+    METHODS,
+    NEIGHBOURS,
+    QUICK,
+    Quick,
+    Settings,
+    check_sides,
+    knn_method,
+)
+from ucmkd.information.notes import notes_on_data, notes_on_value
+from ucmkd.information.reduction import fit_pca, normal_scores, standard_scores
+from ucmkd.information.ties import has_atom, jitter, tied_share
+from ucmkd.information.variables import Data, Variable, as_pair, drop_constant
+
+MARGINS = ("auto", "standard", "normal", "raw")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A method, a reduction of dimension and all options, fixed once; call it with (x, y).
+
+    For the arguments see :func:`ucmkd.information.mutual_information`.
+
+    Raises:
+        ValueError: An option outside its range; the message names it.
+    """
+
+    method: str = "auto"
+    reduce: int | None = None
+    k: int = 3
+    margins: str = "auto"
+    shrinkage: float | str = "auto"
+    folds: int = 5
+    confidence: float = 0.95
+    subsamples: int = 30
+    seed: int = 0
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.reduce is not None and self.reduce < 1:
+            raise ValueError(f"reduce must be None or at least 1 dimension, got {self.reduce!r}")
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1 neighbour, got {self.k!r}")
+        if self.margins not in MARGINS:
+            raise ValueError(f"margins must be one of {', '.join(MARGINS)}, got {self.margins!r}")
+        if self.shrinkage != "auto" and not (
+            isinstance(self.shrinkage, int | float) and 0.0 <= self.shrinkage <= 1.0
+        ):
+            raise ValueError(f"shrinkage must be 'auto' or in [0, 1], got {self.shrinkage!r}")
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, got {self.folds!r}")
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence must lie in (0, 1), got {self.confidence!r}")
+        if self.subsamples < 2 and self.subsamples != 0:
+            raise ValueError(f"subsamples must be 0 or at least 2, got {self.subsamples!r}")
+
+    def __call__(self, x: Data, y: Data) -> MIEstimate:
+        """The mutual information of x and y; see :func:`ucmkd.information.mutual_information`."""
+        start = time.perf_counter()
+        first, second = as_pair(x, y)
+        prepared = self.prepare(first, second)
+        if isinstance(prepared, str):
+            return MIEstimate(
+                0.0, 0.0, 0.0, self.confidence, self.method, "nothing varies on one side",
+                (prepared,), len(first), time.perf_counter() - start,
+            )  # fmt: skip
+        first, second, choice, notes = prepared
+        value, spread = self.evaluate(first, second, choice)
+        notes += notes_on_value(choice.method, value, spread, first, second, self.k)
+        low, high = (max(0.0, end) if not math.isnan(end) else end for end in spread[:2])
+        return MIEstimate(
+            max(0.0, value), low, high, self.confidence, choice.method, choice.reason,
+            notes, len(first), time.perf_counter() - start,
+        )  # fmt: skip
+
+    def prepare(
+        self, x: Variable, y: Variable
+    ) -> tuple[Variable, Variable, Choice, tuple[str, ...]] | str:
+        """Constant columns out, dimensions reduced, margins scaled, the method chosen.
+
+        Returns:
+            Both sides, the choice and what to warn of; or only the latter, where a side is
+            constant.
+        """
+        notes: tuple[str, ...] = ()
+        sides = []
+        for side, name in ((x, "x"), (y, "y")):
+            side, dropped = drop_constant(side, name)
+            if not side.width:
+                return f"{name} is constant: it carries no information"
+            notes += dropped
+            if self.reduce is not None and not side.discrete and side.width > self.reduce:
+                reduction = fit_pca(side.values, self.reduce)
+                notes += (
+                    f"{name}: {side.width} dimensions reduced to {reduction.directions.shape[1]} "
+                    f"principal ones with {reduction.explained:.0%} of the variance",
+                )
+                side = reduction(side)
+            sides.append(side)
+        notes += notes_on_data(*sides)
+        choice = self._choice(*sides)
+        self._check_count(choice.method, len(x))
+        scaled = [self._scale(side, choice.method, i) for i, side in enumerate(sides)]
+        return scaled[0], scaled[1], choice, notes
+
+    def evaluate(self, x: Variable, y: Variable, choice: Choice) -> tuple[float, Spread]:
+        """The value and its interval, neither limited to 0, of two prepared sides."""
+        settings = Settings(k=self.k, shrinkage=self.shrinkage, seed=self.seed)
+        if choice.method == "classifier":
+            return self._held_out(self._classifier(x, y))
+        quick = QUICK[choice.method]
+        value = quick(x, y, settings)
+        if not self.subsamples or math.isinf(value):
+            return value, Spread(math.nan, math.nan, math.nan, math.nan)
+        spread = self._interval(quick, x, y, settings, value)
+        if choice.reference is not None and choice.method == "ksg":
+            return corrected_ksg(x, y, choice.reference, value, spread, self.k, self.seed)
+        return value, spread
+
+    def _interval(
+        self, quick: Quick, x: Variable, y: Variable, settings: Settings, value: float
+    ) -> Spread:
+        def estimate(rows: Rows) -> float:
+            return quick(x.rows(rows), y.rows(rows), settings)
+
+        return subsample_interval(
+            estimate, value, len(x), subsamples=self.subsamples, confidence=self.confidence,
+            seed=self.seed, progress=self.progress,
+        )  # fmt: skip
+
+    def _classifier(self, x: Variable, y: Variable) -> HeldOut:
+        features, label = (y, x) if x.discrete else (x, y)
+        terms = classifier_gains(features.values, label.codes, folds=self.folds, seed=self.seed)
+        return HeldOut(terms)
+
+    def _held_out(self, found: HeldOut) -> tuple[float, Spread]:
+        """The interval of a mean over held-out samples; the model stays as it was trained."""
+        value = float(found.terms.mean())
+        if not self.subsamples:
+            return value, Spread(math.nan, math.nan, math.nan, math.nan)
+        return value, subsample_interval(
+            lambda rows: float(found.terms[rows].mean()), value, len(found.terms),
+            subsamples=max(200, self.subsamples), confidence=self.confidence, seed=self.seed,
+        )  # fmt: skip
+
+    def _choice(self, x: Variable, y: Variable) -> Choice:
+        if self.method == "auto":
+            sides = [self._scale(side, "auto", i) for i, side in enumerate((x, y))]
+            return choose(*sides, k=self.k, folds=self.folds, seed=self.seed)
+        method = knn_method(x, y) if self.method == "knn" else self.method
+        check_sides(method, x, y)
+        return Choice(
+            method, "as asked" if method == self.method else "nearest neighbours, as asked"
+        )
+
+    def _scale(self, side: Variable, method: str, number: int) -> Variable:
+        """Bring the margins into the form that the method wants."""
+        if side.discrete:
+            return side
+        margins = self.margins
+        if margins == "auto":
+            wide = self.method == "auto" and method != "classifier"
+            margins = "normal" if wide and not has_atom(side.values) else "standard"
+        if margins == "normal":
+            side = Variable(normal_scores(side.values), False)
+        elif margins == "standard":
+            side = Variable(standard_scores(side.values), False)
+        if method in ("ksg", "ksg1", "ksg2") and tied_share(side.values) > 0.0:
+            return jitter(side, self.seed + number)
+        return side
+
+    def _check_count(self, method: str, samples: int) -> None:
+        least = self.k + 2 if method in NEIGHBOURS else 4
+        if samples < least:
+            raise ValueError(
+                f"x and y must hold at least {least} samples for {method!r}"
+                + (f" with k={self.k}" if method in NEIGHBOURS else "")
+                + f", got {samples}"
+            )
+        if self.subsamples and samples // 2 < least:
+            raise ValueError(
+                f"x and y must hold at least {2 * least} samples for an interval by subsampling, "
+                f"got {samples}; subsamples=0 leaves it out"
+            )
+
+    def with_options(self, **changes: object) -> Estimator:
+        """The same estimator with some options changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
