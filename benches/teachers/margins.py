@@ -36,6 +36,7 @@ QUESTIONS: dict[str, Question] = {
     "CCH, mixed": Question("cch", "mixed"),
     "CCH, Gaussian": Question("cch", "gaussian"),
     "Gaussian gain": Question("gaussian"),
+    "Gaussian gain, teacher's part": Question("gaussian_own"),
     "trial": Question("trial"),
     "accuracy": Question("accuracy"),
     "CKA": Question("cka"),

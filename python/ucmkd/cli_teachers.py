@@ -12,21 +12,23 @@ from typing import Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ._usage import UsageError
 from .checkpoint import make_folder, write_atomically
 from .information.complementarity import Candidate, TeacherRanking
+from .information.rules import RULES
 from .teachers import compare_teachers, draw_ranking, find_comparison, load_comparison, read_samples
 from .teachers.config import Rule, TeachersConfig, shipped_comparisons
 
 STYLE = {"helps": "green", "does not help": "red", "cannot tell": "dim"}
 CAVEAT = {
-    "cch": "The criterion is sufficient, not necessary: a teacher below zero may help all the same.",
+    "cch": "Sufficient, not necessary: a teacher below zero may help all the same.",
     "accuracy": "A more accurate teacher need not be the better one for this student.",
     "mmd": "This rule only ranks: its zero means nothing.",
     "cka": "No theory speaks for this rule's zero.",
-    "gaussian": "Exact for linear students on Gaussian data; relative to the student's excess risk.",
-    "trial": "What a trained student gains is another number; sign and order are what this is for.",
+    "gaussian": "Exact for linear students on Gaussian data.",
+    "trial": "A trained student gains another number; sign and order are what this is for.",
 }
 
 
@@ -88,14 +90,16 @@ def _show(ranking: TeacherRanking, config: TeachersConfig, console: Console) -> 
     by = ranking.rule + (f" ({ranking.method})" if ranking.method else "")
     table = Table(title=f"{config.name}: teachers by rule {by}", title_justify="left")
     parted = not math.isnan(ranking.best.teacher)
-    heads = ["", "margin", f"{ranking.confidence:.0%} interval"]
-    heads += ["teacher's part", "student's part"] if parted else []
+    heads = ["", f"margin [{ranking.confidence:.0%} interval]"]
+    heads += list(RULES[ranking.rule].parts) if parted else []
     for number, head in enumerate([*heads, "verdict"]):
-        table.add_column(head, justify="left" if number == 0 else "right")
+        table.add_column(
+            Text(head), justify="right" if 0 < number < len(heads) else "left", no_wrap=number > 0
+        )
     for c in ranking.candidates:
-        cells = [c.name, _signed(c.margin), _interval(c)]
-        cells += [f"{c.teacher:.3f}", f"{c.student:.3f}"] if parted else []
-        table.add_row(*cells, f"[{STYLE[c.verdict]}]{c.verdict}[/]")
+        cells = [Text(c.name), Text(_interval(c))]
+        cells += [Text(f"{c.teacher:.3f}"), Text(f"{c.student:.3f}")] if parted else []
+        table.add_row(*cells, Text(c.verdict, STYLE[c.verdict]))
     console.print(table)
     console.print(f"Margin: {ranking.margin}. {CAVEAT[ranking.rule]}", style="dim", markup=False)
     console.print(
@@ -117,7 +121,8 @@ def _signed(value: float) -> str:
 
 
 def _interval(c: Candidate) -> str:
-    return "–" if math.isnan(c.low) else f"{_signed(c.low)} … {_signed(c.high)}"
+    ends = "" if math.isnan(c.low) else f" [{_signed(c.low)}, {_signed(c.high)}]"
+    return _signed(c.margin) + ends
 
 
 def ranking_csv(ranking: TeacherRanking) -> str:

@@ -1,6 +1,7 @@
 """Mutual information with intervals: estimators, the choice among them, tasks of known truth."""
 
 from ucmkd.information.api import mutual_information
+from ucmkd.information.complementarity import Candidate, TeacherRanking, complementarity
 from ucmkd.information.difference import MIDifference, information_difference
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator
@@ -8,9 +9,12 @@ from ucmkd.information.methods import METHODS
 
 __all__ = [
     "METHODS",
+    "Candidate",
     "Estimator",
     "MIDifference",
     "MIEstimate",
+    "TeacherRanking",
+    "complementarity",
     "information_difference",
     "mutual_information",
 ]

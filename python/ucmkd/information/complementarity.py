@@ -207,7 +207,9 @@ def _check_choices(rule: str, method: str, pairing: str) -> None:
         hint = ""
         if method in ONE_SIDED:
             hint = f": {method!r} can estimate one side only, and both must come from one estimator"
-        raise ValueError(f"method must be auto or one of {', '.join(METHODS)}, got {method!r}{hint}")
+        raise ValueError(
+            f"method must be auto or one of {', '.join(METHODS)}, got {method!r}{hint}"
+        )
     if rule != "cch" and method != "auto":
         raise ValueError(f"method must be 'auto' for rule {rule!r}, which estimates no information")
     if pairing not in ("rows", "class"):

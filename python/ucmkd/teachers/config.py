@@ -11,7 +11,7 @@ from ucmkd.config_data import StudentDataConfig, TeacherDataConfig
 from ucmkd.config_errors import require
 from ucmkd.recipe_file import read_yaml
 
-Rule = Literal["trial", "cch", "gaussian", "accuracy", "cka", "mmd"]
+Rule = Literal["trial", "cch", "gaussian", "gaussian_own", "accuracy", "cka", "mmd"]
 
 SHIPPED = Path(__file__).parent / "examples"
 
@@ -88,7 +88,8 @@ class TeachersConfig:
     arrays: ArraysConfig | None = None
     rule: Rule = "trial"
     """trial: a distillation in closed form; cch: the complementarity criterion; gaussian: the
-    exact theory's predicted gain; accuracy: the most accurate teacher; cka, mmd: similarity."""
+    exact theory's predicted gain, gaussian_own its part beyond a constant teacher's; accuracy: the
+    most accurate teacher; cka, mmd: similarity of the representations."""
     method: str = "auto"
     """Estimator of mutual information, for rule cch."""
     dims: int = 5

@@ -44,14 +44,15 @@ def _correct(outputs: Array, labels: Codes) -> Array:
     return np.asarray(outputs.argmax(axis=1) == labels, dtype=np.float64)
 
 
-def student_correct(evidence: Evidence) -> Array:
-    """Leave-one-out correctness ``(n_l,)`` of a probe on the student's labelled rows."""
+def student_correct(evidence: Evidence) -> tuple[Array, Array]:
+    """Leave-one-out correctness ``(n_l,)`` of a probe on the student's labels, and weights."""
     if "student_correct" not in evidence.memory:
         rows = evidence.labelled
         x, labels = evidence.student[rows], evidence.labels[rows]
         _, left_out, used = probe(x, labels, evidence.classes, x[:1])
-        evidence.memory["student_correct"] = _correct(left_out, labels[used])
-    return np.asarray(evidence.memory["student_correct"])
+        evidence.memory["student_correct"] = _correct(left_out, labels[used]), used
+    correct, used = evidence.memory["student_correct"]
+    return correct, evidence.row_weight[used]
 
 
 def accuracy(evidence: Evidence, settings: Settings) -> Finding:
@@ -63,9 +64,9 @@ def accuracy(evidence: Evidence, settings: Settings) -> Finding:
     Interval: normal, from two independent binomial errors.
     """
     own = teacher_outputs(evidence)[1]
-    base = student_correct(evidence)
+    base, weight = student_correct(evidence)
     teacher, t_low, _ = mean_with_interval(own, settings.confidence)
-    student, s_low, _ = mean_with_interval(base, settings.confidence)
+    student, s_low, _ = mean_with_interval(base, settings.confidence, weight)
     margin = teacher - student
     reach = math.hypot(teacher - t_low, student - s_low)
     return Finding(margin, margin - reach, margin + reach, teacher, student)

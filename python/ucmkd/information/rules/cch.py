@@ -55,7 +55,9 @@ def cch(evidence: Evidence, settings: Settings) -> Finding:
         low, high = sides.interval(first.value - second.value)
     warnings = tuple(dict.fromkeys((*first.warnings, *second.warnings)))
     margin = first.value - second.value
-    decides = not evidence.by_class
+    # A saturated I(H_T; H_S) may be any number above: a margin below zero then says nothing.
+    saturated = any(warning.startswith("saturated") for warning in first.warnings)
+    decides = not evidence.by_class and not (saturated and margin < 0)
     return Finding(margin, low, high, first.value, second.value, decides, warnings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ucmkd.information import mutual_information
+from ucmkd.information.api import mutual_information
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.rules.evidence import Array, Codes, Settings
 

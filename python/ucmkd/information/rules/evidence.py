@@ -60,6 +60,20 @@ class Evidence:
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def row_weight(self) -> Array:
+        """Weights ``(n_l,)`` of the labelled rows, mean 1.
+
+        Labels are often asked for by class, ten of each, while accuracy counts classes as they
+        come. How they come is seen in the teacher's own samples; without any, rows count alike.
+        """
+        labels = self.labels[self.labelled]
+        if self.own is None:
+            return np.ones(len(labels))
+        wanted = np.bincount(self.own[1], minlength=self.classes) + 0.5
+        weight = wanted[labels] / np.bincount(labels, minlength=self.classes)[labels]
+        return np.asarray(weight / weight.mean())
+
+    @property
     def labelled(self) -> NDArray[np.intp]:
         """Rows with a label."""
         return np.flatnonzero(self.labels >= 0)
@@ -93,13 +107,20 @@ class Finding:
     warnings: tuple[str, ...] = ()
 
 
-def mean_with_interval(differences: Array, confidence: float) -> tuple[float, float, float]:
-    """Mean of independent per-sample differences with its normal interval; NaN ends for one."""
+def mean_with_interval(
+    values: Array, confidence: float, weight: Array | None = None
+) -> tuple[float, float, float]:
+    """Weighted mean of independent per-sample values and its normal interval; NaN ends for one.
+
+    The standard error is ``√(Σ w²(v - v̄)²) / Σ w``, times ``√(n/(n-1))``.
+    """
     from scipy.special import ndtri
 
-    mean = float(differences.mean())
-    if len(differences) < 2:
+    n = len(values)
+    weight = np.ones(n) if weight is None else weight
+    mean = float((weight * values).sum() / weight.sum())
+    if n < 2:
         return mean, math.nan, math.nan
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    reach = float(ndtri(0.5 * (1.0 + confidence))) * error
+    square = float(np.square(weight * (values - mean)).sum()) * n / (n - 1)
+    reach = float(ndtri(0.5 * (1.0 + confidence))) * math.sqrt(square) / float(weight.sum())
     return mean, mean - reach, mean + reach

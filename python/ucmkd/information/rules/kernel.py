@@ -97,7 +97,7 @@ class Ridge:
 
 
 def best_left_out(
-    ridge: Ridge, targets: Array, rows: Codes, truth: Array
+    ridge: Ridge, targets: Array, rows: Codes, truth: Array, weight: Array | None = None
 ) -> tuple[float, Array]:
     """The penalty with the smallest squared leave-one-out error on ``rows``, and its predictions.
 
@@ -106,9 +106,11 @@ def best_left_out(
         targets: ``(n, C)``.
         rows: Those that count.
         truth: ``(len(rows), C)``.
+        weight: ``(len(rows),)`` of their errors; None: equal.
     """
+    column = 1.0 if weight is None else weight[:, None]
     found = [(p, ridge.left_out(targets, p, rows)) for p in PENALTIES]
-    return min(found, key=lambda pair: float(np.square(pair[1] - truth).sum()))
+    return min(found, key=lambda pair: float((column * np.square(pair[1] - truth)).sum()))
 
 
 MOST = 2000

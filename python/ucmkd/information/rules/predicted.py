@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from ucmkd.information.rules.accuracy import teacher_outputs
 from ucmkd.information.rules.evidence import Evidence, Finding, Settings
+from ucmkd.theory.gaussian import PredictedGain, predicted_gain
 
 
-def gaussian_gain(evidence: Evidence, settings: Settings) -> Finding:
-    """:func:`ucmkd.theory.gaussian.predicted_gain` of a linear student, relative to its excess risk.
+def gaussian(evidence: Evidence, settings: Settings) -> Finding:
+    """The predicted gain of a linear student over its excess risk without the teacher.
 
-    The reference samples are the labelled rows, the pairs of the training the unlabelled ones (or
-    all rows where every row has a label); the weight α is the one of ``CE + λ KD`` with both means,
-    ``λ n_l / (n_p + λ n_l)``.
+    :func:`ucmkd.theory.gaussian.predicted_gain`: the reference samples are the labelled rows, the
+    pairs of the training the unlabelled ones (or all rows where every row has a label), the weight
+    that of ``CE + λ KD`` with both means. A pull towards anything helps a student of few labels,
+    so that this is rarely below zero.
 
     Raises:
         ValueError: Too few labelled rows for the model.
     """
-    from ucmkd.theory.gaussian import predicted_gain
+    found = _predicted(evidence, settings)
+    return Finding(*found.relative, warnings=found.warnings)
 
+
+def gaussian_own(evidence: Evidence, settings: Settings) -> Finding:
+    """The teacher's own part of :func:`gaussian`: the gain beyond that of a constant teacher.
+
+    In units of the excess risk without a teacher, too.
+
+    Raises:
+        ValueError: Too few labelled rows for the model.
+    """
+    found = _predicted(evidence, settings)
+    unit = found.excess_risk_without
+    return Finding(*(end / unit for end in found.over_constant), warnings=found.warnings)
+
+
+def _predicted(evidence: Evidence, settings: Settings) -> PredictedGain:
     rows, pairs = evidence.labelled, len(evidence.unlabelled)
     count = len(rows)
-    found = predicted_gain(
+    return predicted_gain(
         evidence.student[rows],
         evidence.labels[rows],
         teacher_outputs(evidence)[0][rows],
         n_labelled=count,
         unlabelled_pairs=pairs,
         labelled_paired=pairs == 0,
+        # One class of the loss per sample: α = λ n_l / (n_p + λ n_l).
         weight=settings.weight * count / ((pairs or count) + settings.weight * count),
         confidence=settings.confidence,
         subsamples=max(20, settings.subsamples),
         seed=settings.seed,
     )
-    return Finding(*found.relative, warnings=found.warnings)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ucmkd.information.rules.accuracy import teacher_outputs
-from ucmkd.information.rules.evidence import Array, Codes, Evidence, Finding, Settings
-from ucmkd.information.rules.evidence import mean_with_interval
+from ucmkd.information.rules.evidence import (
+    Array,
+    Codes,
+    Evidence,
+    Finding,
+    Settings,
+    mean_with_interval,
+)
 from ucmkd.information.rules.kernel import Ridge, Scale, best_left_out, one_hot
 
 
@@ -25,40 +31,39 @@ def trial(evidence: Evidence, settings: Settings) -> Finding:
 
     Interval: normal, over the labelled rows' paired differences.
     """
-    rows = evidence.labelled
-    truth = one_hot(evidence.labels[rows], evidence.classes)
-    alone = _alone(evidence, rows, truth)
-    targets, ridge, place = _taught(evidence, settings, rows, truth)
-    taught = best_left_out(ridge, targets, place, truth)[1]
-    difference = _score(taught, evidence.labels[rows]) - _score(alone, evidence.labels[rows])
-    margin, low, high = mean_with_interval(difference, settings.confidence)
-    return Finding(
-        margin,
-        low,
-        high,
-        float(_score(taught, evidence.labels[rows]).mean()),
-        float(_score(alone, evidence.labels[rows]).mean()),
+    rows, weight = evidence.labelled, evidence.row_weight
+    labels = evidence.labels[rows]
+    truth = one_hot(labels, evidence.classes)
+    alone = _score(_alone(evidence, rows, truth, weight), labels)
+    targets, ridge = _taught(evidence, settings, rows, truth)
+    place = np.arange(len(rows))
+    taught = _score(best_left_out(ridge, targets, place, truth, weight)[1], labels)
+    margin, low, high = mean_with_interval(taught - alone, settings.confidence, weight)
+    with_teacher, without = (
+        mean_with_interval(part, settings.confidence, weight)[0] for part in (taught, alone)
     )
+    return Finding(margin, low, high, with_teacher, without)
 
 
 def _score(predicted: Array, labels: Codes) -> Array:
     return np.asarray(predicted.argmax(axis=1) == labels, dtype=np.float64)
 
 
-def _alone(evidence: Evidence, rows: Codes, truth: Array) -> Array:
+def _alone(evidence: Evidence, rows: Codes, truth: Array, weight: Array) -> Array:
     """Leave-one-out predictions of the labelled rows alone."""
     if "trial_alone" not in evidence.memory:
         x = evidence.student[rows]
         scale = Scale.fit(evidence.student)
         ridge = Ridge(scale.kernel(x, x), np.full(len(x), 1.0 / len(x)))
-        evidence.memory["trial_alone"] = best_left_out(ridge, truth, np.arange(len(x)), truth)[1]
+        found = best_left_out(ridge, truth, np.arange(len(x)), truth, weight)
+        evidence.memory["trial_alone"] = found[1]
     return np.asarray(evidence.memory["trial_alone"])
 
 
 def _taught(
     evidence: Evidence, settings: Settings, rows: Codes, truth: Array
-) -> tuple[Array, Ridge, Codes]:
-    """Targets of all rows, their ridge, and where the labelled ones are."""
+) -> tuple[Array, Ridge]:
+    """Targets of all rows, the labelled ones first, and their ridge."""
     pairs = evidence.unlabelled
     said = teacher_outputs(evidence)[0] - 1.0 / evidence.classes
     key = ("trial_taught", settings.weight)
@@ -66,15 +71,18 @@ def _taught(
         order = np.concatenate([rows, pairs])
         if key not in evidence.memory:
             weight = np.concatenate(
-                [np.full(len(rows), 1 / len(rows)), np.full(len(pairs), settings.weight / len(pairs))]
+                [
+                    np.full(len(rows), 1 / len(rows)),
+                    np.full(len(pairs), settings.weight / len(pairs)),
+                ]
             )
             x = evidence.student[order]
             evidence.memory[key] = Ridge(Scale.fit(evidence.student).kernel(x, x), weight)
-        return np.concatenate([truth, said[pairs]]), evidence.memory[key], np.arange(len(rows))
+        return np.concatenate([truth, said[pairs]]), evidence.memory[key]
     # Every row has both: the sum of the two squares is one square around their mean.
     if key not in evidence.memory:
         x = evidence.student[rows]
         weight = np.full(len(rows), (1.0 + settings.weight) / len(rows))
         evidence.memory[key] = Ridge(Scale.fit(evidence.student).kernel(x, x), weight)
     mixed = (truth + settings.weight * said[rows]) / (1.0 + settings.weight)
-    return mixed, evidence.memory[key], np.arange(len(rows))
+    return mixed, evidence.memory[key]
