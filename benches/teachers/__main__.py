@@ -18,7 +18,7 @@ from benches.teachers.report import write_report
 from ucmkd.study.jsonl import read_lines
 from ucmkd.study.store import Results
 
-DEFAULT = ("brca", "mfeat", "digits")
+DEFAULT = tuple(name for name in PROBLEMS if name != "speech")
 
 
 def main(words: list[str]) -> int:

@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from benches.teachers.analysis import Gain, Grade, Pair, by_pair, curve
 from benches.teachers.problems import PROBLEMS
 
-COLOURS = {"brca": "#D55E00", "mfeat": "#0072B2", "digits": "#009E73", "speech": "#CC79A7"}
+COLOURS = {
+    "brca": "#D55E00",
+    "mfeat": "#0072B2",
+    "digits": "#009E73",
+    "speech": "#CC79A7",
+    "mfeat_many": "#56B4E9",
+    "digits_many": "#E69F00",
+}
 
 
 def draw_scatter(

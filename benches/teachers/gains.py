@@ -38,6 +38,7 @@ def train(
     for run in runs:
         if results.get(run) is None:
             groups.setdefault((run.scenario.split("/")[0], run.seed), []).append(run)
+    groups = dict(sorted(groups.items(), key=lambda item: item[0][1]))  # whole seeds early
     todo = [Job(problem, seed, tuple(part)) for (problem, seed), part in groups.items()]
     waiting = [{run.key: run for run in job.runs} for job in todo]
     with Workers[Job](work, min(workers, len(todo))) as pool:

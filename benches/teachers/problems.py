@@ -45,6 +45,7 @@ class Problem:
         labels_per_class: Labels that the student has.
         data: The rest of the data section.
         paired: Whether the views are of the same samples.
+        settings: Rows of :data:`TAUGHT` that are trained.
         levels: Candidate to its place on a curve, (curve, x).
     """
 
@@ -55,6 +56,7 @@ class Problem:
     labels_per_class: int
     data: dict[str, Any] = field(default_factory=dict)
     paired: bool = True
+    settings: tuple[str, ...] = ("paired", "unpaired", "ucmkd")
     levels: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def section(self, teacher: str, student: str) -> dict[str, Any]:
@@ -77,13 +79,13 @@ class Problem:
         methods = {
             key: MethodEntry(method={"name": name}, scenarios=list(alone))
             for key, name in ALONE.items()
+            if key == "ce" or "unpaired" in self.settings
         }
-        for key, name in TAUGHT.items():
-            if key != "paired" or self.paired:
-                pairs = {"pairs": -1} if key == "paired" else {}
-                methods[key] = MethodEntry(
-                    method={"name": name}, data=pairs, scenarios=list(taught)
-                )
+        for key in self.settings:
+            pairs = {"pairs": -1} if key == "paired" else {}
+            methods[key] = MethodEntry(
+                method={"name": TAUGHT[key]}, data=pairs, scenarios=list(taught)
+            )
         return StudyConfig(
             name=self.name,
             seeds=SeedsConfig(fresh=list(seeds)),
@@ -146,6 +148,27 @@ PROBLEMS: dict[str, Problem] = {
             levels=_levels(),
         ),
         Problem(
+            name="mfeat_many",
+            title="the same numerals, forty labels for each",
+            sides={view: {"dataset": "mfeat", "view": view} for view in MFEAT_VIEWS},
+            pairs=tuple(permutations(MFEAT_VIEWS, 2)),
+            labels_per_class=40,
+            data={"teacher_fraction": 0.4},
+            settings=("paired",),
+        ),
+        Problem(
+            name="digits_many",
+            title="the same digits, thirty labels for each",
+            sides={
+                view: {"dataset": "digits_degraded", "view": view} for view in (*_levels(), "shape")
+            },
+            pairs=tuple((view, "shape") for view in _levels()),
+            labels_per_class=30,
+            data={"teacher_fraction": 0.4},
+            levels=_levels(),
+            settings=("paired",),
+        ),
+        Problem(
             name="speech",
             title="spoken digits: images of other people's digits teach speech",
             sides={
@@ -157,6 +180,7 @@ PROBLEMS: dict[str, Problem] = {
             labels_per_class=5,
             data={"max_teacher": 2000},
             paired=False,
+            settings=("unpaired", "ucmkd"),
         ),
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ from ucmkd.information.difference import MIDifference, information_difference
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator
 from ucmkd.information.methods import METHODS
+from ucmkd.information.training import Training
 
 __all__ = [
     "METHODS",
@@ -15,6 +16,7 @@ __all__ = [
     "MIEstimate",
     "TeacherRanking",
     "complementarity",
+    "Training",
     "information_difference",
     "mutual_information",
 ]

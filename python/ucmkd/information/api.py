@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator, Progress
+from ucmkd.information.training import Training
 from ucmkd.information.variables import Data
 
 
@@ -17,6 +18,7 @@ def mutual_information(
     margins: str = "auto",
     shrinkage: float | str = "auto",
     folds: int = 5,
+    training: Training | None = None,
     confidence: float = 0.95,
     subsamples: int = 30,
     seed: int = 0,
@@ -37,6 +39,10 @@ def mutual_information(
         - ``"discrete"``: the table of counts, with Miller and Madow's correction.
         - ``"knn"``: ksg, ross or discrete, as the kinds of both sides ask for.
         - ``"classifier"``: held-out ``H(Y) - CE`` of logistic regression, a lower bound.
+        - ``"latent"``: autoencoders to few dimensions, then nearest neighbours of the latents of
+          held-out samples.
+        - ``"mine"``, ``"nwj"``, ``"infonce"``, ``"smile"``: a trained critic, valued on held-out
+          samples; the first three are lower bounds.
 
     Args:
         x: One side, a tensor or numpy array.
@@ -49,6 +55,7 @@ def mutual_information(
             ``"auto"``: normal for ``method="auto"``, standard otherwise.
         shrinkage: Of ``"gaussian"``: ``"auto"`` or the weight of the identity in [0, 1].
         folds: Of ``"classifier"``.
+        training: Of the methods that train networks; None for the defaults.
         confidence: Of the interval, in (0, 1).
         subsamples: Subsets of half of the samples for the interval; 0 for none.
         seed: Makes the answer repeatable.
@@ -65,6 +72,7 @@ def mutual_information(
     """
     estimator = Estimator(
         method=method, reduce=reduce, k=k, margins=margins, shrinkage=shrinkage, folds=folds,
+        training=training or Training(),
         confidence=confidence, subsamples=subsamples, seed=seed, progress=progress,
     )  # fmt: skip
     return estimator(x, y)

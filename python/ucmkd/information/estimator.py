@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import corrected_ksg
 from ucmkd.information.estimate import MIEstimate
-from ucmkd.information.held_out import HeldOut
+from ucmkd.information.held_out import HeldOut, from_terms
 from ucmkd.information.intervals import Rows, Spread, subsample_interval
+from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
     METHODS,
     NEIGHBOURS,
@@ -25,7 +28,9 @@ from ucmkd.information.methods import (
 from ucmkd.information.notes import notes_on_data, notes_on_value
 from ucmkd.information.reduction import fit_pca, normal_scores, standard_scores
 from ucmkd.information.ties import has_atom, jitter, tied_share
+from ucmkd.information.training import Training
 from ucmkd.information.variables import Data, Variable, as_pair, drop_constant
+from ucmkd.information.variational import variational
 
 MARGINS = ("auto", "standard", "normal", "raw")
 Progress = Callable[[int, int], None]
@@ -47,6 +52,7 @@ class Estimator:
     margins: str = "auto"
     shrinkage: float | str = "auto"
     folds: int = 5
+    training: Training = field(default_factory=Training)
     confidence: float = 0.95
     subsamples: int = 30
     seed: int = 0
@@ -83,8 +89,8 @@ class Estimator:
                 (prepared,), len(first), time.perf_counter() - start,
             )  # fmt: skip
         first, second, choice, notes = prepared
-        value, spread = self.evaluate(first, second, choice)
-        notes += notes_on_value(choice.method, value, spread, first, second, self.k)
+        value, spread, more = self.evaluate(first, second, choice)
+        notes += more + notes_on_value(choice.method, value, spread, first, second, self.k)
         low, high = (max(0.0, end) if not math.isnan(end) else end for end in spread[:2])
         return MIEstimate(
             max(0.0, value), low, high, self.confidence, choice.method, choice.reason,
@@ -121,19 +127,23 @@ class Estimator:
         scaled = [self._scale(side, choice.method, i) for i, side in enumerate(sides)]
         return scaled[0], scaled[1], choice, notes
 
-    def evaluate(self, x: Variable, y: Variable, choice: Choice) -> tuple[float, Spread]:
-        """The value and its interval, neither limited to 0, of two prepared sides."""
+    def evaluate(
+        self, x: Variable, y: Variable, choice: Choice
+    ) -> tuple[float, Spread, tuple[str, ...]]:
+        """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
         settings = Settings(k=self.k, shrinkage=self.shrinkage, seed=self.seed)
-        if choice.method == "classifier":
-            return self._held_out(self._classifier(x, y))
+        if choice.method not in QUICK:
+            found = self._train(x, y, choice.method)
+            return (*self._held_out(found), found.warnings)
         quick = QUICK[choice.method]
         value = quick(x, y, settings)
         if not self.subsamples or math.isinf(value):
-            return value, Spread(math.nan, math.nan, math.nan, math.nan)
+            return value, Spread(math.nan, math.nan, math.nan, math.nan), ()
         spread = self._interval(quick, x, y, settings, value)
         if choice.reference is not None and choice.method == "ksg":
-            return corrected_ksg(x, y, choice.reference, value, spread, self.k, self.seed)
-        return value, spread
+            better = corrected_ksg(x, y, choice.reference, value, spread, self.k, self.seed)
+            return (*better, ())
+        return value, spread, ()
 
     def _interval(
         self, quick: Quick, x: Variable, y: Variable, settings: Settings, value: float
@@ -146,19 +156,28 @@ class Estimator:
             seed=self.seed, progress=self.progress,
         )  # fmt: skip
 
-    def _classifier(self, x: Variable, y: Variable) -> HeldOut:
-        features, label = (y, x) if x.discrete else (x, y)
-        terms = classifier_gains(features.values, label.codes, folds=self.folds, seed=self.seed)
-        return HeldOut(terms)
+    def _train(self, x: Variable, y: Variable, method: str) -> HeldOut:
+        """The methods that fit a model on some samples and value it on others."""
+        if method == "classifier":
+            features, label = (y, x) if x.discrete else (x, y)
+            terms = classifier_gains(features.values, label.codes, folds=self.folds, seed=self.seed)
+            return from_terms(terms)
+        if method == "latent":
+            return latent(
+                x, y, k=self.k, training=self.training, seed=self.seed, progress=self.progress
+            )
+        return variational(
+            x, y, method=method, training=self.training, seed=self.seed, progress=self.progress
+        )
 
     def _held_out(self, found: HeldOut) -> tuple[float, Spread]:
-        """The interval of a mean over held-out samples; the model stays as it was trained."""
-        value = float(found.terms.mean())
+        """The interval of an estimate on held-out samples; the models stay as trained."""
+        value = found.evaluate(np.arange(found.samples))
         if not self.subsamples:
             return value, Spread(math.nan, math.nan, math.nan, math.nan)
         return value, subsample_interval(
-            lambda rows: float(found.terms[rows].mean()), value, len(found.terms),
-            subsamples=max(200, self.subsamples), confidence=self.confidence, seed=self.seed,
+            found.evaluate, value, found.samples, subsamples=self.subsamples,
+            confidence=self.confidence, seed=self.seed,
         )  # fmt: skip
 
     def _choice(self, x: Variable, y: Variable) -> Choice:

@@ -52,7 +52,7 @@ def count_within(points: Array, radius: Array, *, strict: bool) -> Counts:
         block = torch.cdist(cloud[start : start + size], cloud, p=float("inf"))
         reach = limit[start : start + size]
         within = block < reach if strict else block <= reach
-        counts.append(within.sum(dim=1).numpy())
+        counts.append(np.asarray(within.sum(dim=1).numpy(), dtype=np.int64))
     own = np.where(radius > 0.0, 1, 0) if strict else 1
     return np.concatenate(counts) - own
 

@@ -19,7 +19,8 @@ def gaussian(evidence: Evidence, settings: Settings) -> Finding:
         ValueError: Too few labelled rows for the model.
     """
     found = _predicted(evidence, settings)
-    return Finding(*found.relative, warnings=found.warnings)
+    value, low, high = found.relative
+    return Finding(value, low, high, warnings=found.warnings)
 
 
 def gaussian_own(evidence: Evidence, settings: Settings) -> Finding:
@@ -31,8 +32,8 @@ def gaussian_own(evidence: Evidence, settings: Settings) -> Finding:
         ValueError: Too few labelled rows for the model.
     """
     found = _predicted(evidence, settings)
-    unit = found.excess_risk_without
-    return Finding(*(end / unit for end in found.over_constant), warnings=found.warnings)
+    value, low, high = (end / found.excess_risk_without for end in found.over_constant)
+    return Finding(value, low, high, warnings=found.warnings)
 
 
 def _predicted(evidence: Evidence, settings: Settings) -> PredictedGain:
