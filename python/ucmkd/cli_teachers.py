@@ -28,6 +28,7 @@ CAVEAT = {
     "mmd": "This rule only ranks: its zero means nothing.",
     "cka": "No theory speaks for this rule's zero.",
     "gaussian": "Exact for linear students on Gaussian data.",
+    "gaussian_own": "Exact for linear students on Gaussian data.",
     "trial": "A trained student gains another number; sign and order are what this is for.",
 }
 

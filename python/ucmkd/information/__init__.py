@@ -15,8 +15,8 @@ __all__ = [
     "MIDifference",
     "MIEstimate",
     "TeacherRanking",
-    "complementarity",
     "Training",
+    "complementarity",
     "information_difference",
     "mutual_information",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,9 +136,10 @@ def _flat(inputs: object) -> Tensor:
 def _read_arrays(config: ArraysConfig) -> Samples:
     path = Path(config.file).expanduser()
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, Mapping):
-                raise ConfigError(f"arrays.file {path} must be an .npz archive of named arrays")
+        content: Any = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise ConfigError(f"arrays.file {path} must be an .npz archive of named arrays")
+        with content:
             found = {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, ConfigError):
