@@ -97,7 +97,7 @@ def test_repeatable_and_the_order_of_teachers_is_free() -> None:
     ("change", "message"),
     [
         ({"teachers": {}}, "at least one teacher"),
-        ({"teachers": {"a": torch.randn(7, 2)}}, "not defined by unpaired samples.*pairing='class'"),
+        ({"teachers": {"a": torch.randn(7, 2)}}, "by unpaired samples.*pairing='class'"),
         ({"teachers": {"a": torch.full((60, 2), torch.nan)}}, r"teachers\['a'\] must be finite"),
         ({"teachers": {"a": torch.ones(60, 2)}}, "must vary, got 2 constant columns"),
         ({"teachers": {"a": torch.randn(60)}}, r"shape \(n, d\)"),
