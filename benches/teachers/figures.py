@@ -32,16 +32,25 @@ def draw_scatter(
     axes = np.atleast_1d(figure.subplots(lines, columns, sharey=True)).reshape(-1)
     for axis, rule in zip(axes, rules, strict=False):
         margin = by_pair(rows, rule)
-        for pair, gain in measured.items():
-            if pair not in margin:
-                continue
-            x = float(np.mean(list(margin[pair].values())))
-            colour = COLOURS[pair[0]]
-            axis.errorbar(
-                x, gain.mean, yerr=[[gain.mean - gain.low], [gain.high - gain.mean]], fmt="o",
-                color=colour, markerfacecolor=colour if gain.significant else "w", markersize=4,
-                linewidth=0.6,
-            )  # fmt: skip
+        for name, colour in COLOURS.items():
+            for filled in (True, False):
+                found = [
+                    (float(np.mean(list(margin[p].values()))), g)
+                    for p, g in measured.items()
+                    if p in margin and p[0] == name and g.significant == filled
+                ]
+                axis.errorbar(
+                    [x for x, _ in found],
+                    [g.mean for _, g in found],
+                    yerr=np.array([(g.mean - g.low, g.high - g.mean) for _, g in found])
+                    .reshape(-1, 2)
+                    .T,
+                    fmt="o",
+                    color=colour,
+                    markerfacecolor=colour if filled else "w",
+                    markersize=4,
+                    linewidth=0.6,
+                )
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set_title(rule, fontsize="medium")

@@ -20,12 +20,17 @@ SEEDS = tuple(range(100, 110))
 """Seeds of the results."""
 
 DEFAULTS: dict[str, Any] = {
-    "teacher": {"dropout": 0.5, "steps": 300, "weight_decay": 0.1},
+    "teacher": {"dropout": 0.5, "steps": 150, "lr": 0.002, "weight_decay": 0.1},
     "student": {"dropout": 0.5},
-    "optimizer": {"weight_decay": 1.0},
-    "training": {"steps": 300, "diagnose_every": 0},
+    "optimizer": {"lr": 0.002, "weight_decay": 1.0},
+    "training": {"steps": 150, "eval_every": 30, "log_every": 30, "diagnose_every": 0},
     "method": {"options": {"label_smoothing": 0.1}},
 }
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    name: {"ramp_steps": 75} for name in ("joint_alignment", "self_labelling")
+}
+"""Options of methods that go with so short a training."""
 
 ALONE = {"ce": "ce", "self_labelling": "self_labelling"}
 """Rows without a teacher: one training per student."""
@@ -77,15 +82,17 @@ class Problem:
             f"{self.name}/{t}>{s}": {"data": self.section(t, s)} for t, s in self.pairs
         }  # fmt: skip
         methods = {
-            key: MethodEntry(method={"name": name}, scenarios=list(alone))
+            key: MethodEntry(
+                method={"name": name, "options": OPTIONS.get(name, {})}, scenarios=list(alone)
+            )
             for key, name in ALONE.items()
             if key == "ce" or "unpaired" in self.settings
         }
         for key in self.settings:
             pairs = {"pairs": -1} if key == "paired" else {}
-            methods[key] = MethodEntry(
-                method={"name": TAUGHT[key]}, data=pairs, scenarios=list(taught)
-            )
+            name = TAUGHT[key]
+            method = {"name": name, "options": OPTIONS.get(name, {})}
+            methods[key] = MethodEntry(method=method, data=pairs, scenarios=list(taught))
         return StudyConfig(
             name=self.name,
             seeds=SeedsConfig(fresh=list(seeds)),
