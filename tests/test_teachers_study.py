@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from benches.teachers import analysis, problems
 from benches.teachers.analysis import Gain, by_pair, crossing, gains, grade
 from benches.teachers.gains import train
 from benches.teachers.margins import QUESTIONS, answer, margins, missing, samples_of
 from benches.teachers.problems import PROBLEMS, SEEDS, Problem
 from benches.teachers.report import write_report
+
 from ucmkd.preparation import prepare
 from ucmkd.study.jsonl import read_lines
 from ucmkd.study.plan import Run

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,26 +72,20 @@ class Ridge:
     """
 
     def __init__(self, kernel: Array, weight: Array) -> None:
-        self._hats = dict[float, Array]()
         root = np.sqrt(weight)
         # K (K + ρ W⁻¹)⁻¹ = W^-½ S (S + ρ)⁻¹ W^½ with S = W^½ K W^½: one decomposition for all ρ.
         value, vector = np.linalg.eigh(root[:, None] * kernel * root[None, :])
-        value = np.maximum(value, 0.0)
-        self._value, self._left, self._right = value, vector / root[:, None], vector * root[:, None]
+        self._value = np.maximum(value, 0.0)
+        self._left, self._right = vector / root[:, None], vector * root[:, None]
         self._unit = float((np.diagonal(kernel) * weight).mean())
-
-    def hat(self, penalty: float) -> Array:
-        """H ``(n, n)``."""
-        if penalty not in self._hats:
-            shrink = self._value / (self._value + penalty * self._unit)
-            self._hats[penalty] = (self._left * shrink) @ self._right.T
-        return self._hats[penalty]
 
     def left_out(self, targets: Array, penalty: float, rows: Codes) -> Array:
         """Predictions ``(len(rows), C)`` for ``rows``, each as if it had not been there."""
-        hat = self.hat(penalty)
-        own = np.diagonal(hat)[rows][:, None]
-        return np.asarray((hat[rows] @ targets - own * targets[rows]) / np.maximum(1 - own, 1e-9))
+        shrink = self._value / (self._value + penalty * self._unit)
+        left = self._left[rows] * shrink
+        own = (left * self._right[rows]).sum(axis=1)[:, None]
+        found = left @ (self._right.T @ targets) - own * targets[rows]
+        return np.asarray(found / np.maximum(1.0 - own, 1e-9))
 
     def coefficients(self, targets: Array, penalty: float) -> Array:
         """α ``(n, C)`` with ``f(x) = k(x)ᵀ α``."""
@@ -131,14 +128,40 @@ def probe(train: Array, labels: Codes, classes: int, rows: Array) -> tuple[Array
         samples that were used, and which these are ``(m',)``. Probabilities are the ridge's
         scores brought onto the simplex.
     """
-    used = np.arange(0, len(train), -(-len(train) // MOST))
-    train, labels = train[used], labels[used]
-    scale = Scale.fit(train)
-    ridge = Ridge(scale.kernel(train, train), np.ones(len(train)))
-    targets = one_hot(labels, classes)
-    penalty, left_out = best_left_out(ridge, targets, np.arange(len(train)), targets)
-    scores = scale.kernel(rows, train) @ ridge.coefficients(targets, penalty)
-    return on_simplex(scores + 1.0 / classes), on_simplex(left_out + 1.0 / classes), used
+    fitted = _fit(train, labels, classes)
+    scores = fitted.scale.kernel(rows, fitted.train) @ fitted.coefficients
+    outputs = on_simplex(scores + 1.0 / classes)
+    return outputs, on_simplex(fitted.left_out + 1.0 / classes), fitted.used
+
+
+class _Fitted(NamedTuple):
+    scale: Scale
+    train: Array
+    coefficients: Array
+    left_out: Array
+    used: Codes
+
+
+_FITTED: OrderedDict[bytes, _Fitted] = OrderedDict()
+_KEPT = 16
+
+
+def _fit(train: Array, labels: Codes, classes: int) -> _Fitted:
+    """The probe of some samples; the last few are kept, since every rule asks for the same."""
+    digest = hashlib.sha256(np.ascontiguousarray(train).tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes() + bytes(str(train.shape), "ascii"))
+    digest.update(bytes(str(classes), "ascii"))
+    key = digest.digest()
+    if key not in _FITTED:
+        used = np.arange(0, len(train), -(-len(train) // MOST))
+        x = train[used]
+        scale, targets = Scale.fit(x), one_hot(labels[used], classes)
+        ridge = Ridge(scale.kernel(x, x), np.ones(len(x)))
+        penalty, left_out = best_left_out(ridge, targets, np.arange(len(x)), targets)
+        _FITTED[key] = _Fitted(scale, x, ridge.coefficients(targets, penalty), left_out, used)
+        while len(_FITTED) > _KEPT:
+            _FITTED.popitem(last=False)
+    return _FITTED[key]
 
 
 def on_simplex(scores: Array) -> Array:
