@@ -38,7 +38,10 @@ RULES: dict[str, Rule] = {
     "gaussian": Rule(gaussian, "predicted gain / excess risk", needs_pairs=True),
     "gaussian_own": Rule(gaussian_own, "the same beyond a constant teacher's", needs_pairs=True),
     "trial": Rule(
-        trial, "accuracy of a kernel student, with − without", ("with", "without"), needs_pairs=True
+        trial,
+        "squared error of a kernel student, without − with",
+        ("with", "without"),
+        needs_pairs=True,
     ),
     "accuracy": Rule(accuracy, "accuracy of the teacher − of the student", ("teacher", "student")),
     "cka": Rule(cka, "CKA(H_T; H_S) − CKA(H_S; Y)", ("CKA(H_T; H_S)", "CKA(H_S; Y)")),

@@ -15,9 +15,12 @@ from ucmkd.information.rules.evidence import (
 )
 from ucmkd.information.rules.kernel import Ridge, Scale, best_left_out, one_hot
 
+ROUNDING = 1e-10
+"""Differences below it are none: a teacher that only repeats the labels changes nothing."""
+
 
 def trial(evidence: Evidence, settings: Settings) -> Finding:
-    r"""Leave-one-out accuracy of a kernel student with the teacher, minus that without.
+    r"""Squared error of a kernel student without the teacher, minus that with it.
 
     The student is kernel ridge regression on H_S. Without the teacher it minimises
 
@@ -25,28 +28,27 @@ def trial(evidence: Evidence, settings: Settings) -> Finding:
 
     with it :math:`\frac{\lambda}{n_p}\sum_{i\in P}\lVert t_i - f(x_i)\rVert^2` is added, t the
     teacher's probabilities and P the unlabelled pairs (all rows where every row has a label).
-    Both are judged on the labelled rows, each left out in turn, in closed form; ρ is chosen by
-    the squared error of the same predictions. What a real student gains is another number; its
+    Both are judged on the labelled rows, each left out in turn, in closed form:
+    :math:`\lVert y_i - f_{-i}(x_i)\rVert^2`, classes counted as they come
+    (:attr:`.Evidence.row_weight`); ρ is chosen by the same error. Squared errors and not mistakes,
+    since fifty rows have few mistakes to count. What a real student gains is another number; its
     sign and its order among teachers are what this is for.
 
     Interval: normal, over the labelled rows' paired differences.
     """
     rows, weight = evidence.labelled, evidence.row_weight
-    labels = evidence.labels[rows]
-    truth = one_hot(labels, evidence.classes)
-    alone = _score(_alone(evidence, rows, truth, weight), labels)
+    truth = one_hot(evidence.labels[rows], evidence.classes)
+    alone = np.square(_alone(evidence, rows, truth, weight) - truth).sum(axis=1)
     targets, ridge = _taught(evidence, settings, rows, truth)
     place = np.arange(len(rows))
-    taught = _score(best_left_out(ridge, targets, place, truth, weight)[1], labels)
-    margin, low, high = mean_with_interval(taught - alone, settings.confidence, weight)
+    found = best_left_out(ridge, targets, place, truth, weight)[1]
+    taught = np.square(found - truth).sum(axis=1)
+    difference = np.where(np.abs(alone - taught) < ROUNDING, 0.0, alone - taught)
+    margin, low, high = mean_with_interval(difference, settings.confidence, weight)
     with_teacher, without = (
         mean_with_interval(part, settings.confidence, weight)[0] for part in (taught, alone)
     )
     return Finding(margin, low, high, with_teacher, without)
-
-
-def _score(predicted: Array, labels: Codes) -> Array:
-    return np.asarray(predicted.argmax(axis=1) == labels, dtype=np.float64)
 
 
 def _alone(evidence: Evidence, rows: Codes, truth: Array, weight: Array) -> Array:
