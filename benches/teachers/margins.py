@@ -24,17 +24,20 @@ from ucmkd.teachers.samples import Samples, read_candidates
 
 @dataclass(frozen=True)
 class Question:
-    """A rule with its options; ``slow`` ones are asked on the first seed only."""
+    """A rule with its options; ``slow`` ones are asked on the first seed of ``SLOW`` only."""
 
     rule: str
     method: str = "auto"
+    dims: int = 5
     slow: bool = False
 
 
 QUESTIONS: dict[str, Question] = {
     "CCH, nearest neighbours": Question("cch", "knn"),
+    "CCH, nearest neighbours, 3 dims": Question("cch", "knn", dims=3),
     "CCH, mixed": Question("cch", "mixed"),
     "CCH, Gaussian": Question("cch", "gaussian"),
+    "CCH, Gaussian, 10 dims": Question("cch", "gaussian", dims=10),
     "CCH, latent": Question("cch", "latent", slow=True),
     "CCH, InfoNCE": Question("cch", "infonce", slow=True),
     "CCH, SMILE": Question("cch", "smile", slow=True),
@@ -48,6 +51,9 @@ QUESTIONS: dict[str, Question] = {
     "MMD": Question("mmd"),
 }
 """What people read, to what is asked."""
+
+SLOW = "brca"
+"""The problem with questions that train networks, some seconds each."""
 
 UNPAIRED = ("CCH, nearest neighbours", "CCH, mixed", "CCH, Gaussian", "accuracy", "CKA", "MMD")
 """Those that the class-conditional surrogate allows."""
@@ -90,6 +96,7 @@ def work(ask: Ask) -> Iterator[dict[str, Any]]:
             found.labels,
             rule=question.rule,
             method=question.method,
+            dims=question.dims,
             pairing="rows" if problem.paired else "class",
             teacher_labels=theirs,
             own=found.own,
@@ -138,7 +145,8 @@ def missing(
             names = [
                 name
                 for name, question in QUESTIONS.items()
-                if (problem.paired or name in UNPAIRED) and (seed == seeds[0] or not question.slow)
+                if (problem.paired or name in UNPAIRED)
+                and (not question.slow or (seed == seeds[0] and problem.name == SLOW))
             ]
             for student in problem.students:
                 left = [n for n in names if (problem.name, student, seed, n) not in known]
