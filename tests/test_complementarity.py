@@ -13,7 +13,7 @@ from ucmkd.information.complementarity import verdict
 from ucmkd.information.rules import RULES, Evidence, Finding, Settings
 from ucmkd.information.rules.accuracy import teacher_outputs
 from ucmkd.information.rules.cch import reduced
-from ucmkd.information.rules.evidence import mean_with_interval
+from ucmkd.information.rules.evidence import mean_with_interval, with_half_the_labels
 from ucmkd.information.rules.kernel import Ridge, Scale, on_simplex, one_hot, probe
 from ucmkd.information.rules.similarity import aligned_mmd, linear_cka
 
@@ -103,7 +103,7 @@ def test_repeatable_and_the_order_of_teachers_is_free() -> None:
         ({"teachers": {"a": torch.randn(60)}}, r"shape \(n, d\)"),
         ({"labels": torch.zeros(60, dtype=torch.long)}, "at least 2 classes, got 1"),
         ({"labels": torch.arange(59) % 2}, "one entry per row of student, got 59"),
-        ({"labels": torch.cat([torch.arange(5) % 2, torch.full((55,), -1)])}, "at least 8 rows"),
+        ({"labels": torch.cat([torch.arange(5) % 2, torch.full((55,), -1)])}, "at least 12 rows"),
         ({"labels": torch.arange(60) - 5}, "or -1 for unknown, got -5"),
         ({"rule": "ccch"}, "rule must be one of cch"),
         ({"method": "ross"}, "one side only, and both must come from one estimator"),
@@ -117,7 +117,7 @@ def test_repeatable_and_the_order_of_teachers_is_free() -> None:
         ({"weight": 0.0}, "positive"),
         ({"outputs": {"a": torch.randn(60, 2)}}, "must be probabilities"),
         ({"outputs": {"b": torch.ones(60, 2)}}, "'b' that is no teacher"),
-        ({"own": {"a": (torch.randn(9, 3), torch.arange(9) % 2)}}, r"features \(m, 2\)"),
+        ({"own": {"a": (torch.randn(19, 3), torch.arange(19) % 2)}}, r"features \(m, 2\)"),
     ],
 )  # fmt: skip
 def test_bad_input(change: dict[str, object], message: str) -> None:
@@ -156,6 +156,23 @@ def test_verdict() -> None:
     assert verdict(Finding(1.0, -0.1, 2.0)) == "cannot tell"
     assert verdict(Finding(1.0)) == "cannot tell"
     assert verdict(Finding(1.0, 0.1, 2.0, decides=False)) == "cannot tell"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_few_labels_among_many_rows(rule: str) -> None:
+    """Subsets of the rows must not run out of labels."""
+    teachers, student, labels = problem(300)
+    labels = torch.where(torch.arange(300) < 27, labels, -1)
+    found = complementarity(teachers, student, labels, rule=rule, subsamples=20)
+    assert all(c.low <= c.margin <= c.high for c in found.candidates)
+
+
+def test_half_the_labels() -> None:
+    labels = np.array([0, 1, -1, -1, 1, 0, -1, -1])
+    assert with_half_the_labels(np.array([2, 3, 6, 7]), labels).tolist() == [0, 1, 2, 3]
+    assert with_half_the_labels(np.array([2, 4, 5, 7]), labels).tolist() == [2, 4, 5, 7]
+    every = np.array([0, 1, 0, 1])
+    assert with_half_the_labels(np.array([1, 2]), every).tolist() == [1, 2]
 
 
 # --- the rules' parts ---------------------------------------------------------------------------

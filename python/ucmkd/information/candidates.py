@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ucmkd.information.rules.evidence import Array, Codes, Evidence
 
-LEAST = 8
+LEAST = 12
 """Labelled rows below which nothing is estimated."""
 
 

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.intervals import subsample_interval
 from ucmkd.information.rules.estimates import TRAINED, estimate
-from ucmkd.information.rules.evidence import Array, Evidence, Finding, Settings
+from ucmkd.information.rules.evidence import (
+    Array,
+    Evidence,
+    Finding,
+    Settings,
+    with_half_the_labels,
+)
 
 AUTO = "knn"
 """What ``method="auto"`` is here: Kraskov's estimator, and Ross's, its form for classes."""
@@ -91,8 +97,13 @@ class _Sides:
     def interval(self, value: float) -> tuple[float, float]:
         if not self.settings.subsamples:
             return math.nan, math.nan
+
+        def margin(rows: NDArray[np.intp]) -> float:
+            rows = with_half_the_labels(rows, self.evidence.labels)
+            return self.between(rows).value - self.about_labels(rows).value
+
         found = subsample_interval(
-            lambda rows: self.between(rows).value - self.about_labels(rows).value,
+            margin,
             value,
             len(self.evidence.labels),
             subsamples=self.settings.subsamples,

@@ -107,6 +107,24 @@ class Finding:
     warnings: tuple[str, ...] = ()
 
 
+def with_half_the_labels(rows: NDArray[np.intp], labels: Codes) -> NDArray[np.intp]:
+    """A subset of half the rows, changed so that it has half of the labelled ones.
+
+    A handful of labels among many rows would leave some subsets with hardly any.
+
+    Args:
+        rows: ``(m,)`` drawn by chance, sorted.
+        labels: ``(n,)``, -1 for unknown.
+    """
+    drawn = np.zeros(len(labels), dtype=bool)
+    drawn[rows] = True
+    kept = []
+    for part in (np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)):
+        order = np.concatenate([part[drawn[part]], part[~drawn[part]]])
+        kept.append(order[: -(-len(part) // 2)])
+    return np.sort(np.concatenate(kept))
+
+
 def mean_with_interval(
     values: Array, confidence: float, weight: Array | None = None
 ) -> tuple[float, float, float]:

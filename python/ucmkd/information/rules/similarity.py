@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ucmkd.information.rules.evidence import Array, Evidence, Finding, Settings
+from ucmkd.information.intervals import subsample_interval
+from ucmkd.information.rules.evidence import (
+    Array,
+    Evidence,
+    Finding,
+    Settings,
+    with_half_the_labels,
+)
 from ucmkd.information.rules.kernel import one_hot
 
 
@@ -86,17 +97,54 @@ def _components(x: Array, width: int) -> Array:
 def cka(evidence: Evidence, settings: Settings) -> Finding:
     """``CKA(H_T; H_S) - CKA(H_S; Y)``: the complementarity criterion with alignment in the place
     of information. The second on the labelled rows, Y one-hot. No theory speaks for its zero.
+
+    Interval: of the margin, by subsets of half the rows.
     """
-    rows = evidence.labelled
-    teacher = linear_cka(evidence.teacher, evidence.student)
-    if "cka" not in evidence.memory:
-        target = one_hot(evidence.labels[rows], evidence.classes)
-        evidence.memory["cka"] = linear_cka(evidence.student[rows], target)
-    student = evidence.memory["cka"]
-    return Finding(teacher - student, teacher=teacher, student=student)
+    labelled = np.zeros(len(evidence.labels), dtype=bool)
+    labelled[evidence.labelled] = True
+    target = one_hot(np.maximum(evidence.labels, 0), evidence.classes)
+
+    def parts(rows: NDArray[np.intp]) -> tuple[float, float]:
+        known = rows[labelled[rows]]
+        key = ("cka", rows.tobytes())
+        if key not in evidence.memory:
+            evidence.memory[key] = linear_cka(evidence.student[known], target[known])
+        return linear_cka(evidence.teacher[rows], evidence.student[rows]), evidence.memory[key]
+
+    teacher, student = parts(np.arange(len(labelled)))
+
+    def margin(rows: NDArray[np.intp]) -> float:
+        return float(np.subtract(*parts(with_half_the_labels(rows, evidence.labels))))
+
+    low, high = _interval(margin, teacher - student, len(labelled), settings)
+    return Finding(teacher - student, low, high, teacher, student)
 
 
 def mmd(evidence: Evidence, settings: Settings) -> Finding:
-    """``-MMD²`` of the two representations (:func:`aligned_mmd`); it ranks and decides nothing."""
-    found = -aligned_mmd(evidence.teacher, evidence.student, settings.dims)
-    return Finding(found, decides=False)
+    """``-MMD²`` of the two representations (:func:`aligned_mmd`); it ranks and decides nothing.
+
+    Interval: by subsets of half the rows.
+    """
+
+    def value(rows: NDArray[np.intp]) -> float:
+        return -aligned_mmd(evidence.teacher[rows], evidence.student[rows], settings.dims)
+
+    count = len(evidence.labels)
+    found = value(np.arange(count))
+    return Finding(found, *_interval(value, found, count, settings), decides=False)
+
+
+def _interval(
+    estimate: Callable[[NDArray[np.intp]], float], value: float, count: int, settings: Settings
+) -> tuple[float, float]:
+    if not settings.subsamples:
+        return math.nan, math.nan
+    found = subsample_interval(
+        estimate,
+        value,
+        count,
+        subsamples=settings.subsamples,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+    return found.low, found.high
