@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benches.teachers import analysis, problems
-from benches.teachers.analysis import Gain, by_pair, crossing, gains, grade
+from benches.teachers.analysis import Gain, by_pair, crossing, gains, grade, verdicts
 from benches.teachers.gains import train
 from benches.teachers.margins import QUESTIONS, answer, margins, missing, samples_of
 from benches.teachers.problems import PROBLEMS, SEEDS, Problem
@@ -61,6 +61,20 @@ def test_regret_where_the_rule_declines() -> None:
     assert (declined.regret, declined.regret_forced) == (5.0, 8.0)
     assert ranks_only.regret == 8.0 and math.isnan(ranks_only.agreement)
     assert grade(MEASURED, {}, decides=True) is None
+
+
+def test_verdicts_by_hand() -> None:
+    ends = {"a": (1.0, 2.0), "b": (-1.0, 1.0), "c": (0.5, 1.0), "d": (-2.0, -1.0)}
+    rows: list[dict[str, Any]] = [
+        {"problem": "brca", "teacher": t, "student": "s", "rule": "r", "low": low, "high": high}
+        for t, (low, high) in ends.items()
+    ]
+    found = verdicts(MEASURED, rows, "r")
+    assert found is not None
+    # "helps" for a (a gain) and c (a loss); "does not help" for d (a small gain).
+    assert (found.helps, found.helps_right) == (0.5, 0.5)
+    assert (found.against, found.against_right) == (0.25, 0.0)
+    assert verdicts(MEASURED, [{**rows[0], "low": None}], "r") is None
 
 
 def test_crossing() -> None:

@@ -161,6 +161,44 @@ def grade(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """How far a rule's verdicts can be believed: one for each pair and seed.
+
+    Attributes:
+        helps: Share of the verdicts that say so.
+        helps_right: Share of these whose pair has a positive mean gain; NaN without any.
+        against: Share of the verdicts "does not help".
+        against_right: Share of these whose pair has a negative or no mean gain.
+    """
+
+    helps: float
+    helps_right: float
+    against: float
+    against_right: float
+
+
+def verdicts(
+    measured: dict[Pair, Gain], rows: Iterable[dict[str, Any]], rule: str
+) -> Verdicts | None:
+    """Verdicts of a rule that gives an interval; None where there is none."""
+    said: list[tuple[bool, bool, float]] = []
+    for row in rows:
+        pair = (row["problem"], row["teacher"], row["student"])
+        if row["rule"] == rule and row.get("low") is not None and pair in measured:
+            said.append((row["low"] > 0, row["high"] < 0, measured[pair].mean))
+    if not said:
+        return None
+    helps = [gain > 0 for yes, _, gain in said if yes]
+    against = [gain <= 0 for _, no, gain in said if no]
+    return Verdicts(
+        len(helps) / len(said),
+        float(np.mean(helps)) if helps else math.nan,
+        len(against) / len(said),
+        float(np.mean(against)) if against else math.nan,
+    )
+
+
 def _spearman(first: list[float], second: list[float]) -> float:
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return math.nan

@@ -162,6 +162,9 @@ def _markdown(
             f"{_percent(gained / max(1, gained + lost))} % of them.\n"
         )
         parts.append(_table(HEADER, [[rule, *_cells(g)] for rule, g in part.items()]))
+    parts.append("## Verdicts of a single seed, paired\n")
+    head = ["rule", "helps %", "right %", "does not help %", "right %"]
+    parts.append(_table(head, _verdict_lines(measured.get("paired", {}), margins, rules)))
     parts.append("## Where the gain ends, and where the margin says so\n")
     parts.append(
         _table(["", "blur, pixels", "noise, grey levels"], _crossings(measured, margins, rules))
@@ -177,6 +180,18 @@ def _markdown(
                 "95 % interval", "significant"]  # fmt: skip
         parts.append(_table(head, lines))
     return "\n".join(parts)
+
+
+def _verdict_lines(
+    measured: dict[Pair, Gain], margins: list[dict[str, Any]], rules: list[str]
+) -> list[list[str]]:
+    lines = []
+    for rule in rules:
+        found = analysis.verdicts(measured, margins, rule) if rule not in NO_ZERO else None
+        if found is not None:
+            shares = (found.helps, found.helps_right, found.against, found.against_right)
+            lines.append([rule, *map(_percent, shares)])
+    return lines
 
 
 def _crossings(
