@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benches.teachers.problems import PROBLEMS, Problem
 from ucmkd.config import from_mapping
@@ -105,17 +105,20 @@ def work(ask: Ask) -> Iterator[dict[str, Any]]:
         )
         seconds = (time.perf_counter() - started) / len(teachers)
         for c in answer.candidates:
+            values = {
+                "margin": c.margin, "low": c.low, "high": c.high, "teacher_part": c.teacher,
+                "student_part": c.student,
+            }  # fmt: skip
             yield {
                 "problem": ask.problem, "student": ask.student, "teacher": c.name,
-                "seed": ask.seed, "rule": name, "margin": c.margin,
-                **{k: None if v != v else v for k, v in (
-                    ("low", c.low), ("high", c.high), ("teacher_part", c.teacher),
-                    ("student_part", c.student))},
+                "seed": ask.seed, "rule": name,
+                **{key: value if math.isfinite(value) else None for key, value in values.items()},
                 "warnings": len(c.warnings), "seconds": round(seconds, 4),
                 "code": code_of_rules(), "settings": settings_of(problem),
             }  # fmt: skip
 
 
+@lru_cache(maxsize=1)
 def code_of_rules() -> str:
     """A digest of the code that margins depend on."""
     return digest_of_package(
@@ -177,9 +180,9 @@ def answer(
 
 
 def margins(path: Path) -> list[dict[str, Any]]:
-    """All rows, the last one of each question."""
+    """All rows with a margin, the last one of each question; an infinite one is none."""
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in read_lines(path):
         key = (row["problem"], row["teacher"], row["student"], row["seed"], row["rule"])
         last[key] = row
-    return [row for row in last.values() if np.isfinite(row["margin"])]
+    return [row for row in last.values() if row["margin"] is not None]
