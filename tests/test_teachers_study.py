@@ -132,7 +132,7 @@ def test_report(tmp_path: Path) -> None:
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures == {
         "paired.png", "unpaired.png", "ucmkd.png", "unpaired_teacher_part.png", "rules.png",
-        "crossing.png",
+        "crossing.png", "paired_many_labels.png",
     }  # fmt: skip
     lines = (tmp_path / "gains.csv").read_text().splitlines()
     pairs = sum(len(p.pairs) for p in PROBLEMS.values())

@@ -73,7 +73,7 @@ def draw_grades(grades: dict[str, dict[str, Grade]], path: Path) -> None:
     figure = Figure(figsize=(10.0, 1.2 + 0.42 * len(rules)), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     height, width = np.arange(len(rules))[::-1], 0.8 / len(grades)
-    palette = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7")
+    palette = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#009E73")
     for number, (setting, part) in enumerate(grades.items()):
         y = height + 0.4 - width * (number + 0.5)
         for axis, name, factor in ((axes[0], "agreement", 100.0), (axes[1], "regret", 1.0)):
@@ -94,7 +94,7 @@ def draw_curves(
 ) -> None:
     """Gains and margins while the teacher's pictures get worse."""
     problem = PROBLEMS["digits"]
-    figure = Figure(figsize=(10.0, 6.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10.0, 7.0), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
     for column, group in enumerate(("blur", "noise")):
         points = curve("digits", group)
@@ -127,5 +127,6 @@ def draw_curves(
     axes[0, 0].set_ylabel("gain, points")
     axes[1, 0].set_ylabel("margin / its largest")
     axes[0, 1].legend(fontsize="small")
-    axes[1, 1].legend(fontsize="x-small")
+    handles, labels = axes[1, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
     figure.savefig(path)

@@ -20,6 +20,8 @@ from ucmkd.checkpoint import write_atomically
 NO_ZERO = ("MMD",)
 """Rules whose zero means nothing."""
 PAIRED_PROBLEMS = tuple(name for name, problem in PROBLEMS.items() if problem.paired)
+MANY = tuple(name for name in PAIRED_PROBLEMS if name.endswith("_many"))
+"""Problems whose students have many labels: graded apart."""
 
 
 def write_report(rows: list[dict[str, Any]], margins: list[dict[str, Any]], folder: Path) -> str:
@@ -34,7 +36,12 @@ def write_report(rows: list[dict[str, Any]], margins: list[dict[str, Any]], fold
         The text of ``results.md``.
     """
     known = analysis.scores(rows)
-    measured = {setting: gains(known, setting) for setting in SETTINGS}
+    measured = {}
+    for setting in SETTINGS:
+        found = gains(known, setting)
+        many = analysis.part(found, MANY)
+        measured[setting] = {pair: gain for pair, gain in found.items() if pair not in many}
+        measured[f"{setting}, many labels"] = many
     measured = {setting: found for setting, found in measured.items() if found}
     rules = [rule for rule in QUESTIONS if any(row["rule"] == rule for row in margins)]
     everything = {
