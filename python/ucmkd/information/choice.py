@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ucmkd.information.copula import Copula, fit_gaussian, fit_student
+from ucmkd.information.copula import Copula
 from ucmkd.information.gaussian import SHRINK_BELOW
-from ucmkd.information.ksg import ksg1
+from ucmkd.information.goodness import closest_copula, misfit
 from ucmkd.information.ties import has_atom
-from ucmkd.information.variables import Array, Variable
+from ucmkd.information.variables import Variable
 
 #: Most dimensions of both sides together for nearest neighbours.
 KNN_DIMENSIONS = 10
 #: Most dimensions of the continuous side for nearest neighbours beside a label.
 ROSS_DIMENSIONS = 5
-#: Samples from a fitted copula that it is tested with, and most rows of each.
-REPEATS, TEST_ROWS = 8, 2000
-#: A copula whose neighbour estimate lies so many standard deviations off is rejected.
-REJECT = 4.0
+#: Rows that the copula is fitted to and tested on when choosing.
+TEST_ROWS = 2000
+#: Standard deviations at which a copula is rejected: in few dimensions, where nearest neighbours
+#: do nearly as well; and in many, where what comes instead is far worse.
+REJECT_FEW, REJECT_MANY = 3.0, 4.5
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A method, why, and the copula that the data were compared with, if any.
+    """A method and why.
 
     Attributes:
         method: ``"gaussian"``, ``"student"``, ``"ksg"``, ``"ross"``, ``"mixed"``,
-            ``"discrete"``, ``"classifier"`` or ``"latent"``.
+            ``"discrete"``, ``"classifier"`` or ``"infonce"``.
         reason: One sentence.
         reference: The closest copula, for ``"ksg"``: its samples show the bias of KSG.
+        doubt: What nearest neighbours would add to a copula's value.
     """
 
     method: str
     reason: str
     reference: Copula | None = None
+    doubt: float = 0.0
 
 
 def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice:
@@ -46,8 +48,15 @@ def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice
     Two continuous sides are compared with a Gaussian copula, or a Student one where the tails
     ask for it. KSG is run on the data and on samples from the fitted copula: where both differ
     from the copula's own value alike, and second-order statistics agree too, the copula's value
-    is taken, which is far more precise. Otherwise nearest neighbours in few dimensions, latent
-    representations in many.
+    is taken, which is far more precise. Otherwise nearest neighbours in few dimensions, and in
+    many a critic's lower bound.
+
+    Args:
+        x: One side.
+        y: The other.
+        k: Neighbours.
+        folds: A class with fewer samples cannot be cross-validated.
+        seed: Of the copula's samples.
     """
     if x.discrete and y.discrete:
         return Choice("discrete", "both sides are discrete: the table of counts says all")
@@ -57,7 +66,7 @@ def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice
     if has_atom(x.values) or has_atom(y.values):
         if width <= KNN_DIMENSIONS:
             return Choice("mixed", "single values hold many samples: partly discrete, partly not")
-        return Choice("latent", f"partly discrete values in {width} dimensions")
+        return Choice("infonce", f"partly discrete values in {width} dimensions: a lower bound")
     if len(x) - 1 < SHRINK_BELOW * width:
         return Choice(
             "gaussian",
@@ -75,8 +84,7 @@ def _choose_label(x: Variable, y: Variable, folds: int) -> Choice:
     smallest = int(np.bincount(label.codes).min())
     if smallest < folds:
         return Choice(
-            "ross",
-            f"a label whose smallest class has {smallest} samples, too few to hold any out",
+            "ross", f"a label whose smallest class has {smallest} samples, too few to hold any out"
         )
     return Choice(
         "classifier",
@@ -91,79 +99,28 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
         rows = np.random.default_rng(seed).permutation(len(a))[:TEST_ROWS]
         a, b = a[rows], b[rows]
     copula, fit = closest_copula(a, b)
-    kind = "gaussian" if math.isinf(copula.dof) else "student"
-    name = "Gaussian copula" if kind == "gaussian" else f"Student copula (ν = {copula.dof:.1f})"
-    misfit = _misfit(a, b, copula, fit, k, seed)
-    if misfit is None:
-        return Choice(kind, f"normal scores look like a {name}", copula)
+    found = misfit(a, b, copula, fit, k=k, seed=seed)
     width = x.width + y.width
+    limit = REJECT_FEW if width <= KNN_DIMENSIONS else REJECT_MANY
+    if abs(found.score) <= limit and found.moment_score <= REJECT_MANY:
+        if math.isinf(copula.dof):
+            reason = "normal scores look like a Gaussian copula"
+            return Choice("gaussian", reason, copula, found.gap)
+        reason = f"normal scores look like a Student copula (ν = {copula.dof:.1f})"
+        return Choice("student", reason, copula, found.gap)
+    against = (
+        f"nearest neighbours find {found.gap:+.2f} nats beside the closest copula "
+        f"({found.score:+.0f} standard deviations)"
+        if abs(found.score) > limit
+        else f"products of coordinates correlate by {found.moment:.2f} beside the closest copula"
+    )
     if width <= KNN_DIMENSIONS:
-        return Choice("ksg", f"{misfit}; {width} dimensions suit nearest neighbours", copula)
-    return Choice("latent", f"{misfit}; {width} dimensions are too many for nearest neighbours")
-
-
-def closest_copula(x: Array, y: Array) -> tuple[Copula, Callable[[Array, Array], Copula]]:
-    """The Gaussian copula, or the Student one where it fits clearly better; and its fit."""
-    plain = fit_gaussian(x, y)
-    if not _heavy(x, y, plain):
-        return plain, fit_gaussian
-    student = fit_student(x, y)
-    gain = 2.0 * len(x) * (student.log_likelihood - plain.log_likelihood)
-    return (student, fit_student) if gain > 10.0 else (plain, fit_gaussian)
-
-
-def _heavy(x: Array, y: Array, plain: Copula) -> bool:
-    """Mardia's kurtosis beyond the Gaussian's by 3 standard errors: worth a Student fit."""
-    z = np.concatenate([x, y], axis=1)
-    z = (z - z.mean(axis=0)) / z.std(axis=0)
-    n, d = z.shape
-    square = np.einsum("ij,ij->i", z @ np.linalg.pinv(plain.correlation), z)
-    error = math.sqrt(8.0 * d * (d + 2.0) / n)
-    return float(np.square(square).mean()) - d * (d + 2.0) * (n - 1.0) / (n + 1.0) > 3.0 * error
-
-
-def _misfit(
-    x: Array, y: Array, copula: Copula,
-    fit: Callable[[Array, Array], Copula], k: int, seed: int,
-) -> str | None:  # fmt: skip
-    """What speaks against the copula; None when nothing does."""
-    draw = np.random.default_rng(seed)
-    gaps, moments = [], []
-    for _ in range(REPEATS):
-        a, b = copula.sample(len(x), draw)
-        gaps.append(ksg1(a, b, k=k) - fit(a, b).information)
-        moments.append(_second_order(a, b))
-    gap = ksg1(x, y, k=k) - copula.information
-    spread = float(np.std(gaps, ddof=1)) * math.sqrt(1.0 + 1.0 / REPEATS)
-    score = (gap - float(np.mean(gaps))) / max(spread, 1e-12)
-    if abs(score) > REJECT:
-        return (
-            f"nearest neighbours find {gap - float(np.mean(gaps)):+.2f} nats beside the closest "
-            f"copula ({score:+.0f} standard deviations)"
-        )
-    # Nearest neighbours see little in many dimensions; second moments do.
-    table = np.stack(moments)
-    apart = [
-        float(np.abs(table[i] - np.delete(table, i, axis=0).mean(axis=0)).max())
-        for i in range(REPEATS)
-    ]
-    found = float(np.abs(_second_order(x, y) - table.mean(axis=0)).max())
-    if found > float(np.mean(apart)) + REJECT * float(np.std(apart, ddof=1)):
-        return f"products of coordinates correlate by {found:.2f} more than in the closest copula"
-    return None
-
-
-def _second_order(x: Array, y: Array) -> Array:
-    """Correlations of all products of x coordinates with y coordinates and their products."""
-    first, second = _products(x), _products(y)
-    table = first.T @ second / len(x)
-    return table
-
-
-def _products(values: Array) -> Array:
-    """Coordinates and their products of two, centred, each of variance 1; of the first 30."""
-    values = values[:, :30]
-    rows, columns = np.triu_indices(values.shape[1])
-    both = np.concatenate([values, values[:, rows] * values[:, columns]], axis=1)
-    both = both - both.mean(axis=0)
-    return np.asarray(both / np.maximum(both.std(axis=0), 1e-12))
+        # On a plane KSG has next to no bias to correct.
+        reference = copula if width > 2 else None
+        bias = ", less their bias on that copula" if width > 2 else ""
+        reason = f"{against}; {width} dimensions suit nearest neighbours{bias}"
+        return Choice("ksg", reason, reference)
+    return Choice(
+        "infonce",
+        f"{against}; {width} dimensions are too many for nearest neighbours: a lower bound",
+    )

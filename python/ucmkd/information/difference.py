@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ucmkd.information.choice import Choice
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator
-from ucmkd.information.intervals import Rows, Spread, subsample_interval
-from ucmkd.information.methods import QUICK, Settings
+from ucmkd.information.intervals import Rows, Spread, neighbour_rate, subsample_interval
+from ucmkd.information.methods import NEIGHBOURS, QUICK
 from ucmkd.information.variables import Data, Variable
 
 #: Methods that take continuous pairs and labels alike.
@@ -84,16 +84,24 @@ def _joint_spread(
         if isinstance(found, str) or found[2].method not in QUICK or not estimator.subsamples:
             return None
         sides.append(found[:3])
-    settings = Settings(k=estimator.k, shrinkage=estimator.shrinkage, seed=estimator.seed)
+    settings = [estimator.settings(x, y) for x, y, _ in sides]
 
     def estimate(rows: Rows) -> float:
-        parts = [QUICK[c.method](x.rows(rows), y.rows(rows), settings) for x, y, c in sides]
+        parts = [
+            QUICK[c.method](x.rows(rows), y.rows(rows), options)
+            for (x, y, c), options in zip(sides, settings, strict=True)
+        ]
         return max(0.0, parts[0]) - max(0.0, parts[1])
 
-    values = [max(0.0, QUICK[c.method](x, y, settings)) for x, y, c in sides]
+    values = [
+        max(0.0, QUICK[c.method](x, y, options))
+        for (x, y, c), options in zip(sides, settings, strict=True)
+    ]
     if not all(math.isfinite(value) for value in values):
         return None
+    widths = [x.width + y.width for x, y, c in sides if c.method in NEIGHBOURS]
     return subsample_interval(
         estimate, values[0] - values[1], len(sides[0][0]), subsamples=estimator.subsamples,
         confidence=estimator.confidence, seed=estimator.seed, progress=estimator.progress,
+        rate=neighbour_rate(max(widths)) if widths else 0.5,
     )  # fmt: skip

@@ -14,7 +14,8 @@ class MIEstimate:
         low: Lower end of the interval, at least 0. NaN without an interval (``subsamples=0``).
         high: Upper end.
         confidence: Of the interval, in (0, 1).
-        method: The estimator that gave the value, never ``"auto"``.
+        method: The estimator that gave the value, never ``"auto"``; ``"constant"`` where one side
+            does not vary.
         reason: Why this estimator, and what was done to the data before it.
         warnings: What a reader of the value must know, such as saturation; empty if nothing.
         samples: Number of pairs n.

@@ -11,14 +11,22 @@ import numpy as np
 
 from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
-from ucmkd.information.correction import corrected_ksg
+from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.held_out import HeldOut, from_terms
-from ucmkd.information.intervals import Rows, Spread, subsample_interval
+from ucmkd.information.intervals import (
+    Rows,
+    Spread,
+    neighbour_rate,
+    subsample_interval,
+    widened,
+)
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
     METHODS,
     NEIGHBOURS,
+    NEURAL,
     QUICK,
     Quick,
     Settings,
@@ -85,7 +93,7 @@ class Estimator:
         prepared = self.prepare(first, second)
         if isinstance(prepared, str):
             return MIEstimate(
-                0.0, 0.0, 0.0, self.confidence, self.method, "nothing varies on one side",
+                0.0, 0.0, 0.0, self.confidence, "constant", "nothing varies on one side",
                 (prepared,), len(first), time.perf_counter() - start,
             )  # fmt: skip
         first, second, choice, notes = prepared
@@ -131,29 +139,43 @@ class Estimator:
         self, x: Variable, y: Variable, choice: Choice
     ) -> tuple[float, Spread, tuple[str, ...]]:
         """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
-        settings = Settings(k=self.k, shrinkage=self.shrinkage, seed=self.seed)
+        settings = self.settings(x, y)
         if choice.method not in QUICK:
             found = self._train(x, y, choice.method)
             return (*self._held_out(found), found.warnings)
         quick = QUICK[choice.method]
         value = quick(x, y, settings)
-        if not self.subsamples or math.isinf(value):
-            return value, Spread(math.nan, math.nan, math.nan, math.nan), ()
-        spread = self._interval(quick, x, y, settings, value)
+        spread = self._interval(quick, x, y, settings, value, choice)
         if choice.reference is not None and choice.method == "ksg":
-            better = corrected_ksg(x, y, choice.reference, value, spread, self.k, self.seed)
-            return (*better, ())
-        return value, spread, ()
+            shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
+            return value + shift, shifted(spread, shift, noise), ()
+        return value, widened(spread, value, choice.doubt), ()
+
+    def settings(self, x: Variable, y: Variable) -> Settings:
+        """The options of the quick estimators; whether to shrink is settled by all samples."""
+        enough = len(x) - 1 >= SHRINK_BELOW * (x.width + y.width)
+        shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
+        return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 
     def _interval(
-        self, quick: Quick, x: Variable, y: Variable, settings: Settings, value: float
+        self,
+        quick: Quick,
+        x: Variable,
+        y: Variable,
+        settings: Settings,
+        value: float,
+        choice: Choice,
     ) -> Spread:
+        if not self.subsamples or math.isinf(value):
+            return Spread(math.nan, math.nan, math.nan, math.nan)
+
         def estimate(rows: Rows) -> float:
             return quick(x.rows(rows), y.rows(rows), settings)
 
         return subsample_interval(
             estimate, value, len(x), subsamples=self.subsamples, confidence=self.confidence,
             seed=self.seed, progress=self.progress,
+            rate=neighbour_rate(x.width + y.width) if choice.method in NEIGHBOURS else 0.5,
         )  # fmt: skip
 
     def _train(self, x: Variable, y: Variable, method: str) -> HeldOut:
@@ -182,6 +204,7 @@ class Estimator:
 
     def _choice(self, x: Variable, y: Variable) -> Choice:
         if self.method == "auto":
+            self._check_count("auto", len(x))
             sides = [self._scale(side, "auto", i) for i, side in enumerate((x, y))]
             return choose(*sides, k=self.k, folds=self.folds, seed=self.seed)
         method = knn_method(x, y) if self.method == "knn" else self.method
@@ -207,11 +230,13 @@ class Estimator:
         return side
 
     def _check_count(self, method: str, samples: int) -> None:
-        least = self.k + 2 if method in NEIGHBOURS else 4
+        searches = method in (*NEIGHBOURS, *NEURAL, "auto")
+        # A network is trained on half of the samples, and neighbours are sought in the other.
+        least = (4 if method in NEURAL else 1) * (self.k + 2) if searches else 4
         if samples < least:
             raise ValueError(
                 f"x and y must hold at least {least} samples for {method!r}"
-                + (f" with k={self.k}" if method in NEIGHBOURS else "")
+                + (f" with k={self.k}" if searches else "")
                 + f", got {samples}"
             )
         if self.subsamples and samples // 2 < least:

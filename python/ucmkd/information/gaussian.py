@@ -70,13 +70,18 @@ def shrinkage_intensity(z: Array) -> float:
     Source: Schäfer and Strimmer 2005 (Statistical Applications in Genetics 4:32), equation 10.
     """
     n = len(z)
-    mean = z.T @ z / n
-    # Σ_k (z_ki z_kj - mean)² without the (n, d, d) array of products.
-    spread = np.square(z).T @ np.square(z) - n * np.square(mean)
-    variance = n / (n - 1.0) ** 3 * spread
-    off = ~np.eye(z.shape[1], dtype=bool)
-    total = float(np.square(mean[off]).sum())
-    return 1.0 if total == 0.0 else float(np.clip(variance[off].sum() / total, 0.0, 1.0))
+    # Both sums without a (d, d) array: over all i and j, less i = j, where the mean is 1.
+    square = np.square(z)
+    products = float(np.square(square.sum(axis=1)).sum() - np.square(square).sum())
+    total = _gram_square(z) / n**2 - z.shape[1]
+    variance = n / (n - 1.0) ** 3 * (products - n * total)
+    return 1.0 if total <= 0.0 else float(np.clip(variance / total, 0.0, 1.0))
+
+
+def _gram_square(z: Array) -> float:
+    """Sum of the squared entries of ``zᵀz``, by the smaller of ``zᵀz`` and ``zzᵀ``."""
+    gram = z.T @ z if z.shape[1] <= len(z) else z @ z.T
+    return float(np.square(gram).sum())
 
 
 def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int = 0) -> float:
@@ -112,14 +117,18 @@ def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int =
 
 def _shrunk(a: Array, b: Array, weight: float | None) -> float:
     z = np.concatenate([a, b], axis=1)
-    keep = 1.0 - (shrinkage_intensity(z) if weight is None else weight)
     # A little of the identity always stays, or more columns than samples would be singular.
-    matrix = min(keep, 1.0 - 1e-6) * (z.T @ z) / len(z)
-    np.fill_diagonal(matrix, 1.0)
-    split = a.shape[1]
-    parts = (matrix[:split, :split], matrix[split:, split:], matrix)
-    first, second, joint = (float(np.linalg.slogdet(part)[1]) for part in parts)
-    return 0.5 * (first + second - joint)
+    shrunk = max(1e-6, shrinkage_intensity(z) if weight is None else weight)
+    return 0.5 * (_log_det(a, shrunk) + _log_det(b, shrunk) - _log_det(z, shrunk))
+
+
+def _log_det(z: Array, shrunk: float) -> float:
+    """``log |λI + (1-λ) zᵀz/n|``, by the smaller of ``zᵀz`` and ``zzᵀ``."""
+    n, d = z.shape
+    gram = z.T @ z if d <= n else z @ z.T
+    gram *= (1.0 - shrunk) / (shrunk * n)
+    gram[np.diag_indices_from(gram)] += 1.0
+    return d * math.log(shrunk) + float(np.linalg.slogdet(gram)[1])
 
 
 def _standardised(values: Array) -> Array:

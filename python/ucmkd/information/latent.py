@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
@@ -14,7 +13,7 @@ from ucmkd.information.intervals import Rows
 from ucmkd.information.ksg import ksg1
 from ucmkd.information.mixed import ross
 from ucmkd.information.reduction import standard_scores
-from ucmkd.information.training import Progress, Training, fit, perceptron
+from ucmkd.information.training import Progress, Training, fit, isolated, perceptron
 from ucmkd.information.variables import Array, Variable, to_tensor
 
 
@@ -116,8 +115,7 @@ def _encode_held_out(
     order = torch.from_numpy(train)[torch.randperm(len(train), generator=generator)]
     count = max(2, round(training.validation * len(order)))
     held, used = order[:count], order[count:]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with isolated(seed):
         model = PairedAutoencoder((x.width, y.width), (classes[0], classes[1]), training)
 
         def loss(rows: Tensor) -> Tensor:
@@ -148,8 +146,3 @@ def _evaluation(found: list[Variable], k: int) -> Callable[[Rows], float]:
         return ksg1(x.values, y.values, k=k)
 
     return estimate
-
-
-def least_samples(k: int) -> int:
-    """Rows without which a half of a half has no k neighbours."""
-    return int(np.ceil(8 * (k + 2)))

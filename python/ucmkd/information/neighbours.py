@@ -59,8 +59,12 @@ def count_within(points: Array, radius: Array, *, strict: bool) -> Counts:
 
 def _count_line(values: Array, radius: Array, strict: bool) -> Counts:
     line = np.sort(values)
-    upper = np.searchsorted(line, values + radius, side="left" if strict else "right")
-    lower = np.searchsorted(line, values - radius, side="right" if strict else "left")
+    # A point on the border must not fall on its wrong side by the rounding of values ± radius.
+    double = np.finfo(np.float64)
+    slack = 4.0 * double.eps * (np.abs(values) + radius) + double.tiny
+    reach = radius - slack if strict else radius + slack
+    upper = np.searchsorted(line, values + reach, side="right")
+    lower = np.searchsorted(line, values - reach, side="left")
     return np.maximum(upper - lower - 1, 0)
 
 

@@ -23,7 +23,10 @@ def notes_on_data(x: Variable, y: Variable) -> tuple[str, ...]:
     for side, name in ((x, "x"), (y, "y")):
         share = 0.0 if side.discrete else tied_share(side.values)
         if share > 0.01:
-            notes += (f"{name}: {share:.0%} of the values of a column are tied",)
+            notes += (
+                f"{name}: {share:.0%} of the values of a column are tied (a class label should "
+                "be of integers)",
+            )
     if not (x.discrete or y.discrete):
         share = repeated_rows(x.values, y.values)
         if share > 0.01:

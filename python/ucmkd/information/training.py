@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,23 @@ class Training:
             raise ValueError(f"validation must lie in (0, 1), got {self.validation!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Seed torch inside, leave its generator as it was, and compute on one thread.
+
+    For networks of this size a second thread costs more than it brings, and the results would
+    depend on how many there are.
+    """
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def perceptron(inputs: int, width: int, outputs: int, *, dropout: float = 0.0) -> nn.Sequential:

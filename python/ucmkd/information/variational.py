@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ucmkd.information import critics
 from ucmkd.information.held_out import HeldOut, halves, over_halves
 from ucmkd.information.intervals import Rows
-from ucmkd.information.training import Progress, Training, fit, network_input, perceptron
+from ucmkd.information.training import Progress, Training, fit, isolated, network_input, perceptron
 from ucmkd.information.variables import Array, Variable
 
 #: Most held-out rows that are scored against each other.
@@ -121,8 +121,7 @@ def _train(
     objective, bound = objective_of(method, training)
     # MINE's surrogate and SMILE's value say nothing about the fit; those below do.
     judge = critics.jensen_shannon if method == "smile" else bound
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with isolated(seed):
         critic = Critic(x.shape[1], y.shape[1], training)
 
         def loss(rows: Tensor) -> Tensor:
