@@ -8,7 +8,7 @@ they predict, :mod:`.phase` the picture of where the complementarity criterion i
 """
 
 from .estimation import Quantities, estimate_quantities
-from .model import Complementarity, GaussianModel
+from .model import Complementarity, GaussianModel, weight_from_penalty
 from .prediction import PredictedGain, Range, predicted_gain
 from .simulation import simulate_risk
 
@@ -21,4 +21,5 @@ __all__ = [
     "estimate_quantities",
     "predicted_gain",
     "simulate_risk",
+    "weight_from_penalty",
 ]

@@ -63,8 +63,15 @@ def target(labels: Any, outputs: int) -> Array:
     return np.eye(outputs)[found]
 
 
+#: Fourth moments above this many times a Gaussian's are heavy tails.
+HEAVY = 2.0
+
+
 def principal(features: Array, dims: int | None, most: int) -> Array:
-    """The leading principal components of the standardised columns; constant ones are dropped.
+    """The leading principal components ``(N, dims)``, whitened; constant columns are dropped.
+
+    Of standardised columns, so that units do not matter; of the columns as they are where that
+    gives heavy tails and this does not (rarely lit pixels, units that hardly ever fire).
 
     Args:
         features: ``(N, width)``.
@@ -79,10 +86,29 @@ def principal(features: Array, dims: int | None, most: int) -> Array:
     varies = size > 1e-9 * np.abs(features).max(axis=0)
     if not bool(varies.any()):
         raise ValueError("student_features must vary, got constant columns only")
-    centred = centred[:, varies] / size[varies]
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    rank = int((values > 1e-8 * values[0]).sum())
+    centred, size = centred[:, varies], size[varies]
+    found = _leading(centred / size, dims, most)
+    if tail_weight(found) > HEAVY:
+        plain = _leading(centred, dims, most)
+        if plain.shape == found.shape and tail_weight(plain) <= HEAVY:
+            return plain
+    return found
+
+
+def _leading(centred: Array, dims: int | None, most: int) -> Array:
+    # By the smaller Gram matrix: thousands of columns are common, and only few directions wanted.
+    wide = centred.shape[1] > len(centred)
+    squares, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    rank = int((squares > 1e-10 * squares[0]).sum())
     if dims is not None and dims > rank:
         raise ValueError(f"dims must be at most the rank of student_features, {rank}, got {dims}")
     keep = min(rank, most) if dims is None else dims
-    return left[:, :keep] * np.sqrt(len(features))
+    left = vectors[:, :keep] if wide else centred @ vectors[:, :keep] / np.sqrt(squares[:keep])
+    return left * np.sqrt(len(centred))
+
+
+def tail_weight(components: Array) -> float:
+    """``E‖x‖⁴ / (d(d+2))`` of whitened features ``(N, d)``: 1 for Gaussian ones (Mardia 1970)."""
+    d = components.shape[1]
+    return float(np.mean(np.sum(components**2, axis=1) ** 2)) / (d * (d + 2))

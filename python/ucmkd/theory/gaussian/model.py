@@ -296,7 +296,8 @@ class GaussianModel:
 
         ``I = -½ log(1 - ρ²)`` with ``ρ² = ‖w*‖²/(‖w*‖²+σ²)`` for the label and
         ``ρ² = <w*, v*>²/(‖w*‖²(‖v*‖²+σ_t²))`` for the teacher. Where it says so and Var t ≤ Var y,
-        small weights help; the converse is false.
+        small weights help: ε is uncorrelated with ŝ, hence ``c ≤ σ √Var(t|ŝ)``, and the two
+        conditions give ``Var(t|ŝ) < Var y · σ²/Var y = σ²``. The converse is false.
 
         Source: Xie, Xu and Sanguinetti (arXiv 2510.13182).
 
@@ -313,6 +314,23 @@ class GaussianModel:
         with_teacher = min(1.0, inner**2 / (w * variance)) if w > 0.0 and variance > 0.0 else 0.0
         teacher, label = information(with_teacher), information(with_label)
         return Complementarity(teacher, label, teacher > label, variance <= w + self.noise)
+
+
+def weight_from_penalty(penalty: float, *, labelled: int, pairs: int) -> float:
+    """The α of a loss ``mean over labelled + λ · mean over pairs``: ``λn / (P + λn)``.
+
+    Args:
+        penalty: λ ≥ 0.
+        labelled: n, the samples of the first mean.
+        pairs: P, those of the second, labelled ones included where they are pairs.
+
+    Raises:
+        ValueError: A negative λ or a count below one.
+    """
+    checks.not_negative("penalty", penalty)
+    checks.count("labelled", labelled, 1)
+    checks.count("pairs", pairs, 1)
+    return penalty * labelled / (pairs + penalty * labelled)
 
 
 def information(squared_correlation: float) -> float:
