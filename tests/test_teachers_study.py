@@ -97,7 +97,7 @@ def made_up() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rng = np.random.default_rng(0)
     rows, asked = [], []
     for name, problem in PROBLEMS.items():
-        for seed in SEEDS[:3]:
+        for seed in SEEDS[:5]:
             for student in problem.students:
                 rows += [row(f"{name}/{student}", m, seed, 0.5) for m in problems.ALONE]
             for place, (teacher, student) in enumerate(problem.pairs):
@@ -114,12 +114,13 @@ def made_up() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def test_gains_are_paired_by_seed() -> None:
     scenario = "brca/rna>mirna"
-    rows = [row(scenario, "paired", s, 0.6 + 0.01 * s) for s in range(3)]
-    rows += [row("brca/mirna", "ce", s, 0.5 + 0.01 * s) for s in range(1, 4)]
+    rows = [row(scenario, "paired", s, 0.6 + 0.01 * s) for s in range(6)]
+    rows += [row("brca/mirna", "ce", s, 0.5 + 0.01 * s) for s in range(1, 7)]
     (found,) = gains(analysis.scores(rows), "paired").values()
-    assert found.mean == pytest.approx(10.0) and found.seeds == 2
-    assert found.low == pytest.approx(found.high)  # the same difference in both seeds
-    assert found.base == pytest.approx(51.5) and found.teacher == pytest.approx(90.0)
+    assert found.mean == pytest.approx(10.0) and found.seeds == 5
+    assert found.low == pytest.approx(found.high)  # the same difference in all seeds
+    assert gains(analysis.scores(rows[:4] + rows[6:]), "paired") == {}  # too few seeds
+    assert found.base == pytest.approx(53.0) and found.teacher == pytest.approx(90.0)
 
 
 def test_report(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ SETTINGS = {
 }
 """What is measured: a method, and what its accuracy is compared with on the same seeds."""
 
+LEAST = 5
+"""Seeds below which a gain is not reported, as while a study is still running."""
+
 Pair = tuple[str, str, str]
 """Problem, teacher, student."""
 Scores = dict[tuple[str, str], dict[int, dict[str, Any]]]
@@ -89,7 +92,7 @@ def scores(rows: Iterable[dict[str, Any]]) -> Scores:
 
 
 def gains(known: Scores, setting: str) -> dict[Pair, Gain]:
-    """The gain of every pair with at least two seeds."""
+    """The gain of every pair with at least :data:`LEAST` seeds."""
     method, reference = SETTINGS[setting]
     found = {}
     for problem in PROBLEMS.values():
@@ -97,7 +100,7 @@ def gains(known: Scores, setting: str) -> dict[Pair, Gain]:
             taught = known.get((f"{problem.name}/{teacher}>{student}", method), {})
             alone = known.get((f"{problem.name}/{student}", reference), {})
             seeds = sorted(taught.keys() & alone.keys())
-            if len(seeds) < 2:
+            if len(seeds) < LEAST:
                 continue
             sizes = [taught[seed] for seed in seeds]
             test = paired_difference(
