@@ -163,10 +163,11 @@ def _markdown(
         found = analysis.part(measured[setting], PAIRED_PROBLEMS)
         gained = sum(g.significant and g.mean > 0 for g in found.values())
         lost = sum(g.significant and g.mean < 0 for g in found.values())
+        always = _percent(gained / (gained + lost) if gained + lost else math.nan)
         parts.append(
             f"## Rules, {setting}\n\n{len(found)} ordered pairs; {gained} gains and {lost} losses "
             "are significant. Always distilling has the right sign in "
-            f"{_percent(gained / max(1, gained + lost))} % of them.\n"
+            f"{always} % of them.\n"
         )
         parts.append(_table(HEADER, [[rule, *_cells(g)] for rule, g in part.items()]))
     parts.append("## Verdicts of a single seed, paired\n")
