@@ -28,7 +28,7 @@ def draw_scatter(
     """Gain against margin, one panel a rule; filled where the gain is significant."""
     columns = min(4, len(rules))
     lines = math.ceil(len(rules) / columns)
-    figure = Figure(figsize=(3.3 * columns, 3.0 * lines), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.3 * columns, 3.0 * lines), dpi=70, layout="constrained")
     axes = np.atleast_1d(figure.subplots(lines, columns, sharey=True)).reshape(-1)
     for axis, rule in zip(axes, rules, strict=False):
         margin = by_pair(rows, rule)
