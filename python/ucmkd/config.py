@@ -238,6 +238,9 @@ def _convert(value: Any, kind: Any, place: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return from_mapping(kind, value, place)
     if isinstance(kind, types.UnionType) or origin is typing.Union:
+        for part in parts:
+            if isinstance(value, dict) and dataclasses.is_dataclass(part):
+                return _convert(value, part, place)  # what is wrong inside says more
         exact = [part for part in parts if part is type(value)]
         for part in (*exact, *parts):
             try:

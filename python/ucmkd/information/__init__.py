@@ -9,6 +9,7 @@ except ImportError as error:
     ) from error
 
 from ucmkd.information.api import mutual_information
+from ucmkd.information.complementarity import Candidate, TeacherRanking, complementarity
 from ucmkd.information.difference import MIDifference, information_difference
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.estimator import Estimator
@@ -17,10 +18,13 @@ from ucmkd.information.training import Training
 
 __all__ = [
     "METHODS",
+    "Candidate",
     "Estimator",
     "MIDifference",
     "MIEstimate",
+    "TeacherRanking",
     "Training",
+    "complementarity",
     "information_difference",
     "mutual_information",
 ]
