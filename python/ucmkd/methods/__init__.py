@@ -13,6 +13,7 @@ from typing import Any
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.c2kd import C2KD
+from ucmkd.methods.ckd import CKD, ClassCKD
 from ucmkd.methods.class_mmd import ClassMMD
 from ucmkd.methods.class_soft_labels import ClassSoftLabels
 from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
@@ -27,6 +28,7 @@ from ucmkd.methods.prototype_geometry import PrototypeGeometry
 from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
 from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
+from ucmkd.methods.sp import SP
 from ucmkd.methods.ucmkd import UCMKD
 from ucmkd.methods.vanilla_kd import VanillaKD
 from ucmkd.models import Student
@@ -74,6 +76,9 @@ for _method in (
     DKD,
     Norm,
     C2KD,
+    SP,
+    CKD,
+    ClassCKD,
 ):
     register(_method)
 
