@@ -51,6 +51,9 @@ TERMS = {
     "sp": {"ce", "similarity", "pair_ce"},
     "ckd": {"ce", "labels", "comparison", "pair_ce"},
     "ckd_classes": {"ce", "labels", "comparison"},
+    "pkdot": {"ce", "structure", "hallucination", "pair_ce"},
+    "pkdot_classes": {"ce", "structure", "hallucination"},
+    "dml": {"ce", "mutual", "peer_ce", "peer_mutual", "pair_ce"},
 }
 
 #: The paper's weight is too large for the plain descent of the first test.
