@@ -39,7 +39,8 @@ ALIGNING = sorted(
 )
 #: Their alignment ends at the features.
 HEADLESS = (
-    "class_mmd", "feature_kd", "fitnet", "label_aware", "norm", "prototype_geometry", "rkd",
+    "class_mmd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
+    "pkdot_classes", "prototype_geometry", "rkd", "sp",
 )  # fmt: skip
 TRANSPORTING = ["feature_kd", "joint_alignment", "label_aware", "self_labelling", "ucmkd"]
 

@@ -12,6 +12,7 @@ from .batches import TrainingData
 from .config import ConfigError, Recipe
 from .methods import METHODS, Method, create
 from .methods import options as method_options
+from .methods.refused import refusal
 from .models import Student, head_module
 from .preparation import Prepared
 from .recipe_file import nearest
@@ -23,10 +24,13 @@ def check_method(recipe: Recipe) -> None:
 
     Raises:
         ConfigError: names the nearest known name and all accepted ones; a method that lives on
-            pairs without ``data.pairs``, on unlabelled samples without ``data.student.unlabelled``.
+            pairs without ``data.pairs``, on unlabelled samples without ``data.student.unlabelled``;
+            a published method that cannot be used, with the reason.
     """
     name = recipe.method.name
     if name not in METHODS:
+        if (reason := refusal(name)) is not None:
+            raise ConfigError(f"method.name: {reason}")
         known = ", ".join(METHODS)
         raise ConfigError(f"unknown method.name {name!r}{nearest(name, METHODS)} (known: {known})")
     # `placebo` has its own field, so that it is not an option of the one or the other method.

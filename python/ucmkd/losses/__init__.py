@@ -1,7 +1,9 @@
 """Losses: student first, teacher second and detached; each a function and an ``nn.Module``."""
 
+from ucmkd.losses.attention import AttentionLoss, attention_loss
 from ucmkd.losses.dkd import DKDLoss, dkd_loss
 from ucmkd.losses.energy import EnergyAlign, energy_align
+from ucmkd.losses.fsp import FSPLoss, fsp_loss
 from ucmkd.losses.kd import KDLoss, kd_loss
 from ucmkd.losses.label import LabelAlign, label_align
 from ucmkd.losses.mmd import MMDAlign, mmd_align
@@ -11,10 +13,12 @@ from ucmkd.losses.sinkhorn import FeatureAlign, SinkhornAlign, feature_align, si
 from ucmkd.ops.warm import SinkhornState
 
 __all__ = [
+    "AttentionLoss",
     "CMDAlign",
     "CoralAlign",
     "DKDLoss",
     "EnergyAlign",
+    "FSPLoss",
     "FeatureAlign",
     "KDLoss",
     "LabelAlign",
@@ -22,11 +26,13 @@ __all__ = [
     "RKDLoss",
     "SinkhornAlign",
     "SinkhornState",
+    "attention_loss",
     "cmd_align",
     "coral_align",
     "dkd_loss",
     "energy_align",
     "feature_align",
+    "fsp_loss",
     "kd_loss",
     "label_align",
     "mmd_align",

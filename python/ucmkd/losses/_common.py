@@ -1,4 +1,4 @@
-"""What the losses share: the final reduction, and modules that only carry options."""
+"""What the losses share: the final reduction, rows of length one, modules that carry options."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def reduce(value: Tensor, reduction: str) -> Tensor:
     if reduction == "none" or value.dim() == 0:
         return value
     return value.mean() if reduction == "mean" else value.sum()
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows ``(..., d)`` of length one; a row of zeros stays one.
+
+    ``F.normalize`` divides such a row by 1e-12, and so its gradient, which then is no longer small.
+    """
+    square = rows.square().sum(-1, keepdim=True)
+    return rows / torch.where(square > 0, square, 1.0).sqrt()
 
 
 class OptionModule(nn.Module):

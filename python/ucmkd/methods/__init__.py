@@ -13,20 +13,26 @@ from typing import Any
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.c2kd import C2KD
+from ucmkd.methods.ckd import CKD, ClassCKD
 from ucmkd.methods.class_mmd import ClassMMD
 from ucmkd.methods.class_soft_labels import ClassSoftLabels
 from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
 from ucmkd.methods.dkd import DKD
+from ucmkd.methods.dml import DML
 from ucmkd.methods.feature_kd import FeatureKD, LabelAware
 from ucmkd.methods.fitnet import FitNet
 from ucmkd.methods.imbalance import LogitAdjustment, WeightedCE
 from ucmkd.methods.joint_alignment import JointAlignment
 from ucmkd.methods.norm import Norm
+from ucmkd.methods.pkdot import PKDOT
+from ucmkd.methods.pkdot_classes import ClassPKDOT
 from ucmkd.methods.prior_correction import PriorCorrection
 from ucmkd.methods.prototype_geometry import PrototypeGeometry
+from ucmkd.methods.refused import refusal
 from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
 from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
+from ucmkd.methods.sp import SP
 from ucmkd.methods.ucmkd import UCMKD
 from ucmkd.methods.vanilla_kd import VanillaKD
 from ucmkd.models import Student
@@ -74,12 +80,20 @@ for _method in (
     DKD,
     Norm,
     C2KD,
+    SP,
+    CKD,
+    ClassCKD,
+    PKDOT,
+    ClassPKDOT,
+    DML,
 ):
     register(_method)
 
 
 def _class_of(name: str) -> type[Method]:
     if name not in METHODS:
+        if (reason := refusal(name)) is not None:
+            raise ValueError(reason)
         near = checks.near_name(name, METHODS)
         raise ValueError(f"unknown method {name!r}{near} (known: {', '.join(METHODS)})")
     return METHODS[name]
@@ -101,7 +115,7 @@ def options(name: str) -> dict[str, Any]:
     """The options of a method and their defaults.
 
     Raises:
-        ValueError: Unknown method; names the nearest.
+        ValueError: Unknown method; names the nearest. One that cannot be used; says why.
     """
     return {k: v for k, v in _arguments(_class_of(name)).items() if k not in SUPPLIED}
 
@@ -116,8 +130,8 @@ def create(name: str, student: Student, **kwargs: Any) -> Method:
             ``label_counts`` (:class:`Method`) and the method's options (:func:`options`).
 
     Raises:
-        ValueError: Unknown method, an option out of range, or something the method needs is
-            missing.
+        ValueError: Unknown method, one that cannot be used across modalities (says why and what
+            can), an option out of range, or something the method needs is missing.
         TypeError: Unknown option, one of the wrong type, or ``num_classes`` is missing.
     """
     method = _class_of(name)
