@@ -65,7 +65,7 @@ def test_prospects_are_the_products() -> None:
     side = np.where(y == 1, 1.0, -1.0)[:, None]
     student = np.concatenate((0.5 * side, rng.standard_normal((400, 30))), axis=1)
     teacher = np.concatenate((3.0 * side, rng.standard_normal((400, 50))), axis=1)
-    found = prospects(student, teacher, y, n_labelled=80)
+    found = prospects(student, teacher, y, samples=80)
     own, other = signal_to_noise(student, y), signal_to_noise(teacher, y)
     assert (found.student, found.teacher) == (own, other)
     assert found.advantage == pytest.approx(other.value / own.value)
@@ -76,7 +76,7 @@ def test_prospects_are_the_products() -> None:
 
 def test_no_signal() -> None:
     x = np.array([[1.0], [-1.0], [2.0], [-2.0]])
-    found = prospects(x, np.arange(4.0)[:, None], [0, 0, 1, 1], n_labelled=10)
+    found = prospects(x, np.arange(4.0)[:, None], [0, 0, 1, 1], samples=10)
     assert found.student.value == 0.0
     assert found.advantage == math.inf
     assert found.single_rate == found.multi_rate == 0.0
@@ -92,13 +92,13 @@ def test_no_signal() -> None:
         ({"student": np.zeros(4)}, ValueError, r"student must have shape \(n, d\)"),
         ({"teacher": [[0.0], [1], [np.nan], [2]]}, ValueError, "teacher must be finite"),
         ({"student": np.array([[0.0], [0], [1], [1]])}, ValueError, "vary within the classes"),
-        ({"n_labelled": 1}, ValueError, "n_labelled must be at least 2, got 1"),
+        ({"samples": 1}, ValueError, "samples must be at least 2, got 1"),
     ],
 )
 def test_bad_input(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     given: dict[str, Any] = {
         "student": np.arange(4.0)[:, None], "teacher": np.arange(4.0)[:, None],
-        "labels": [0, 0, 1, 1], "n_labelled": 10,
+        "labels": [0, 0, 1, 1], "samples": 10,
     }  # fmt: skip
     with pytest.raises(error, match=message):
         prospects(**{**given, **changes})

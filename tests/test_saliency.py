@@ -35,9 +35,7 @@ def test_drawn_permutations_come_near_all() -> None:
     g = torch.Generator().manual_seed(1)
     x, weight = torch.randn(200, 5, generator=g), torch.randn(3, 5, generator=g)
     student = x[:, :3] @ weight[:, :3].T
-    drawn = permutation_saliency(
-        student, x, lambda z: z @ weight.T, permutations=60, generator=g
-    )
+    drawn = permutation_saliency(student, x, lambda z: z @ weight.T, permutations=60, generator=g)
     torch.testing.assert_close(drawn, linear_saliency(student, x, weight), rtol=0, atol=0.06)
 
 

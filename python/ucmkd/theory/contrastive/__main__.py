@@ -1,7 +1,7 @@
 """Where multi-modal contrastive learning beats single-modal: a sweep over SNR and C_μ.
 
 ``python -m ucmkd.theory.contrastive [--out docs] [--seeds 3]`` writes
-``contrastive_transition.csv`` and ``figures/contrastive_transition.png`` (about five minutes on one
+``contrastive_transition.csv`` and ``figures/contrastive_transition.png`` (about two minutes on one
 core).
 """
 

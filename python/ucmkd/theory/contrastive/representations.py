@@ -91,7 +91,7 @@ def signal_to_noise(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) ->
 
 
 def prospects(
-    student: ArrayLike, teacher: ArrayLike, labels: ArrayLike, *, n_labelled: int, seed: int = 0
+    student: ArrayLike, teacher: ArrayLike, labels: ArrayLike, *, samples: int, seed: int = 0
 ) -> Prospects:
     """Whether a second modality would let the first learn its signal before its noise.
 
@@ -99,14 +99,14 @@ def prospects(
         student: Representation that is to be learnt, ``(n, d)``.
         teacher: Of the same samples in the other modality, ``(n, d')``.
         labels: ``(n,)`` integers.
-        n_labelled: Samples n of the contrastive training that is asked about.
+        samples: Number n of the contrastive training that is asked about.
         seed: Of the intervals.
 
     Raises:
         TypeError: As :func:`signal_to_noise`.
         ValueError: As there, or a training of fewer than two samples.
     """
-    checks.count("n_labelled", n_labelled, 2)
+    checks.count("samples", samples, 2)
     _checked("student", student, labels)
     _checked("teacher", teacher, labels)
     own = signal_to_noise(student, labels, seed=seed)
@@ -115,8 +115,8 @@ def prospects(
         own,
         other,
         other.value / own.value if own.value > 0 else math.inf,
-        0.5 * n_labelled * own.value**2,
-        0.5 * n_labelled * own.value * other.value,
+        0.5 * samples * own.value**2,
+        0.5 * samples * own.value * other.value,
     )
 
 
