@@ -16,6 +16,7 @@ from ucmkd.focus import FocusedTeacher, check_focus, focused
 from ucmkd.models import Student
 from ucmkd.preparation import InputTransform, Prepared
 from ucmkd.rehearsal import check_method
+from ucmkd.study.resolve import Resolved
 from ucmkd.taught import taught
 from ucmkd.teacher import freeze
 
@@ -130,6 +131,17 @@ def test_a_run_with_a_focused_teacher_resumes(tmp_path: Path) -> None:
         old.unlink()
     again = distill(made, resume=True)
     assert again.test == first.test
+
+
+def test_results_of_studies_stay_known() -> None:
+    """A configuration without focus has the digest that it had before there was one."""
+    plain, chance, half = (
+        Resolved(recipe(**changes), {})
+        for changes in ({}, {"focus_channels": "chance"}, {"focus": 0.5})
+    )
+    assert "focus" not in plain.mapping()["teacher"]
+    assert plain.digest == chance.digest != half.digest
+    assert half.mapping()["teacher"]["focus"] == 0.5
 
 
 def test_refusals() -> None:
