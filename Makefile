@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo study quick test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
+.PHONY: help demo study teachers-study quick test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -19,6 +19,9 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (resumes)
 	@for name in headline pairs cohorts paired; do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
+
+teachers-study: $(VENV)/.built-train  ## Which rule picks the right teacher? Into docs/teachers (about 20 minutes; resumes)
+	@$(BIN)/python -m benches.teachers $(ARGS)
 
 quick: $(VENV)/.built-train  ## A reduced study, some minutes
 	@$(BIN)/ucmkd compare quick $(ARGS)

@@ -264,7 +264,7 @@ def test_distill_writes_the_report_before_the_figures(
     assert found.row("student, test")[2] == f"{figures['test']['accuracy']:.1%}"
     assert found.row("teacher")[1] == "digits, pixels" and "teacher: training on" in found.text
     assert found.row("3")[3] == f"{figures['test']['recall'][3]:.1%}"
-    # Terms, weighted terms, validation, entropy, residual, cosine, ratio.
-    assert found.count["svg"] == 7
+    # Terms, weighted terms, validation, entropy, residual, cosine, ratio, two of the certificate.
+    assert found.count["svg"] == 9
     again = distill.distill(distill.load_recipe(tmp_path / "recipe.yaml"), resume=True)
     assert again.already_finished and again.confusion == tuple(map(tuple, figures["confusion"]))

@@ -21,7 +21,18 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = ["__version__", "backends", "losses", "ops"]
 
 #: Imported when first used: some need the extra ``ucmkd[train]``.
-_LAZY = ("data", "demo", "diagnostics", "methods", "models", "reference", "statistics", "trainer")
+_LAZY = (
+    "data",
+    "demo",
+    "diagnostics",
+    "information",
+    "methods",
+    "models",
+    "reference",
+    "statistics",
+    "theory",
+    "trainer",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The command line: ``ucmkd distill | compare | demo | info``.
+"""The command line: ``ucmkd distill | compare | teachers | demo | info``.
 
 A mistake of the user (a wrong key, a missing file) is one line on the error stream and exit
 status 2; everything else is a traceback, since it is ours. ``UCMKD_TRACEBACK=1`` shows it always.
@@ -20,6 +20,7 @@ usage: ucmkd COMMAND [options]
 commands:
   distill RECIPE   train a student from a recipe (a YAML file, or the name of a shipped one)
   compare STUDY    methods, scenarios and seeds side by side, with controls and statistics
+  teachers CONFIG  which candidate modality will help a student, before anything is trained
   demo             what unpaired distillation brings, in three scenes on real data
   info             versions, and which backends work on this machine
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "distill": _distill,
         "compare": _compare,
+        "teachers": _teachers,
         "demo": _demo,
         "info": _info,
     }
@@ -105,6 +107,13 @@ def _distill(words: list[str]) -> int:
 def _compare(words: list[str]) -> int:
     _require_extras()
     from .cli_compare import run
+
+    return run(words)
+
+
+def _teachers(words: list[str]) -> int:
+    _require_extras()
+    from .cli_teachers import run
 
     return run(words)
 

@@ -154,6 +154,23 @@ class _Progress:
             self.console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
 
 
+def certificate_lines(result: RunResult) -> list[str]:
+    """The certificate of a run in a few lines of text; why there is none in one."""
+    found = result.certificate
+    if found is None:
+        return [f"no certificate: {result.uncertified}"] if result.uncertified else []
+    infinite = [text for text in found.warnings if "infinite" in text]
+    return [
+        f"certificate, nats: E_T[H] {found.teacher_entropy:.3f} + τ W1 "
+        f"{found.feature_alignment:.3f} (logits {found.logit_alignment:.3f}) + LA "
+        f"{found.label_alignment:.3f} = {found.bound:.3f} ({found.logit_bound:.3f})",
+        found.summary(),
+        f"for the populations add {found.finite_sample:.3f} ({found.logit_finite_sample:.3f}) at "
+        f"δ = {found.delta:g}; compared are {found.space}",
+        *infinite,
+    ]
+
+
 def show_result(console: Console, recipe: Recipe, result: RunResult) -> None:
     """The figures of a run as a table."""
     table = Table(title=f"{recipe.name}: {recipe.method.name}", title_justify="left")
@@ -177,6 +194,8 @@ def show_result(console: Console, recipe: Recipe, result: RunResult) -> None:
         if value == value  # a class without test samples has no recall
     )
     console.print(f"recall on the test set: {recall}", markup=False, highlight=False)
+    for line in certificate_lines(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"weights of step {result.best_step} of {result.steps}; everything is in "
         f"{result.folder}, to be read in {result.folder / 'report.html'}",

@@ -56,6 +56,15 @@ def total_steps(recipe: Recipe, record: dict[str, Any]) -> int:
     return round(epochs * record["step"] / record["epoch"]) if epochs else recipe.training.steps
 
 
+def watched(found: dict[str, float]) -> dict[str, float]:
+    """The diagnoses that are worth a line here: of the certificate the bound, not its terms."""
+    return {
+        name: value
+        for name, value in found.items()
+        if not name.startswith("certificate") or name == "certificate/bound"
+    }
+
+
 def plain_line(record: dict[str, Any], total: int) -> str:
     """A record of the log in one line of text."""
     parts = [f"step {record['step']}/{total}"]
@@ -65,7 +74,9 @@ def plain_line(record: dict[str, Any], total: int) -> str:
         parts.append(
             f"validation {found['accuracy']:.1%} (balanced {found['balanced_accuracy']:.1%})"
         )
-    parts += [f"{name} {value:.3g}" for name, value in record.get("diagnostics", {}).items()]
+    parts += [
+        f"{name} {value:.3g}" for name, value in watched(record.get("diagnostics", {})).items()
+    ]
     return "  ".join(parts)
 
 
@@ -122,7 +133,7 @@ class Watch:
 
     def _take(self, record: dict[str, Any]) -> None:
         for group in ("loss", "weighted", "diagnostics"):
-            self._append(group, record.get(group, {}))
+            self._append(group, watched(record.get(group, {})))
         if "validation" in record:
             found = record["validation"]
             scores = {name: found[name] for name in ("accuracy", "balanced_accuracy")}

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save as to_safetensors
 
 from .batches import TrainingData
+from .certified import CertificateProbe, TeacherSide, certify, teacher_side
 from .checkpoint import Checkpointer, CheckpointError, make_folder, write_atomically
 from .config import ConfigError, HardwareConfig, Recipe, to_mapping
 from .focus import focused
@@ -39,6 +40,7 @@ from .teacher import (
     save_weights,
     train_teacher,
 )
+from .theory.certificate import Certificate
 from .trainer import STATE_KEYS, fit
 
 Say = Callable[[str], None]
@@ -58,6 +60,9 @@ class RunResult:
         folder: where the run lies.
         confusion: counts (C, C) on the test samples, rows true and columns predicted classes;
             None for a run of a version that did not keep them.
+        certificate: the bound on the student's error by the teacher's, on the validation samples
+            of both (:mod:`ucmkd.certified`); None where there is none.
+        uncertified: why there is none, a sentence.
         already_finished: the figures were read, nothing was trained.
     """
 
@@ -69,6 +74,8 @@ class RunResult:
     class_names: tuple[str, ...]
     folder: Path
     confusion: tuple[tuple[int, ...], ...] | None = None
+    certificate: Certificate | None = None
+    uncertified: str = ""
     already_finished: bool = False
 
 
@@ -153,6 +160,9 @@ def distill(
     student = build_model(recipe.student, data.student, data.num_classes, place="student")
     method = make_method(recipe, student, teacher, data)
 
+    side: TeacherSide | str = "the method has no teacher"
+    if teacher is not None:
+        side = teacher_side(teacher, prepared.teacher, fabric.device)
     checkpoints = Checkpointer(folder)
     state = checkpoints.load(STATE_KEYS) if resume else None
     note(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
@@ -168,11 +178,13 @@ def distill(
             callbacks=(log, *callbacks) if log else (),
             state=state,
             save=checkpoints.save,
+            probes=[CertificateProbe(side)] if isinstance(side, TeacherSide) else (),
         )
     finally:
         if log:
             log.close()
 
+    certified = certify(fitted.method, fitted.data, side) if not isinstance(side, str) else side
     test = fitted.test()
     assert fitted.validation is not None  # the data section always sets samples aside
     result = RunResult(
@@ -184,6 +196,8 @@ def distill(
         class_names=prepared.class_names,
         folder=folder,
         confusion=fitted.confusion,
+        certificate=None if isinstance(certified, str) else certified,
+        uncertified=certified if isinstance(certified, str) else "",
     )
     if fabric.is_global_zero:
         save_weights(fitted.method.deployed(), folder / "student.safetensors")
@@ -281,11 +295,17 @@ def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:
         "steps": result.steps,
         "class_names": list(result.class_names),
         "confusion": result.confusion,
+        "certificate": None if result.certificate is None else result.certificate.to_dict(),
+        "uncertified": result.uncertified,
     }
 
 
 def _rows(counts: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
     return None if counts is None else tuple(tuple(row) for row in counts)
+
+
+def _certificate(values: dict[str, Any] | None) -> Certificate | None:
+    return None if values is None else Certificate.from_dict(values)
 
 
 def _read_result(folder: Path) -> RunResult:
@@ -301,6 +321,8 @@ def _read_result(folder: Path) -> RunResult:
             class_names=tuple(stored["class_names"]),
             folder=folder,
             confusion=_rows(stored.get("confusion")),
+            certificate=_certificate(stored.get("certificate")),
+            uncertified=stored.get("uncertified", ""),
             already_finished=True,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -96,6 +96,7 @@ def report_html(
             section(
                 "Training", f'<div class="figures">{"".join(figures)}</div>' if figures else ""
             ),
+            section("Certificate", *_certificate(result)),
             section("Data", _sizes(recipe, data, teacher)),
             section("Notes", *(paragraph(note) for note in (*_placebo(recipe), *notes))),
             section("Settings", f"<pre>{escape(recipe_to_yaml(recipe))}</pre>"),
@@ -129,6 +130,24 @@ def _scores(result: RunResult) -> str:
         f"95 % interval of the test accuracy from the number of test samples alone (Wilson): "
         f"{interval.low:.1%} to {interval.high:.1%}.",
     )
+
+
+def _certificate(result: RunResult) -> list[str]:
+    found = result.certificate
+    if found is None:
+        return [paragraph(f"None: {result.uncertified}.")] if result.uncertified else []
+    rows = [[name, formula, f"{value:.4g}"] for name, formula, value in found.rows()]
+    sizes = (
+        f"On {found.student_samples} validation samples of the student and "
+        f"{found.teacher_samples} of the teacher; compared are {found.space}. "
+        f"W1 {found.wasserstein:.4g}, of the logits {found.logit_wasserstein:.4g}; τ = "
+        f"{found.lipschitz:.4g} = {found.spectral_norm:.4g} × {found.entropy_constant:.4g}."
+    )
+    return [
+        paragraph(found.summary()),
+        table(["term", "formula", "nats"], rows, sizes),
+        *(paragraph(f"{text[0].upper()}{text[1:]}.") for text in found.warnings),
+    ]
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

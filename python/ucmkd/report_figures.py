@@ -30,6 +30,11 @@ CAPTIONS = {
     "gradient/ratio": "Length of the alignment's gradient over that of the cross-entropy's.",
     "plan/entropy": "Entropy of the transport plan in nats: for n student and m teacher samples "
     "log nm when it knows nothing, log max(n, m) when it is as sharp as can be.",
+    "certificate": "Terms of the bound on the student's error, nats, on validation samples: "
+    "entropy + feature alignment + label alignment = bound; the logit and the kernel bound are "
+    "the same with other measures of feature alignment.",
+    "certificate_transfer": "The bound without the student's logits: the teacher's head on the "
+    "student's features, by teacher's error + class-wise alignment + prior mismatch, nats.",
     "plan/residual": "How far the plan's marginals are from the masses (L1, relative).",
 }
 

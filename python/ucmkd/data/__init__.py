@@ -7,6 +7,7 @@
 
 from ucmkd.data.base import DataNotFoundError, Dataset, Views, require_same_classes
 from ucmkd.data.bundled import digits, digits_pixels, digits_shape
+from ucmkd.data.degraded import digits_degraded
 from ucmkd.data.fetch import FetchError, cache_folder, fetch, is_cached
 from ucmkd.data.files import load_npz, mnist10k, save_npz, sign32
 from ucmkd.data.groups import GroupSampler
@@ -54,6 +55,7 @@ __all__ = [
     "brca",
     "cache_folder",
     "digits",
+    "digits_degraded",
     "digits_pixels",
     "digits_shape",
     "fetch",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucmkd.data import audiovisual, bundled, files, motion, speech, tabular
+from ucmkd.data import audiovisual, bundled, degraded, files, motion, speech, tabular
 from ucmkd.data._names import unknown_name
 from ucmkd.data.base import Dataset, Views
 from ucmkd.data.fetch import Progress
@@ -95,6 +95,12 @@ DATASETS: dict[str, Entry] = {
         "bundled",
         (),
         lambda root, views, progress: bundled.digits_shape(),
+    ),
+    "digits_degraded": Entry(
+        "scikit-learn's 1797 digits, sharp, blurred, noisy, and their shape numbers",
+        "bundled",
+        degraded.DEGRADED_VIEWS,
+        lambda root, views, progress: degraded.digits_degraded(views=views),
     ),
     "ave": Entry(
         "AVE: 4143 audio-visual events in videos, 28 classes",

@@ -272,6 +272,19 @@ class Method(nn.Module):
         """Logits ``(n, C)`` at test time."""
         return self.student(inputs)
 
+    def to_teacher(self, features: Tensor) -> Tensor | None:
+        """Student features ``(n, width)`` in the teacher's feature space ``(n, d_T)``.
+
+        What a certificate (:mod:`ucmkd.certified`) compares with the teacher's features. Here: the
+        method's ``projector``; None for a method that compares features nowhere, cuts the wider
+        ones, or compares directions alone, so that the scale means nothing.
+        """
+        projector = getattr(self, "projector", None)
+        if not isinstance(projector, nn.Module):
+            return None
+        moved: Tensor = projector(features)
+        return moved if moved.shape[-1] == self.teacher_width else None
+
     def deployed(self) -> Student:
         """The model that predicts alone what :meth:`predict` does; the student, mostly itself."""
         return self.student

@@ -160,6 +160,10 @@ class JointAlignment(Method):
         if head_init:
             self.copy_head()
 
+    def to_teacher(self, features: Tensor) -> Tensor | None:
+        """None: the projector is asked for directions alone."""
+        return None
+
     def weights(self, step: int) -> dict[str, float]:
         """``joint`` is ramped; the pair terms are not."""
         return {

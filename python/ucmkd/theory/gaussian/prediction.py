@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,8 @@ def predicted_gain(
     into the exact risk of a student with ``n_labelled`` labels. The features are reduced to their
     leading principal components; what these leave out counts as noise of the label. The intercept
     counts as one more dimension. The intervals come from subsamples of half the reference samples,
-    whose spread about the whole is that of the whole about the truth.
+    whose spread about the whole is that of the whole about the truth; the best gain's is made on
+    its root, which is less skewed.
 
     The teacher must not have been trained on the reference samples: its answers there would share
     the labels' noise.
@@ -149,8 +151,10 @@ def predicted_gain(
     spread = np.empty((subsamples, len(OUTCOMES)))
     for row in range(subsamples):
         half = rng.permutation(len(x))[: len(x) // 2]
-        spread[row] = setting.outcome(estimate_quantities(x[half], y[half], answer[half])).numbers()
-    gain, relative, over, margin = _intervals(whole.numbers(), spread, confidence)
+        spread[row] = setting.outcome(estimate_quantities(x[half], y[half], answer[half])).numbers
+    gain, relative, over, margin = _intervals(whole.numbers, spread, confidence)
+    if weight is None:
+        gain, relative = _squared(gain), _squared(relative)
     deciding = margin if weight is None and unlabelled_pairs == 0 else gain
     return PredictedGain(
         value=gain.value, low=gain.low, high=gain.high, confidence=confidence, relative=relative,
@@ -185,16 +189,11 @@ OUTCOMES = ("gain", "relative", "over_constant", "margin")
 
 
 class _Outcome(NamedTuple):
+    numbers: NDArray[np.float64]
     gain: float
-    relative: float
-    over_constant: float
-    margin: float
     weight: float
     without: float
     model: GaussianModel
-
-    def numbers(self) -> NDArray[np.float64]:
-        return np.array([self.gain, self.relative, self.over_constant, self.margin])
 
 
 class _Setting:
@@ -224,12 +223,27 @@ class _Setting:
         )  # fmt: skip
 
     def outcome(self, found: Quantities) -> _Outcome:
+        """The numbers of :data:`OUTCOMES`, the first two as roots where the weight is the best."""
         model = self.model(found)
         weight, gain = self._gain(model)
         _, constant = self._gain(model.constant_teacher())
         without = model.excess_risk(0.0)
         margin = 1.0 - model.noise_covariance / model.threshold
-        return _Outcome(gain, gain / without, gain - constant, margin, weight, without, model)
+        first, second = gain, gain / without
+        if self.weight is None:
+            first = self._root(model, gain)
+            second = first / math.sqrt(without)
+        numbers = np.array([first, second, gain - constant, margin])
+        return _Outcome(numbers, gain, weight, without, model)
+
+    def _root(self, model: GaussianModel, gain: float) -> float:
+        """The root of the best gain, nearly linear in σ² - c and below 0 where that is."""
+        distance = model.noise_covariance - model.noise
+        if self.pairs > 0 or distance <= 0.0:
+            return math.sqrt(max(0.0, gain))
+        spread = model.noise - 2.0 * model.noise_covariance + model.teacher_noise
+        below = model.mismatch + model.noise_factor * spread
+        return -model.noise_factor * distance / math.sqrt(max(below, 1e-300))
 
     def _gain(self, model: GaussianModel) -> tuple[float, float]:
         if self.weight is not None:
@@ -245,13 +259,17 @@ class _Setting:
 def _intervals(
     whole: NDArray[np.float64], spread: NDArray[np.float64], confidence: float
 ) -> list[Range]:
-    """``2θ̂ - q``, q the quantiles of the half samples about θ̂: the basic interval."""
-    found = []
-    tail = 0.5 * (1.0 - confidence)
-    for value, column in zip(whole, spread.T, strict=True):
-        low, high = np.quantile(column - value, [tail, 1.0 - tail])
-        found.append(Range(float(value), float(value - high), float(value - low)))
-    return found
+    """``θ̂ ± z s``, s the root mean square distance of the half samples' values from θ̂."""
+    reach = NormalDist().inv_cdf(0.5 * (1.0 + confidence))
+    error = reach * np.sqrt(np.mean((spread - whole) ** 2, axis=0))
+    return [
+        Range(float(value), float(value - e), float(value + e))
+        for value, e in zip(whole, error, strict=True)
+    ]
+
+
+def _squared(root: Range) -> Range:
+    return Range(*(max(0.0, end) ** 2 for end in root))
 
 
 def _verdict(found: Range) -> bool | None:

@@ -1,0 +1,126 @@
+"""Which estimator suits the data: what ``method="auto"`` decides, and on what grounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ucmkd.information.copula import Copula
+from ucmkd.information.gaussian import SHRINK_BELOW
+from ucmkd.information.goodness import closest_copula, misfit
+from ucmkd.information.ties import has_atom
+from ucmkd.information.variables import Variable
+
+#: Most dimensions of both sides together for nearest neighbours.
+KNN_DIMENSIONS = 10
+#: Most dimensions of the continuous side for nearest neighbours beside a label.
+ROSS_DIMENSIONS = 5
+#: Rows that the copula is fitted to and tested on when choosing.
+TEST_ROWS = 2000
+#: Standard deviations at which a copula is rejected: in few dimensions, where nearest neighbours
+#: do nearly as well; and in many, where what comes instead is far worse.
+REJECT_FEW, REJECT_MANY = 3.0, 4.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method and why.
+
+    Attributes:
+        method: ``"gaussian"``, ``"student"``, ``"ksg"``, ``"ross"``, ``"mixed"``,
+            ``"discrete"``, ``"classifier"`` or ``"infonce"``.
+        reason: One sentence.
+        reference: The closest copula, for ``"ksg"``: its samples show the bias of KSG.
+        doubt: What nearest neighbours would add to a copula's value.
+    """
+
+    method: str
+    reason: str
+    reference: Copula | None = None
+    doubt: float = 0.0
+
+
+def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice:
+    """Choose an estimator for two sides whose margins are normal scores, unless they have atoms.
+
+    Two continuous sides are compared with a Gaussian copula, or a Student one where the tails
+    ask for it. KSG is run on the data and on samples from the fitted copula: where both differ
+    from the copula's own value alike, and second-order statistics agree too, the copula's value
+    is taken, which is far more precise. Otherwise nearest neighbours in few dimensions, and in
+    many a critic's lower bound.
+
+    Args:
+        x: One side.
+        y: The other.
+        k: Neighbours.
+        folds: A class with fewer samples cannot be cross-validated.
+        seed: Of the copula's samples.
+    """
+    if x.discrete and y.discrete:
+        return Choice("discrete", "both sides are discrete: the table of counts says all")
+    if x.discrete or y.discrete:
+        return _choose_label(x, y, folds)
+    width = x.width + y.width
+    if has_atom(x.values) or has_atom(y.values):
+        if width <= KNN_DIMENSIONS:
+            return Choice("mixed", "single values hold many samples: partly discrete, partly not")
+        return Choice("infonce", f"partly discrete values in {width} dimensions: a lower bound")
+    if len(x) - 1 < SHRINK_BELOW * width:
+        return Choice(
+            "gaussian",
+            f"{len(x)} samples in {width} dimensions allow no more than shrunk correlations",
+        )
+    return _choose_continuous(x, y, k, seed)
+
+
+def _choose_label(x: Variable, y: Variable, folds: int) -> Choice:
+    features, label = (y, x) if x.discrete else (x, y)
+    if features.width <= ROSS_DIMENSIONS:
+        if has_atom(features.values):
+            return Choice("mixed", "a label, and features in which single values hold many samples")
+        return Choice("ross", f"a label and {features.width} continuous dimensions")
+    smallest = int(np.bincount(label.codes).min())
+    if smallest < folds:
+        return Choice(
+            "ross", f"a label whose smallest class has {smallest} samples, too few to hold any out"
+        )
+    return Choice(
+        "classifier",
+        f"a label and {features.width} dimensions, too many for nearest neighbours: what a "
+        "linear classifier reads of it, a lower bound",
+    )
+
+
+def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
+    a, b = x.values, y.values
+    if len(a) > TEST_ROWS:
+        rows = np.random.default_rng(seed).permutation(len(a))[:TEST_ROWS]
+        a, b = a[rows], b[rows]
+    copula, fit = closest_copula(a, b)
+    found = misfit(a, b, copula, fit, k=k, seed=seed)
+    width = x.width + y.width
+    limit = REJECT_FEW if width <= KNN_DIMENSIONS else REJECT_MANY
+    if abs(found.score) <= limit and found.moment_score <= REJECT_MANY:
+        if math.isinf(copula.dof):
+            reason = "normal scores look like a Gaussian copula"
+            return Choice("gaussian", reason, copula, found.gap)
+        reason = f"normal scores look like a Student copula (ν = {copula.dof:.1f})"
+        return Choice("student", reason, copula, found.gap)
+    against = (
+        f"nearest neighbours find {found.gap:+.2f} nats beside the closest copula "
+        f"({found.score:+.0f} standard deviations)"
+        if abs(found.score) > limit
+        else f"products of coordinates correlate by {found.moment:.2f} beside the closest copula"
+    )
+    if width <= KNN_DIMENSIONS:
+        # On a plane KSG has next to no bias to correct.
+        reference = copula if width > 2 else None
+        bias = ", less their bias on that copula" if width > 2 else ""
+        reason = f"{against}; {width} dimensions suit nearest neighbours{bias}"
+        return Choice("ksg", reason, reference)
+    return Choice(
+        "infonce",
+        f"{against}; {width} dimensions are too many for nearest neighbours: a lower bound",
+    )

@@ -1,0 +1,113 @@
+"""The Cross-modal Complementarity Hypothesis: I(H_T; H_S) against I(H_S; Y)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ucmkd.information.estimate import MIEstimate
+from ucmkd.information.intervals import subsample_interval
+from ucmkd.information.rules.estimates import TRAINED, estimate
+from ucmkd.information.rules.evidence import (
+    Array,
+    Evidence,
+    Finding,
+    Settings,
+    with_half_the_labels,
+)
+
+AUTO = "knn"
+"""What ``method="auto"`` is here: Kraskov's estimator, and Ross's, its form for classes."""
+
+METHODS = ("knn", "mixed", "gaussian", *TRAINED)
+"""Estimators that take features and classes alike, so that both sides come from one."""
+
+
+def reduced(x: Array, dims: int) -> Array:
+    """First principal components ``(n, r)``, whitened, r at most ``dims``."""
+    x = x - x.mean(axis=0)
+    left, size, _ = np.linalg.svd(x, full_matrices=False)
+    keep = size[:dims] > 1e-10 * size[0]
+    return np.asarray(left[:, :dims][:, keep] * np.sqrt(len(x)))
+
+
+def cch(evidence: Evidence, settings: Settings) -> Finding:
+    """``I(H_T; H_S) - I(H_S; Y)`` in nats: above zero, distillation helps.
+
+    Both informations come from one estimator on one and the same reduction of H_S (principal
+    components, as many as of H_T at most); the first over all rows, the second over the labelled
+    ones. The criterion is sufficient and not necessary, and proved for jointly Gaussian data, a
+    linear student and small weights only: a teacher below zero may help all the same.
+
+    Where rows are paired by class alone, ``H_T - Y - H_S`` is a Markov chain and the margin cannot
+    be above zero (data processing): it then ranks, and decides nothing.
+
+    Interval: of the margin itself, by subsets of half the rows
+    (:func:`ucmkd.information.intervals.subsample_interval`); for estimators that train a network
+    both intervals added, which is wider than need be.
+
+    Source: Xie, Xu and Sanguinetti, arXiv 2510.13182.
+    """
+    method = AUTO if settings.method == "auto" else settings.method
+    sides = _Sides(evidence, settings, method)
+    everything = np.arange(len(evidence.labels))
+    if method in TRAINED:
+        first, second = sides.between(everything, True), sides.about_labels(everything, True)
+        low, high = first.low - second.high, first.high - second.low
+    else:
+        first, second = sides.between(everything), sides.about_labels(everything)
+        low, high = sides.interval(first.value - second.value)
+    warnings = tuple(dict.fromkeys((*first.warnings, *second.warnings)))
+    margin = first.value - second.value
+    # A saturated I(H_T; H_S) may be any number above: a margin below zero then says nothing.
+    saturated = any(warning.startswith("saturated") for warning in first.warnings)
+    decides = not evidence.by_class and not (saturated and margin < 0)
+    return Finding(margin, low, high, first.value, second.value, decides, warnings)
+
+
+class _Sides:
+    """Both informations on any rows; what only concerns the student is computed once."""
+
+    def __init__(self, evidence: Evidence, settings: Settings, method: str) -> None:
+        self.evidence, self.settings, self.method = evidence, settings, method
+        self.teacher = reduced(evidence.teacher, settings.dims)
+        self.student = reduced(evidence.student, settings.dims)
+
+    def between(self, rows: NDArray[np.intp], interval: bool = False) -> MIEstimate:
+        """I(H_T; H_S)."""
+        return estimate(
+            self.teacher[rows], self.student[rows], self.method, self.settings, interval=interval
+        )
+
+    def about_labels(self, rows: NDArray[np.intp], interval: bool = False) -> MIEstimate:
+        """I(H_S; Y) of the labelled ones among the rows."""
+        rows = rows[self.evidence.labels[rows] >= 0]
+        key = ("cch", self.method, rows.tobytes(), interval)
+        memory = self.evidence.memory
+        if key not in memory:
+            memory[key] = estimate(
+                self.student[rows], self.evidence.labels[rows], self.method, self.settings,
+                interval=interval,
+            )  # fmt: skip
+        found: MIEstimate = memory[key]
+        return found
+
+    def interval(self, value: float) -> tuple[float, float]:
+        if not self.settings.subsamples:
+            return math.nan, math.nan
+
+        def margin(rows: NDArray[np.intp]) -> float:
+            rows = with_half_the_labels(rows, self.evidence.labels)
+            return self.between(rows).value - self.about_labels(rows).value
+
+        found = subsample_interval(
+            margin,
+            value,
+            len(self.evidence.labels),
+            subsamples=self.settings.subsamples,
+            confidence=self.settings.confidence,
+            seed=self.settings.seed,
+        )
+        return found.low, found.high
