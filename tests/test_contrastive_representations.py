@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ucmkd.information.rules import RULES, Evidence, Settings
 from ucmkd.theory.contrastive import TwoTokens, draw, prospects, signal_to_noise
 
 
@@ -102,3 +103,33 @@ def test_bad_input(changes: dict[str, Any], error: type[Exception], message: str
     }  # fmt: skip
     with pytest.raises(error, match=message):
         prospects(**{**given, **changes})
+
+
+def test_rule_ranks_by_the_ratio() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, 200)
+    teacher, student = (size * np.eye(3)[y] + rng.standard_normal((200, 3)) for size in (3.0, 1.0))
+    known = np.where(np.arange(200) < 60, y, -1)
+    known[0] = 3  # a class of one sample is left out
+    found = RULES["snr"].ask(Evidence(teacher, student, known, 4), Settings())
+    rows = slice(1, 60)
+    expected = [signal_to_noise(side[rows], y[rows]) for side in (teacher, student)]
+    assert (found.teacher, found.student) == pytest.approx([side.value for side in expected])
+    assert found.margin == pytest.approx(expected[0].value - expected[1].value)
+    assert 0 < found.low < found.margin < found.high and not found.decides
+    own = RULES["snr"].ask(Evidence(teacher, student, known, 4, own=(teacher, y)), Settings())
+    assert own.teacher == pytest.approx(signal_to_noise(teacher, y).value)
+    with pytest.raises(ValueError, match=r"two labelled samples each on the teacher's side"):
+        few = np.where(np.arange(200) < 2, np.arange(200), -1)
+        RULES["snr"].ask(Evidence(teacher, student, few, 2), Settings())
+
+
+def test_confidence_scales_the_interval() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 100)
+    x = 2.0 * y[:, None] + rng.standard_normal((100, 4))
+    wide, narrow = (signal_to_noise(x, y, confidence=c) for c in (0.95, 0.5))
+    reach = [found.high**2 - found.value**2 for found in (wide, narrow)]
+    assert reach[0] / reach[1] == pytest.approx(1.959964 / 0.6744898, rel=1e-5)
+    with pytest.raises(ValueError, match=r"confidence must lie in \(0, 1\), got 1.0"):
+        signal_to_noise(x, y, confidence=1.0)

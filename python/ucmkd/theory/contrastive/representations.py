@@ -9,6 +9,7 @@ the plain variance of n_c-sample means contains ``(1 - π_c) T_c/n_c`` of noise 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class SignalToNoise(NamedTuple):
 
     Attributes:
         value: SNR; 0 where the means differ by no more than their noise.
-        low: Lower end of an approximate 95 % interval.
+        low: Lower end of an approximate interval.
         high: Upper end.
         noise_dimension: Effective dimension ``(tr Σ)²/tr Σ²`` of the noise; the theorems want it
             far above the number of samples.
@@ -59,7 +60,9 @@ class Prospects(NamedTuple):
     multi_rate: float
 
 
-def signal_to_noise(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> SignalToNoise:
+def signal_to_noise(
+    features: ArrayLike, labels: ArrayLike, *, confidence: float = 0.95, seed: int = 0
+) -> SignalToNoise:
     """SNR of a representation about its classes.
 
     With class shares π_c, sizes n_c, means m_c and T_c the trace of the unbiased covariance,
@@ -69,20 +72,24 @@ def signal_to_noise(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) ->
     Args:
         features: ``(n, d)``; scales of the columns matter as they do to a contrastive loss.
         labels: ``(n,)`` integers; two classes or more, each with two samples or more.
+        confidence: Of the interval, in (0, 1).
         seed: Of the parts.
 
     Raises:
         TypeError: Labels that are no integers.
         ValueError: Shapes that do not fit, values that are not finite, classes that are too small,
-            no variation within classes.
+            no variation within classes, ``confidence`` out of range.
     """
     x, y = _checked("features", features, labels)
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
     between, within = _variances(x, y)
     if not within > 0:
         raise ValueError("features must vary within the classes, got equal samples in each class")
     squared = between / within
-    error = _jackknife(x, y, np.random.default_rng(seed))
-    low, high = squared - 1.96 * error, squared + 1.96 * error
+    reach = NormalDist().inv_cdf(0.5 * (1.0 + confidence))
+    reach *= _jackknife(x, y, np.random.default_rng(seed))
+    low, high = squared - reach, squared + reach
     residual = x - _means(x, y)[np.unique(y, return_inverse=True)[1]]
     return SignalToNoise(
         *(math.sqrt(max(0.0, value)) for value in (squared, low, high)),

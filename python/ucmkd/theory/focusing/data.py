@@ -1,8 +1,8 @@
 r"""Two modalities with a known share of decisive features in common.
 
 Xue, Gao, Ren and Zhao, "The Modality Focusing Hypothesis: Towards Understanding Crossmodal
-Knowledge Distillation", ICLR 2023 (section 4.1, equation 27). Decisive features s ~ N(0, I) make
-the label ``y = [⟨s, a⟩ > 0]``; each modality shows some of them among channels of noise. γ is the
+Knowledge Distillation", ICLR 2023 (its Gaussian example). Decisive features s ~ N(0, I) make the
+label ``y = [⟨s, a⟩ > 0]``; each modality shows some of them among channels of noise. γ is the
 share of decisive features that both show.
 """
 
