@@ -64,7 +64,7 @@ def test_ranking_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "out" / "teachers.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("rule", ["cch", "gaussian", "gaussian_own", "accuracy", "cka"])
+@pytest.mark.parametrize("rule", ["cch", "gaussian", "gaussian_own", "accuracy", "cka", "snr"])
 def test_other_rules(rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, {"data": DATA, "subsamples": 20, "rule": "mmd"})
     assert main(["teachers", path, "--rule", rule, "--out", str(tmp_path / "out")]) == 0

@@ -27,6 +27,7 @@ CAVEAT = {
     "accuracy": "A more accurate teacher need not be the better one for this student.",
     "mmd": "This rule only ranks: its zero means nothing.",
     "cka": "No theory speaks for this rule's zero.",
+    "snr": "The theory behind this is of contrastive learning; here it only ranks.",
     "gaussian": "Exact for linear students on Gaussian data.",
     "gaussian_own": "Exact for linear students on Gaussian data.",
     "trial": "A trained student gains another number; sign and order are what this is for.",

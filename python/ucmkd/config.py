@@ -143,9 +143,15 @@ class TeacherConfig(ModelConfig):
     schedule: Literal["constant", "cosine"] = "constant"
     weights: str | None = None
     """A safetensors file with trained weights; null: train the teacher first."""
+    focus: float = 0.0
+    """Share of the feature channels that are set to zero, those that the student's modality can
+    follow least (modality focusing; needs pairs). The teacher's reported accuracy is without it."""
+    focus_channels: Literal["general", "chance"] = "general"
+    """``chance`` keeps as many channels, but any: the control of ``focus``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(0 <= self.focus < 1, "focus", self.focus, "in [0, 1)")
         _require(
             self.weights is None or self.kind == "trained",
             "weights",

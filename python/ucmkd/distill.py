@@ -22,6 +22,7 @@ from .batches import TrainingData
 from .certified import CertificateProbe, TeacherSide, certify, teacher_side
 from .checkpoint import Checkpointer, CheckpointError, make_folder, write_atomically
 from .config import ConfigError, HardwareConfig, Recipe, to_mapping
+from .focus import focused
 from .metrics import Metrics
 from .models import Student
 from .preparation import Prepared, prepare
@@ -275,6 +276,9 @@ def _with_teacher(
     # The cache is computed in float32 whatever the precision of the training.
     teacher.to(device=fabric.device, dtype=torch.float32)
     freeze(teacher)
+    if config.focus:
+        say(f"teacher: {config.focus:.0%} of its channels set to zero ({config.focus_channels})")
+        teacher = focused(recipe, prepared, teacher, fabric.device)
     return taught(prepared, teacher, fabric.device), teacher, metrics
 
 

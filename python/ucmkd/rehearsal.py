@@ -10,6 +10,7 @@ import torch
 
 from .batches import TrainingData
 from .config import ConfigError, Recipe
+from .focus import check_focus
 from .methods import METHODS, Method, create
 from .methods import options as method_options
 from .methods.refused import refusal
@@ -41,6 +42,8 @@ def check_method(recipe: Recipe) -> None:
                 f"unknown option {option!r} in method.options of {name!r}"
                 f"{nearest(option, known_options)} (accepted: {', '.join(known_options)})"
             )
+    if uses_teacher(recipe):
+        check_focus(recipe)
     kind, side = METHODS[name], recipe.data.student
     if kind.paired and recipe.data.pairs == 0:
         raise ConfigError(
@@ -74,6 +77,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     torch.manual_seed(recipe.seed)
     teacher: Student | None = None
     if uses_teacher(recipe):
+        check_focus(recipe, prepared)
         teacher = build_teacher(recipe.teacher, own, seed=recipe.seed)
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:

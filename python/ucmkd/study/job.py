@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
 from ucmkd.distill import make_fabric
+from ucmkd.focus import focused
 from ucmkd.metrics import Metrics, classification_metrics
 from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
@@ -151,8 +153,12 @@ class Bench:
         prepared = self.prepared(recipe.data)
         if not uses_teacher(recipe):
             return untaught(prepared), None
-        teacher = self._teacher(recipe, prepared.teacher)
-        return taught(prepared, teacher[0]), teacher
+        whole = replace(
+            recipe, teacher=replace(recipe.teacher, focus=0.0, focus_channels="general")
+        )
+        model, metrics = self._teacher(whole, prepared.teacher)
+        model = focused(recipe, prepared, model)
+        return taught(prepared, model), (model, metrics)
 
     def _teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
         key = (repr(recipe.teacher), repr(recipe.hardware), _digest(own))

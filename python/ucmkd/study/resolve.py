@@ -35,6 +35,9 @@ class Resolved:
         mapping = to_mapping(self.recipe)
         for key in ("name", "out_dir", "seed"):
             del mapping[key]
+        if not self.recipe.teacher.focus:  # results from before there was a focus stay known
+            for key in ("focus", "focus_channels"):
+                del mapping["teacher"][key]
         return mapping
 
     @property

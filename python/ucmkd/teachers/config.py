@@ -11,7 +11,7 @@ from ucmkd.config_data import StudentDataConfig, TeacherDataConfig
 from ucmkd.config_errors import require
 from ucmkd.recipe_file import read_yaml
 
-Rule = Literal["trial", "cch", "gaussian", "gaussian_own", "accuracy", "cka", "mmd"]
+Rule = Literal["trial", "cch", "gaussian", "gaussian_own", "accuracy", "cka", "mmd", "snr"]
 
 SHIPPED = Path(__file__).parent / "examples"
 

@@ -12,6 +12,7 @@ from ucmkd.information.rules.accuracy import accuracy
 from ucmkd.information.rules.cch import cch
 from ucmkd.information.rules.evidence import Evidence, Finding, Settings
 from ucmkd.information.rules.predicted import gaussian, gaussian_own
+from ucmkd.information.rules.signal import snr
 from ucmkd.information.rules.similarity import cka, mmd
 from ucmkd.information.rules.trial import trial
 
@@ -46,6 +47,7 @@ RULES: dict[str, Rule] = {
     "accuracy": Rule(accuracy, "accuracy of the teacher − of the student", ("teacher", "student")),
     "cka": Rule(cka, "CKA(H_T; H_S) − CKA(H_S; Y)", ("CKA(H_T; H_S)", "CKA(H_S; Y)")),
     "mmd": Rule(mmd, "−MMD²(H_T, H_S)"),
+    "snr": Rule(snr, "SNR(H_T; Y) − SNR(H_S; Y)", ("SNR(H_T; Y)", "SNR(H_S; Y)")),
 }
 
 __all__ = ["RULES", "Evidence", "Finding", "Rule", "Settings"]
