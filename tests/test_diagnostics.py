@@ -42,7 +42,14 @@ HEADLESS = (
     "class_mmd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
     "pkdot_classes", "prototype_geometry", "rkd", "sp",
 )  # fmt: skip
-TRANSPORTING = ["feature_kd", "joint_alignment", "label_aware", "self_labelling", "ucmkd"]
+TRANSPORTING = [
+    "feature_kd",
+    "joint_alignment",
+    "label_aware",
+    "self_labelling",
+    "self_labelling_with_pairs",
+    "ucmkd",
+]
 
 
 def test_collector_takes_means_and_nests() -> None:

@@ -60,6 +60,11 @@ def costs_of(x: Tensor, y: Tensor) -> Tensor:
     return (x[:, None] - y[None, :]).square().sum(-1)
 
 
+def maps(points: Tensor, first: int = 0) -> Tensor:
+    """Four coordinates of nine points as feature maps of 2 x 2."""
+    return points[:9, first : first + 4].reshape(9, 1, 2, 2)
+
+
 def labelled(x: Tensor, y: Tensor) -> Tensor:
     return losses.sinkhorn_align(
         x, y, epsilon=0.5, reach=2.0, tol=TOL, student_weight=masses(x), teacher_weight=masses(y),
@@ -95,6 +100,8 @@ CALLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dkd_loss": lambda x, y: losses.dkd_loss(x[:, :3], y[: len(x), :3], labels(x)),
     "rkd_loss": lambda x, y: losses.rkd_loss(x[:9], y[:9]),
     "kd_loss": lambda x, y: losses.kd_loss(x[:, :3], y[: len(x), :3]),
+    "attention_loss": lambda x, y: losses.attention_loss(maps(x), maps(y)),
+    "fsp_loss": lambda x, y: losses.fsp_loss(maps(x), maps(x, 2), maps(y), maps(y, 2)),
     **{f"sinkhorn/{c}": with_cost(c) for c in ("sqeuclidean", "euclidean", "l1", "cosine")},
     **{f"mmd/{k}": with_kernel(k) for k in ("gaussian", "laplace", "energy", "polynomial")},
     "sinkhorn_cost": lambda x, y: ops.sinkhorn_cost(costs_of(x, y), epsilon=3.0, tol=TOL).value,

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"(head from there {found.outside_head:.3f})"
                 )
         sample = draw(model, 0)
-        curves = [learn(model, sample, multimodal=multimodal) for multimodal in (False, True)]
+        single, multi = (learn(model, sample, multimodal=both) for both in (False, True))
         rows: list[transition.Row] = []
         for row in transition.sweep(model, seeds=seeds):
             rows.append(row)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         transition.write(rows, words.out / "contrastive_transition.csv")
         transition.draw_transition(
-            rows, *curves, words.out / "figures" / "contrastive_transition.png",
+            rows, single, multi, words.out / "figures" / "contrastive_transition.png",
             advantage=model.advantage,
         )  # fmt: skip
     except (OSError, ValueError, ImportError) as error:

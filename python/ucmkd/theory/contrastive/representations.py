@@ -89,12 +89,9 @@ def signal_to_noise(
     squared = between / within
     reach = NormalDist().inv_cdf(0.5 * (1.0 + confidence))
     reach *= _jackknife(x, y, np.random.default_rng(seed))
-    low, high = squared - reach, squared + reach
+    value, low, high = (math.sqrt(max(0.0, v)) for v in (squared, squared - reach, squared + reach))
     residual = x - _means(x, y)[np.unique(y, return_inverse=True)[1]]
-    return SignalToNoise(
-        *(math.sqrt(max(0.0, value)) for value in (squared, low, high)),
-        _effective_dimension(residual),
-    )
+    return SignalToNoise(value, low, high, _effective_dimension(residual))
 
 
 def prospects(

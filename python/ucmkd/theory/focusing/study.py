@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...saliency import general_channels, linear_saliency
 from .data import Array, Pairs, nested, overlapping
@@ -116,7 +117,7 @@ def focus(seed: int, shared: int, *, own: int = 10, steps: int = 1000) -> Genera
     kept = np.flatnonzero(general_channels(saliency, 1 - shared / width).numpy())
     chance = rng.choice(width, size=shared, replace=False)
 
-    def narrowed(channels: Array | slice) -> tuple[float, float]:
+    def narrowed(channels: NDArray[np.integer] | slice) -> tuple[float, float]:
         few = fit(data.teacher[:, channels], data.labels, rng, steps=steps)
         answer = sigmoid(few.logit(data.teacher[:, channels]))
         score = few.accuracy(test.teacher[:, channels], test.labels)
