@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from ucmkd.study.job import Bench, failed
+from ucmkd.study.job import failed, work
 from ucmkd.study.plan import Job, Run
 from ucmkd.study.store import Results
 from ucmkd.study.workers import Workers
-from ucmkd.teacher import one_line
-
-
-def work(job: Job) -> Iterator[dict[str, object]]:
-    """The rows of one problem and seed; its teachers are trained once for all students."""
-    bench = Bench(job.seed)
-    for run in job.runs:
-        try:
-            yield {**run.head(), **bench.run(run)}
-        except Exception as error:  # the others go on
-            yield failed(run, f"{type(error).__name__}: {one_line(error)}")
 
 
 def train(

@@ -78,7 +78,15 @@ fn gradients<'py, T: Real + Element>(
     if parts.len() == 1 {
         return lent(py, parts.swap_remove(0), &shape);
     }
-    let mut all = Aligned::arbitrary(shape.iter().product());
+    // Memory that is used again holds old numbers: every part must be there.
+    let (len, found): (usize, usize) = (
+        shape.iter().product(),
+        parts.iter().map(|part| part.len()).sum(),
+    );
+    if found != len {
+        return refuse(format!("{found} numbers have no shape {shape:?}"));
+    }
+    let mut all = Aligned::arbitrary(len);
     let mut rest = &mut all[..];
     for part in &parts {
         let (place, after) = rest.split_at_mut(part.len());
