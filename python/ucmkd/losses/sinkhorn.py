@@ -17,6 +17,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._plain import transformed
 from ucmkd.ops._precise import precise
 from ucmkd.ops.divergence import check_clouds, divergence
 from ucmkd.ops.schedule import check_ratio, scheduled_start
@@ -126,7 +127,7 @@ def sinkhorn_align(
     if debias and p.distance is not None:
         _check.symmetric(p.distance, "label_cost")
     finite = ("student", "teacher") if check_finite else None
-    if state is not None and not torch.compiler.is_compiling():
+    if state is not None and not torch.compiler.is_compiling() and not transformed():
         value = warm_divergence(
             p, state, debias=debias, sharp=sharp, finite=finite, ratio=epsilon_schedule, **options
         )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend, reference
+from ucmkd.ops._plain import transformed
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import as_numpy
 from ucmkd.reference import Kernel
@@ -349,6 +350,11 @@ def apply(
         cast = [x.to(kind), y.to(kind), *(None if w is None else w.to(dtype) for w in (a, b))]
         need = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in cast]
         sigma = bandwidth.to(torch.float64).expand(batch)
+        if transformed():
+            from ucmkd.ops import _transforms  # which builds on this module
+
+            value = _transforms.mmd(*cast, sigma, spec)
+            return value.squeeze(0) if single else value
         flags = (
             spec.unbiased * Flag.UNBIASED
             | need[0] * Flag.X
