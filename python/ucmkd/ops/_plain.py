@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 _mode: Callable[[], object] | None
 _transform: Callable[[], object] | None
-_stack: Callable[[], list[object] | None] | None
+_stack: Callable[[], Any] | None
 try:
     from torch._C._functorch import TransformType
     from torch._C._functorch import get_interpreter_stack as _stack
@@ -47,4 +48,4 @@ def mapped() -> bool:
     if not transformed() or _stack is None:
         return False
     levels = _stack() or ()
-    return any(level.key() == TransformType.Vmap for level in levels)  # type: ignore[attr-defined]
+    return any(level.key() == TransformType.Vmap for level in levels)
