@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ucmkd.distributed import Batch, Group, global_batch
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
@@ -49,6 +50,7 @@ def sinkhorn_align(
     check_finite: bool = True,
     epsilon_schedule: float | None = None,
     state: SinkhornState | None = None,
+    group: Group = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Sinkhorn divergence between student and teacher features; no pairing of samples needed.
@@ -90,6 +92,12 @@ def sinkhorn_align(
             nor where ``state`` has a start.
         state: A :class:`ucmkd.losses.SinkhornState`, the same at every call: the self-term of a
             frozen teacher is solved once, and every solve starts from the last one.
+        group: A ``torch.distributed`` process group, or ``"world"`` for the default one: align the
+            batch of all its ranks (features, weights, labels, rank by rank; sizes may differ).
+            The value is the global one on every rank, and the gradients' mean over the ranks, as
+            DDP and FSDP take it, is the single process's (:mod:`ucmkd.distributed`). All ranks
+            must call. Weights are masses of the global batch. Not inside ``torch.compile`` with
+            ``fullgraph=True``.
         backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -98,7 +106,8 @@ def sinkhorn_align(
     Raises:
         TypeError: Features, weights or labels of the wrong kind.
         ValueError: Shapes, values or names that are not accepted, NaN or infinite features,
-            masses that differ while ``reach`` is None.
+            masses that differ while ``reach`` is None; with ``group``, on every rank, what one of
+            them refuses or what differs between them.
 
     Source: Feydy et al. 2019 (arXiv 1810.08278); unbalanced: Sejourne et al. 2019, eq. 20.
     """
@@ -112,6 +121,19 @@ def sinkhorn_align(
         teacher = teacher.detach()
         if isinstance(teacher_weight, Tensor):
             teacher_weight = teacher_weight.detach()
+    if group is not None:
+        batch = Batch(
+            student, teacher, student_weight, teacher_weight, student_label, teacher_label
+        )
+        same = dict(
+            function="sinkhorn_align", epsilon=epsilon, epsilon_scale=epsilon_scale, cost=cost,
+            reach=reach, debias=debias, sharp=sharp, label_cost=label_cost, tol=tol,
+            max_iter=max_iter, reduction=reduction, epsilon_schedule=epsilon_schedule,
+        )  # fmt: skip
+        student, teacher, student_weight, teacher_weight, student_label, teacher_label = (
+            global_batch(batch, group, same, check_finite)
+        )
+        check_finite = False
     p = prepare(
         student, teacher, epsilon=epsilon, cost=cost, x_weight=student_weight,
         y_weight=teacher_weight, reach=reach, x_label=student_label, y_label=teacher_label,
@@ -163,6 +185,7 @@ def feature_align(
     check_finite: bool = True,
     epsilon_schedule: float | None = None,
     state: SinkhornState | None = None,
+    group: Group = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""FA, the feature alignment of UCMKD: :math:`W_\varepsilon(D^S(z), D^T(z))`.
@@ -182,7 +205,7 @@ def feature_align(
         debias=debias, sharp=sharp, student_weight=student_weight, teacher_weight=teacher_weight,
         student_label=student_label, teacher_label=teacher_label, label_cost=label_cost, tol=tol,
         max_iter=max_iter, reduction=reduction, detach_teacher=detach_teacher,
-        check_finite=check_finite, epsilon_schedule=epsilon_schedule, state=state,
+        check_finite=check_finite, epsilon_schedule=epsilon_schedule, state=state, group=group,
         backend=backend,
     )  # fmt: skip
 
@@ -206,13 +229,14 @@ class SinkhornAlign(OptionModule):
         detach_teacher: bool = True,
         check_finite: bool = True,
         epsilon_schedule: float | None = None,
+        group: Group = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             epsilon=epsilon, epsilon_scale=epsilon_scale, cost=cost, reach=reach, debias=debias,
             sharp=sharp, label_cost=label_cost, tol=tol, max_iter=max_iter, reduction=reduction,
             detach_teacher=detach_teacher, check_finite=check_finite,
-            epsilon_schedule=epsilon_schedule, backend=backend,
+            epsilon_schedule=epsilon_schedule, group=group, backend=backend,
         )  # fmt: skip
 
     def forward(
