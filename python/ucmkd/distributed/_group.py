@@ -19,6 +19,9 @@ class Ranks:
         if not dist.is_available():
             raise ValueError("group must be None: this build of PyTorch has no torch.distributed")
         world = isinstance(group, str) and group == "world"
+        outside = "group does not contain this process"
+        if not world and group is dist.GroupMember.NON_GROUP_MEMBER:
+            raise ValueError(f"{outside} (rank {dist.get_rank()})")
         if not world and not isinstance(group, dist.ProcessGroup):
             raise TypeError(
                 "group must be None, 'world' or a torch.distributed process group; "
@@ -33,7 +36,7 @@ class Ranks:
         self.group = chosen
         self.rank, self.size = dist.get_rank(chosen), dist.get_world_size(chosen)
         if self.rank < 0:
-            raise ValueError(f"group does not contain this process (rank {dist.get_rank()})")
+            raise ValueError(f"{outside} (rank {dist.get_rank()})")
 
     @property
     def device(self) -> torch.device:
