@@ -17,11 +17,26 @@ behind the other, in the order of the ranks; batch sizes may differ between rank
 - *Parameters* that every rank holds (a learned ε or bandwidth) get :math:`\partial L` on each rank,
   and their mean is the same.
 
+With ``group`` on :func:`ucmkd.losses.sinkhorn_align` and :func:`ucmkd.losses.mmd_align` every rank
+gathers the global batch, ``O((n+m)d)``, and solves it. :func:`sharded_sinkhorn_align` and
+:func:`sharded_mmd_align` leave the rows where they are, share the work and keep
+``O((n+m)d/W + n + m)``; :mod:`ucmkd.distributed.model` says what they send, and how long that may
+take on many machines.
+
 All ranks of the group must call the loss, and its backward if one does: as with any collective, a
 rank that does not come is waited for until the group's timeout.
 """
 
 from ucmkd.distributed._batch import Batch, global_batch
 from ucmkd.distributed._group import Group, Ranks
+from ucmkd.distributed.mmd import sharded_mmd_align
+from ucmkd.distributed.sinkhorn import sharded_sinkhorn_align
 
-__all__ = ["Batch", "Group", "Ranks", "global_batch"]
+__all__ = [
+    "Batch",
+    "Group",
+    "Ranks",
+    "global_batch",
+    "sharded_mmd_align",
+    "sharded_sinkhorn_align",
+]

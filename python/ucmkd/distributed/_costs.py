@@ -24,6 +24,7 @@ class Costs:
         cost: The name.
         labels: Labels of this rank's rows and of all columns, or None.
         label_cost: λ where labels differ, or distances ``(K, L)``.
+        keep: Hold this rank's rows of the cost matrix ``(n_r, m)``: nothing passes by again.
     """
 
     def __init__(
@@ -33,31 +34,37 @@ class Costs:
         cost: str,
         labels: tuple[Tensor, Tensor] | None = None,
         label_cost: float | Tensor = 0.0,
+        keep: bool = False,
     ) -> None:
         self.x, self.ring, self.cost = rows, ring, cost
         self.labels, self.label_cost = labels, label_cost
+        self._kept: list[tuple[slice, slice, Tensor]] | None = None
+        self._keep = keep
 
     def blocks(self) -> Iterator[tuple[slice, Block]]:
-        """Tiles of one turn: some of this rank's rows, and a block."""
+        """One turn: some of this rank's rows, and a block."""
         for block in self.ring.turn():
             step = max(1, TILE // len(block.points))
             for first in range(0, len(self.x), step):
                 yield slice(first, min(first + step, len(self.x))), block
 
-    def features(self, rows: slice, block: Block) -> Tensor:
-        """The feature cost of a tile."""
-        x, y = self.x[rows], block.points
-        if self.cost == "l1":
-            return torch.cdist(x, y, p=1.0)
-        distance = torch.cdist(x, y, compute_mode=_DIRECT)
-        if self.cost in ("euclidean", "chordal"):
-            return distance
-        square = distance.square_()
-        return square / 2 if self.cost == "cosine" else square
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """The whole cost: rows of this rank, columns among all, and the tile of the two."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        for rows, block in self.blocks():
+            matrix = self.tile(rows, block)
+            if self._keep:
+                kept.append((rows, block.rows, matrix))
+            yield rows, block.rows, matrix
+        if self._keep:
+            self._kept = kept
 
     def tile(self, rows: slice, block: Block) -> Tensor:
         """The whole cost of a tile."""
-        matrix = self.features(rows, block)
+        matrix = features(self.cost, self.x[rows], block.points)
         if self.labels is not None:
             k, l = self.labels[0][rows], self.labels[1][block.rows]  # noqa: E741
             if isinstance(self.label_cost, Tensor):
@@ -66,9 +73,21 @@ class Costs:
                 matrix += self.label_cost * (k[:, None] != l[None, :]).to(matrix.dtype)
         return matrix
 
-    def pull(self, rows: slice, block: Block, plan: Tensor) -> Tensor:
-        """:math:`\\sum_j P_{ij}\\,\\partial_{x_i}c(x_i,y_j)`, to the points as the cost sees them."""
-        return pull(self.cost, self.x[rows], block.points, plan)
+
+def features(cost: str, x: Tensor, y: Tensor) -> Tensor:
+    """The costs ``(n, m)`` of points as the cost sees them, in a new tensor."""
+    if cost == "l1":
+        return torch.cdist(x, y, p=1.0)
+    if cost in ("euclidean", "chordal"):
+        return torch.cdist(x, y, compute_mode=_DIRECT)
+    square = squares(x, y)
+    return square.mul_(0.5) if cost == "cosine" else square
+
+
+def squares(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances ``(n, m)`` by one product of matrices; the points are near the origin."""
+    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1)
+    return torch.addmm(norms, x, y.T, alpha=-2).clamp_(min=0)
 
 
 def pull(cost: str, x: Tensor, y: Tensor, plan: Tensor) -> Tensor:

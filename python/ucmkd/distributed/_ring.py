@@ -7,7 +7,7 @@ block at hand is worked on while the next one comes from the rank before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
@@ -66,8 +66,8 @@ class Ring:
 
     def _pass_on(self, held: Tensor, coming: Tensor) -> list[dist.Work]:
         """Starts to send to the next rank and to receive from the one before."""
-        group = self.ranks.group
-        world = dist.group.WORLD if group is None else group
+        group: Any = self.ranks.group
+        world: Any = dist.group.WORLD if group is None else group
         there, here = (
             dist.get_global_rank(world, (self.ranks.rank + step) % self.ranks.size)
             for step in (1, -1)

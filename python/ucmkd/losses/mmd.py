@@ -82,21 +82,17 @@ def mmd_align(
 
     Source: Gretton et al. 2012; Long et al. 2015; class-conditional after Zhu et al. 2021.
     """
-    _check.one_of(reduction, REDUCTIONS, "reduction")
-    names = ("student", "teacher")
-    if group is None:
-        _check.pair(student, teacher, *names)
     if detach_teacher and isinstance(teacher, Tensor):
         teacher = teacher.detach()
         teacher_weight, teacher_label = (
             t.detach() if isinstance(t, Tensor) else t for t in (teacher_weight, teacher_label)
         )
-    if group is not None:
+    if group is not None:  # before all checks: a rank must not leave while the others wait
         batch = Batch(
             student, teacher, student_weight, teacher_weight, student_label, teacher_label
         )
         same = dict(
-            function="mmd_align", kernel=kernel, bandwidth=bandwidth, scales=tuple(scales),
+            function="mmd_align", kernel=kernel, bandwidth=bandwidth, scales=scales,
             estimator=estimator, num_classes=num_classes, degree=degree, gamma=gamma, coef=coef,
             reduction=reduction,
         )  # fmt: skip
@@ -104,6 +100,9 @@ def mmd_align(
             global_batch(batch, group, same, check_finite)
         )
         check_finite = False
+    _check.one_of(reduction, REDUCTIONS, "reduction")
+    names = ("student", "teacher")
+    _check.pair(student, teacher, *names)
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(student, "student")
         _check.finite(teacher, "teacher")

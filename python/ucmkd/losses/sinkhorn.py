@@ -111,17 +111,11 @@ def sinkhorn_align(
 
     Source: Feydy et al. 2019 (arXiv 1810.08278); unbalanced: Sejourne et al. 2019, eq. 20.
     """
-    _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
-    if epsilon_scale not in ("mean", None):
-        raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
-    check_ratio(epsilon_schedule)
-    if state is not None and not isinstance(state, SinkhornState):
-        raise TypeError(f"state must be a SinkhornState or None; got {type(state).__name__}")
     if detach_teacher and isinstance(teacher, Tensor):
         teacher = teacher.detach()
         if isinstance(teacher_weight, Tensor):
             teacher_weight = teacher_weight.detach()
-    if group is not None:
+    if group is not None:  # before all checks: a rank must not leave while the others wait
         batch = Batch(
             student, teacher, student_weight, teacher_weight, student_label, teacher_label
         )
@@ -134,6 +128,12 @@ def sinkhorn_align(
             global_batch(batch, group, same, check_finite)
         )
         check_finite = False
+    _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
+    if epsilon_scale not in ("mean", None):
+        raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
+    check_ratio(epsilon_schedule)
+    if state is not None and not isinstance(state, SinkhornState):
+        raise TypeError(f"state must be a SinkhornState or None; got {type(state).__name__}")
     p = prepare(
         student, teacher, epsilon=epsilon, cost=cost, x_weight=student_weight,
         y_weight=teacher_weight, reach=reach, x_label=student_label, y_label=teacher_label,
