@@ -15,11 +15,11 @@ from lightning_fabric import Fabric
 import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
-from ucmkd.distill import make_fabric
 from ucmkd.focus import focused
 from ucmkd.metrics import Metrics, classification_metrics
 from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
+from ucmkd.processes import make_fabric
 from ucmkd.rehearsal import make_method, uses_teacher
 from ucmkd.stored_inputs import Inputs
 from ucmkd.study.plan import Job, Run
