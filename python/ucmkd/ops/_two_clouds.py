@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd import _backend, reference
-from ucmkd.ops import _check
+from ucmkd.ops import _check, _deferred
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pack import pack
 from ucmkd.ops._plain import plain
@@ -157,6 +157,7 @@ def two_clouds(
         backend != "rust" and _backend.choose(backend, x.device, dtype) != "rust"
     ):
         return None
+    _deferred.poll()
     numbers, _ = checked(*options, names, dtype)
     rules = Rules(
         options[1], relative, debias, float(options[4]), options[5], accelerate,
