@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd import _backend, reference
-from ucmkd.ops import _check
+from ucmkd.ops import _check, _transforms
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pack import pack
-from ucmkd.ops._plain import plain
+from ucmkd.ops._plain import plain, transformed
 from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, narrow
@@ -98,7 +98,7 @@ def prepare(
     x_name, y_name = names
     _check.pair(x, y, x_name, y_name)
     bare = x_weight is y_weight is x_label is y_label is x_potential is y_potential is None
-    if bare and x.dim() == 2 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if bare and x.dim() == 2 and x.device.type == "cpu" and plain(x, y):
         options = (epsilon, cost, reach, label_cost, tol, max_iter)
         if SIMPLE.issuperset(map(type, options)):
             dtype = _check.compute_dtype(x, y)
@@ -170,12 +170,17 @@ def run(
         | Flag.ACCELERATE * accelerate
         | p.narrow
     )
-    return reference.Solution(
-        *sinkhorn_op(
-            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.distance, p.start,
-            p.parameters, cost, float(tol), int(max_iter), int(flags), backend,
-        )
+    return _dispatched(
+        p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.distance, p.start,
+        p.parameters, cost, float(tol), int(max_iter), flags=int(flags), backend=backend,
     )  # fmt: skip
+
+
+def _dispatched(*args: Any, flags: int, backend: str) -> reference.Solution:
+    """The operator, or what stands for it inside ``torch.func``."""
+    if transformed():
+        return _transforms.sinkhorn(*args, flags=flags, backend=backend)
+    return reference.Solution(*sinkhorn_op(*args, flags, backend))
 
 
 def run_self(
@@ -203,11 +208,9 @@ def run_self(
         | Flag.ACCELERATE * accelerate
         | narrow
     )
-    return reference.Solution(
-        *sinkhorn_op(
-            x, None, weight, None, label, None, distance, None, parameters, cost, float(tol),
-            int(max_iter), int(flags), backend,
-        )
+    return _dispatched(
+        x, None, weight, None, label, None, distance, None, parameters, cost, float(tol),
+        int(max_iter), flags=int(flags), backend=backend,
     )  # fmt: skip
 
 
