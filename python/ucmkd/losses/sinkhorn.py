@@ -20,6 +20,7 @@ from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._plain import transformed
 from ucmkd.ops._precise import precise
+from ucmkd.ops._two_clouds import two_clouds
 from ucmkd.ops.divergence import check_clouds, divergence
 from ucmkd.ops.schedule import check_ratio, scheduled_start
 from ucmkd.ops.sinkhorn import prepare
@@ -134,6 +135,19 @@ def sinkhorn_align(
     check_ratio(epsilon_schedule)
     if state is not None and not isinstance(state, SinkhornState):
         raise TypeError(f"state must be a SinkhornState or None; got {type(state).__name__}")
+    relative = epsilon_scale == "mean"
+    if (
+        student_weight is teacher_weight is student_label is teacher_label is None
+        and state is epsilon_schedule is None
+        and not sharp
+    ):
+        simple = two_clouds(
+            student, teacher, (epsilon, cost, reach, label_cost, tol, max_iter),
+            ("student", "teacher"), relative=relative, debias=debias, accelerate=True,
+            check_finite=check_finite, backend=backend,
+        )  # fmt: skip
+        if simple is not None:
+            return simple[0]
     p = prepare(
         student, teacher, epsilon=epsilon, cost=cost, x_weight=student_weight,
         y_weight=teacher_weight, reach=reach, x_label=student_label, y_label=teacher_label,
@@ -142,9 +156,9 @@ def sinkhorn_align(
     )  # fmt: skip
     dtype = p.dtype
     if sharp:  # the value comes from the potentials
-        p = precise(p, cost, backend, relative=epsilon_scale == "mean")
+        p = precise(p, cost, backend, relative=relative)
     options: dict[str, Any] = dict(
-        cost=cost, relative=epsilon_scale == "mean", tol=tol, max_iter=max_iter, backend=backend
+        cost=cost, relative=relative, tol=tol, max_iter=max_iter, backend=backend
     )
     if debias and p.distance is not None:
         _check.symmetric(p.distance, "label_cost")
