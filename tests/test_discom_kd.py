@@ -24,6 +24,8 @@ from ucmkd.models import MLP, HookedModel
 from ucmkd.recipe_file import find_recipe, load_recipe
 from ucmkd.rehearsal import check_method
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # The losses by hand ----------------------------------------------------------------------------
 
 
@@ -90,8 +92,8 @@ def branch(model: Disentangled, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
-    length = float(x.norm() * y.norm())
-    return float(x @ y) / length if length else 0.0
+    length = (x.norm() * y.norm()).item()
+    return (x @ y).item() / length if length else 0.0
 
 
 def test_method_is_its_formula() -> None:
