@@ -23,6 +23,8 @@ from ucmkd.methods.reversal import reverse_gradient
 from ucmkd.models import MLP, HookedModel
 from ucmkd.recipe_file import find_recipe, load_recipe
 from ucmkd.rehearsal import check_method
+from ucmkd.study.reader import find_study, load_study
+from ucmkd.study.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -278,3 +280,13 @@ def test_there_is_no_teacher_to_be_told_about(key: str, value: object) -> None:
     check_method(recipe)
     with pytest.raises(ConfigError, match=rf"teacher\.{key} must be .*got {value!r}"):
         check_method(replace(recipe, teacher=replace(recipe.teacher, **{key: value})))
+
+
+def test_a_study_may_have_its_placebo_and_no_untrained_teacher() -> None:
+    study = load_study(find_study("discom_kd"))
+    recipe = resolve(study, "brca", "discom_kd", 0, "placebo").recipe
+    assert recipe.method.placebo and recipe.method.name == "discom_kd"
+    with pytest.raises(ConfigError, match=r"teacher\.kind must be 'trained', got 'untrained'"):
+        resolve(study, "brca", "discom_kd", 0, "untrained")
+    with pytest.raises(ConfigError, match="asks no teacher"):
+        resolve(study, "brca", "ce", 0, "placebo")

@@ -33,6 +33,7 @@ from ucmkd.skeletons import (
 from ucmkd.skeletons.__main__ import main
 from ucmkd.skeletons.augment import interpolate, view
 from ucmkd.skeletons.moco import Queues, follow, follower
+from ucmkd.skeletons.model import initialised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,7 +177,7 @@ def test_follower_moves_slowly_and_without_gradient() -> None:
 
 def test_a_step_is_its_formula() -> None:
     """Two views through the weights by hand; keys after the momentum, queues as before the step."""
-    model = SMALL.model(trajectories(), 3).double()
+    model = initialised(trajectories(), SMALL, seed=3).double()
     first, second = trajectories(6, seed=1).double(), trajectories(6, seed=2).double()
     with torch.no_grad():
         for p in model.query.parameters():
@@ -227,9 +228,9 @@ def test_a_step_is_its_formula() -> None:
 
 
 def test_streams_alone_have_no_mutual_term() -> None:
-    model = replace(SMALL, mutual=0.0).model(trajectories(), 0)
+    model = initialised(trajectories(), replace(SMALL, mutual=0.0), seed=0)
     assert set(model.terms(trajectories(4), trajectories(4))) == {f"nce_{s}" for s in STREAMS}
-    half = replace(SMALL, mutual=0.5).model(trajectories(), 0)
+    half = initialised(trajectories(), replace(SMALL, mutual=0.5), seed=0)
     terms = half.terms(trajectories(4), trajectories(4))
     plain = sum(v for k, v in terms.items() if k != "mutual") + 0.5 * terms["mutual"]
     torch.testing.assert_close(half.total(terms), plain)
@@ -292,7 +293,7 @@ def test_training_makes_views_of_one_sample_alike() -> None:
         others = cosine[~torch.eye(50, dtype=torch.bool)].reshape(50, 49)
         return info_nce(cosine.diagonal(), others).item()
 
-    untrained = config.model(points[:150], 0).query
+    untrained = initialised(points[:150], config, seed=0).query
     for name in STREAMS:
         assert found(model.query, name) < found(untrained, name) - 0.2
 
@@ -319,7 +320,7 @@ def test_linear_evaluation_adds_log_probabilities() -> None:
 
 
 def test_features_are_before_the_projection() -> None:
-    model, points = SMALL.model(trajectories(), 0), trajectories(4)
+    model, points = initialised(trajectories(), SMALL, seed=0), trajectories(4)
     found = model.features(points)
     assert {name: tuple(v.shape) for name, v in found.items()} == dict.fromkeys(STREAMS, (4, 8))
     head = model.query["bone"].projection

@@ -10,10 +10,11 @@ pure losses, :mod:`.moco` the momentum encoder and the queues, :mod:`.model` put
 :mod:`.pretrain` trains, :mod:`.linear` evaluates; ``python -m ucmkd.skeletons`` makes the table.
 """
 
+from .config import Pretraining
 from .linear import linear_evaluation
 from .losses import info_nce, mutual_loss, neighbour_kl
 from .model import CMD
-from .pretrain import Pretraining, pretrain
+from .pretrain import pretrain
 from .streams import STREAMS, streams
 
 __all__ = [

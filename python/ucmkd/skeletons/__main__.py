@@ -17,7 +17,7 @@ import torch
 
 from ucmkd.checkpoint import CheckpointError, make_folder
 
-from .pretrain import Pretraining
+from .config import Pretraining
 
 FIRST = 100
 

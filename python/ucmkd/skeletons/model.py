@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import Pretraining
 from .losses import info_nce, mutual_loss
 from .moco import Queues, follow, follower
 from .streams import STREAMS, streams
@@ -53,48 +54,36 @@ class CMD(nn.Module):
     momentum; both losses are of cosines to queues of earlier keys (:mod:`.losses`).
 
     Departures from the released code: the encoders are perceptrons with fixed standardisation
-    where it has a GRU with batch normalisation of its input; the queue is pushed after the losses.
+    where it has bidirectional GRUs with batch normalisation of their input; the three queues share
+    one place to write to, so that they cannot lose their alignment.
 
     Args:
         points: Some trajectories ``(n, T, 2)``, for the shapes and scales of the streams.
-        hidden, width, dim: Of the encoders.
-        queue: K.
-        neighbours: Of the mutual term, in 1..K.
-        momentum: Of the key encoders, in [0, 1].
-        temperature: Of InfoNCE.
-        student_temperature, teacher_temperature: Of the mutual term.
-        mutual: λ ≥ 0; at 0 the streams learn alone, and the mutual term is not computed.
+        config: Sizes, temperatures and λ (``mutual``); at λ = 0 the streams learn alone, and the
+            mutual term is not computed.
         generator: Random numbers for the queues; None: torch's own.
+
+    Raises:
+        ValueError: Points of another shape.
     """
 
     def __init__(
         self,
         points: Tensor,
+        config: Pretraining | None = None,
         *,
-        hidden: int = 128,
-        width: int = 64,
-        dim: int = 32,
-        queue: int = 1024,
-        neighbours: int = 512,
-        momentum: float = 0.99,
-        temperature: float = 0.07,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.05,
-        mutual: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.config = c = config or Pretraining()
         self.query = nn.ModuleDict(
             {
-                name: StreamEncoder(stream, hidden=hidden, width=width, dim=dim)
+                name: StreamEncoder(stream, hidden=c.hidden, width=c.width, dim=c.dim)
                 for name, stream in streams(points).items()
             }
         )
         self.key = follower(self.query)
-        self.queues = Queues(len(STREAMS), queue, dim, generator)
-        self.neighbours, self.momentum, self.mutual = neighbours, momentum, mutual
-        self.temperature, self.student_temperature = temperature, student_temperature
-        self.teacher_temperature = teacher_temperature
+        self.queues = Queues(len(STREAMS), c.queue, c.dim, generator)
 
     def terms(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
         """The unweighted losses of two views ``(n, T, 2)`` of the same samples.
@@ -104,30 +93,31 @@ class CMD(nn.Module):
         Returns:
             ``nce_joint``, ``nce_motion``, ``nce_bone`` and, unless λ is 0, ``mutual``.
         """
-        follow(self.key, self.query, self.momentum)
+        config = self.config
+        follow(self.key, self.query, config.momentum)
         query = _encode(self.query, first)
         with torch.no_grad():
             key = _encode(cast(nn.ModuleDict, self.key), second)
             teacher = self.queues.similarity(key)
         positive, negative = (query * key).sum(-1), self.queues.similarity(query)
         found = {
-            f"nce_{name}": info_nce(positive[u], negative[u], temperature=self.temperature)
+            f"nce_{name}": info_nce(positive[u], negative[u], temperature=config.temperature)
             for u, name in enumerate(STREAMS)
         }
-        if self.mutual:
+        if config.mutual:
             found["mutual"] = mutual_loss(
                 negative,
                 teacher,
-                neighbours=self.neighbours,
-                temperature=self.student_temperature,
-                teacher_temperature=self.teacher_temperature,
+                neighbours=config.neighbours,
+                temperature=config.student_temperature,
+                teacher_temperature=config.teacher_temperature,
             )
         self.queues.push(key)
         return found
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
-        weighted = [self.mutual * v if k == "mutual" else v for k, v in terms.items()]
+        weighted = [self.config.mutual * v if k == "mutual" else v for k, v in terms.items()]
         return torch.stack(weighted).sum()
 
     @torch.no_grad()
@@ -137,6 +127,13 @@ class CMD(nn.Module):
             name: cast(StreamEncoder, self.query[name]).features(stream)
             for name, stream in streams(points).items()
         }
+
+
+def initialised(points: Tensor, config: Pretraining | None = None, *, seed: int) -> CMD:
+    """A model before its training; torch's global random generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CMD(points, config)
 
 
 def _encode(encoders: nn.ModuleDict, points: Tensor) -> Tensor:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +12,17 @@ import torch
 from torch import Tensor
 
 from ucmkd.checkpoint import Checkpointer, CheckpointError, make_folder
-from ucmkd.config_errors import ConfigError, require
+from ucmkd.config_errors import ConfigError
 from ucmkd.data import InfiniteSampler
 from ucmkd.runlog import RunLog
 
 from .augment import view
-from .model import CMD
+from .config import Pretraining
+from .model import CMD, initialised
 from .streams import check_points
 
 Record = dict[str, Any]
 STATE_KEYS = ("step", "seconds", "settings", "model", "optimizer", "sampler", "views")
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """How CMD is trained. In brackets what the released code has for NTU skeletons."""
-
-    steps: int = 1000
-    batch_size: int = 128
-    """[64]"""
-    lr: float = 0.05
-    """Of SGD with momentum .9 and weight decay 1e-4; a tenth after 78 % of the steps. [.01]"""
-    hidden: int = 128
-    width: int = 64
-    dim: int = 32
-    """[128]"""
-    queue: int = 1024
-    """[16384]"""
-    neighbours: int = 512
-    """[8192, as here half of the queue]"""
-    momentum: float = 0.99
-    """[.999, for some 300 times as many steps]"""
-    temperature: float = 0.07
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.05
-    mutual: float = 1.0
-    """Weight of the mutual term; 0: three streams that learn alone."""
-    log_every: int = 100
-    """Steps between two lines of the log, each with a checkpoint."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "hidden", "width", "dim", "queue", "log_every"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, name, value, "a positive integer")
-        for name in ("lr", "temperature", "student_temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a positive number")
-        require(0 <= self.mutual < math.inf, "mutual", self.mutual, "a number of at least 0")
-        require(0 <= self.momentum <= 1, "momentum", self.momentum, "in [0, 1]")
-        require(
-            self.batch_size <= self.queue,
-            "batch_size",
-            self.batch_size,
-            f"at most the queue, {self.queue}",
-        )
-        require(
-            0 < self.neighbours <= self.queue,
-            "neighbours",
-            self.neighbours,
-            f"in 1..{self.queue}, the length of the queue",
-        )
-
-    def learning_rate(self, step: int) -> float:
-        """Of step ``step``, from 0."""
-        return self.lr * (0.1 if step >= 0.78 * self.steps else 1.0)
-
-    def model(self, points: Tensor, seed: int) -> CMD:
-        """The model before its training; the global random generator stays as it was."""
-        names = {field.name for field in dataclasses.fields(self)}
-        names -= {"steps", "batch_size", "lr", "log_every"}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return CMD(points, **{name: getattr(self, name) for name in names})
 
 
 def pretrain(
@@ -126,7 +62,7 @@ def pretrain(
     config = config or Pretraining()
     settings = {**dataclasses.asdict(config), "seed": seed, "points": tuple(points.shape)}
     state, checkpoints = _open(folder, resume, settings)
-    model = config.model(points, seed).train()
+    model = initialised(points, config, seed=seed).train()
     sampler = InfiniteSampler(len(points), config.batch_size, seed)
     views = torch.Generator().manual_seed(seed + 1)
     trained = [p for p in model.parameters() if p.requires_grad]

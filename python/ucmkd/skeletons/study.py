@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ucmkd.data import penbased
 
+from .config import Pretraining
 from .linear import linear_evaluation
-from .pretrain import Pretraining, pretrain
+from .model import initialised
+from .pretrain import pretrain
 from .streams import streams
 
 #: What is evaluated, and how it is called in the table.
@@ -108,7 +110,7 @@ def evaluate_seed(
 
     features = {
         "inputs": {name: stream.flatten(1) for name, stream in streams(points).items()},
-        "untrained": config.model(points[rest], seed).features(points),
+        "untrained": initialised(points[rest], config, seed=seed).features(points),
         "alone": trained("alone", alone),
         "mutual": trained("mutual", config),
     }
