@@ -130,7 +130,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
         axes[row][0].set_ylabel("modality told (balanced accuracy)")
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    axes[0][0].legend(loc="center right")
+    axes[1][0].legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor="white")
 

@@ -77,7 +77,10 @@ class DisCoMKD(Method):
     A diagnosis reports ``modality/invariant``, ``modality/informative`` and
     ``modality/irrelevant``, the balanced accuracy of d, e and e' on the batch.
 
-    With a placebo the other modality's classes are permuted.
+    The discriminator is linear, as theirs, and trained along; that it is at chance does not mean
+    that nothing tells the modality (``study/discom_kd``).
+
+    With a placebo the other modality's classes are permuted, and so are its class frequencies.
 
     Terms: ``ce``, ``peer_ce``, ``auxiliary``, ``adversarial``, ``modality``, ``orthogonality``.
 
