@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benches import disentanglement
 from torch import Tensor, nn
 
 from methods_common import D_PEER, C, make, make_batch, make_student
@@ -290,3 +292,33 @@ def test_a_study_may_have_its_placebo_and_no_untrained_teacher() -> None:
         resolve(study, "brca", "discom_kd", 0, "untrained")
     with pytest.raises(ConfigError, match="asks no teacher"):
         resolve(study, "brca", "ce", 0, "placebo")
+
+
+def test_curves_and_probes_of_the_modality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_default_dtype(torch.float32)
+    small = from_mapping(
+        Recipe,
+        {
+            "data": {
+                "teacher": {"dataset": "digits", "view": "pixels"},
+                "student": {"dataset": "digits", "view": "shape", "labels_per_class": 5},
+            },
+            "teacher": {"hidden": 12, "width": 8},
+            "student": {"hidden": 12, "width": 8},
+            "method": {"name": "discom_kd"},
+            "training": {"steps": 40, "log_every": 10, "diagnose_every": 10, "eval_every": 15},
+        },
+    )
+    monkeypatch.setattr(disentanglement, "recipes", lambda strength: {"small": small})
+    assert disentanglement.main(["--out", str(tmp_path), "--seeds", "2"]) == 0
+    with open(tmp_path / "modality.csv", newline="") as file:
+        curves = list(csv.DictReader(file))
+    assert [(row["reversal"], row["step"]) for row in curves] == [
+        (strength, step) for strength in ("1", "0") for step in ("10", "20", "30", "40")
+    ]
+    assert all(0 <= float(row[part]) <= 1 for row in curves for part in disentanglement.PARTS)
+    with open(tmp_path / "probes.csv", newline="") as file:
+        probes = list(csv.DictReader(file))
+    assert len(probes) == 2 and all(float(row["irrelevant"]) > 0.9 for row in probes)
+    assert (tmp_path / "figures" / "modality.png").stat().st_size > 10_000
+    assert disentanglement.main(["--seeds", "1"]) == 2

@@ -64,7 +64,8 @@ def linear_evaluation(
     for name, values in features.items():
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
         model.fit(values.double().numpy(), labels.numpy())
-        score = model.predict_log_proba(test_features[name].double().numpy())
+        probability = model.predict_proba(test_features[name].double().numpy())
+        score = np.log(np.maximum(probability, np.finfo(np.float64).tiny))
         found[name] = float((model.classes_[score.argmax(1)] == truth).mean())
         total = score if total is None else total + score
     assert total is not None
