@@ -28,7 +28,7 @@ from .models import Student
 from .preparation import Prepared, prepare
 from .processes import make_fabric, together
 from .recipe_file import load_recipe, recipe_to_yaml
-from .rehearsal import check_method, make_method, rehearse, uses_teacher
+from .rehearsal import check_method, make_method, rehearse, uses_peer, uses_teacher
 from .report import write_report
 from .runlog import RunLog
 from .taught import taught, untaught
@@ -244,7 +244,7 @@ def _with_teacher(
     """The student's data with the outputs of a frozen teacher, where the method needs one."""
     own = prepared.teacher
     if not uses_teacher(recipe):
-        return untaught(prepared), None, None
+        return untaught(prepared, inputs=uses_peer(recipe)), None, None
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
     teacher = build_teacher(config, own, seed=recipe.seed)
