@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from .models import Student, head_module
 from .preparation import Prepared
 from .recipe_file import nearest
 from .teacher import build_model, build_teacher, load_weights, one_line
+from .teacher_inputs import shown
 
 
 def check_method(recipe: Recipe) -> None:
@@ -82,6 +84,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:
             load_weights(teacher, Path(recipe.teacher.weights))
+        teacher = shown(recipe, teacher, own)
     student = build_model(recipe.student, data.student, data.num_classes, place="student")
     _try_model(student, data, "student")
     with warnings.catch_warnings():
@@ -123,6 +126,9 @@ def make_method(
     recipe: Recipe, student: Student, teacher: Student | None, data: TrainingData
 ) -> Method:
     """The recipe's method; what is wrong with its options is a :class:`ConfigError`."""
+    parts: dict[str, Any] = {}
+    if METHODS[recipe.method.name].teacher_inputs:
+        parts = {"modalities": data.modalities, "teacher_modalities": data.teacher_modalities}
     try:
         return create(
             recipe.method.name,
@@ -133,6 +139,7 @@ def make_method(
             class_prior=data.class_prior,
             label_counts=data.label_counts,
             placebo=recipe.method.placebo,
+            **parts,
             **recipe.method.options,
         )
     except (TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ import inspect
 from typing import Any
 
 from ucmkd.methods import checks
+from ucmkd.methods.amid import AMID
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.c2kd import C2KD
 from ucmkd.methods.ckd import CKD, ClassCKD
@@ -23,6 +24,7 @@ from ucmkd.methods.feature_kd import FeatureKD, LabelAware
 from ucmkd.methods.fitnet import FitNet
 from ucmkd.methods.imbalance import LogitAdjustment, WeightedCE
 from ucmkd.methods.joint_alignment import JointAlignment
+from ucmkd.methods.msd import MSD
 from ucmkd.methods.norm import Norm
 from ucmkd.methods.pkdot import PKDOT
 from ucmkd.methods.pkdot_classes import ClassPKDOT
@@ -41,8 +43,9 @@ METHODS: dict[str, type[Method]] = {}
 
 #: What the trainer supplies; everything else of a method's signature is an option of the user.
 SUPPLIED = frozenset(
-    {"student", "teacher_head", "teacher_width", "num_classes", "class_prior", "label_counts"}
-)
+    {"student", "teacher_head", "teacher_width", "num_classes", "class_prior", "label_counts",
+     "modalities", "teacher_modalities"}
+)  # fmt: skip
 
 
 def register(method: type[Method]) -> type[Method]:
@@ -86,6 +89,8 @@ for _method in (
     PKDOT,
     ClassPKDOT,
     DML,
+    AMID,
+    MSD,
 ):
     register(_method)
 

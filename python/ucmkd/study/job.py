@@ -34,6 +34,7 @@ from ucmkd.teacher import (
     one_line,
     train_teacher,
 )
+from ucmkd.teacher_inputs import shown
 from ucmkd.trainer import Fitted, fit
 
 Teacher = tuple[Student, Metrics]
@@ -157,7 +158,7 @@ class Bench:
             recipe, teacher=replace(recipe.teacher, focus=0.0, focus_channels="general")
         )
         model, metrics = self._teacher(whole, prepared.teacher)
-        model = focused(recipe, prepared, model)
+        model = shown(recipe, focused(recipe, prepared, model), prepared.teacher)
         return taught(prepared, model), (model, metrics)
 
     def _teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
