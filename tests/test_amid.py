@@ -142,7 +142,9 @@ def test_a_placebo_learns_permuted_classes() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"amid needs teacher_modalities.*rna\+meth.*got None.*dml"):
+    with pytest.raises(
+        ValueError, match=r"amid needs teacher_modalities.*rna\+meth.*got None.*dml"
+    ):
         make("amid", teacher_modalities=None)
     with pytest.raises(ValueError, match=rf"positive columns, {D_T} columns in all, got .*'b': 4"):
         make("amid", teacher_modalities={"a": 4, "b": 4})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods_common import D, C, double, make, make_batch  # noqa: F401
+from methods_common import C, D, double, make, make_batch  # noqa: F401
 from ucmkd import diagnostics
 from ucmkd.methods.lookahead import weight_gradient
 from ucmkd.methods.modalities import alone, without

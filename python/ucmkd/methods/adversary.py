@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 def judge_loss(real: Tensor, guessed: Tensor) -> Tensor:
-    """``-mean log D(real) - mean log(1 - D(guessed))`` of logits ``(p,)``; the judge descends it."""
+    """``-mean log D(real) - mean log(1 - D(guessed))`` of logits ``(p,)``, for the judge."""
     return F.softplus(-real).mean() + F.softplus(guessed).mean()
 
 
 def guess_loss(guessed: Tensor) -> Tensor:
-    """``-mean log D(guessed)`` of logits ``(p,)``; the guesser descends it."""
+    """``-mean log D(guessed)`` of logits ``(p,)``, for the guesser."""
     return F.softplus(-guessed).mean()
 
 

@@ -74,8 +74,11 @@ class AMID(PairMethod):
     A *reconstruction*, as no code is published: the informations are
     :func:`information_bound`, ``H(T|S)`` is made small by a game
     (:class:`ucmkd.methods.adversary.Adversary`), in which the teacher takes no part. The teacher
-    sees all modalities of its side; it starts as it was trained alone and goes on with its own
-    labelled samples. The student meets it on the pairs, A on these and its own samples. α = 0 leaves plain supervised training, β = 0 the shortcut open.
+    sees all modalities of its side, A the last of them; in the paper's setting the others are the
+    student's. The teacher starts as it was trained alone and goes on with its own labelled samples;
+    it meets the student on the pairs, and A on these and its own samples. A learns from labels
+    alone, or it could become weak as well. α = 0 leaves plain supervised training, β = 0 the
+    shortcut open.
 
     Only features are compared, so that a placebo's permuted class names reach the student nowhere.
 
@@ -166,7 +169,7 @@ class AMID(PairMethod):
             "teacher_ce": self.cross_entropy(t_logits[:m], label),
             "auxiliary_ce": self.cross_entropy(a_logits[:m], label),
             "student_teacher": -information_bound(self.student_teacher(features, t[m:])),
-            "teacher_auxiliary": -information_bound(self.teacher_auxiliary(t, a)),
+            "teacher_auxiliary": -information_bound(self.teacher_auxiliary(t, a.detach())),
             "adversary": adversary,
             "judge": judge,
         }

@@ -87,8 +87,8 @@ class Method(nn.Module):
     ``needs_head`` (``teacher_head`` must be given), ``whole_teacher`` (the teacher's second draw
     is all of its samples, in their order), ``uses_groups`` (where groups are known, the unlabelled
     samples and the teacher's second draw are of the same ones), ``teacher_inputs`` (in the place of
-    the teacher's features stand its inputs, and ``teacher_head`` is all of the teacher). Read them from the instance: some
-    depend on options. ``requires`` lists the fields of :class:`Batch`
+    the teacher's features stand its inputs, and ``teacher_head`` is all of the teacher). Read them
+    from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
     With ``placebo=True`` the teacher's class names are permuted by a fixed permutation without

@@ -23,8 +23,8 @@ def weight_gradient(
 ) -> Tensor:
     r"""``∂ H(θ') / ∂ w`` for :math:`\theta' = \theta - \eta\nabla(L_0 + \sum_m w_m L_m)`.
 
-    That is :math:`-\eta\,\langle\nabla H(\theta'), \nabla L_m(\theta)\rangle`, exact for this step of
-    plain gradient descent, without second derivatives. No ``.grad`` is touched.
+    That is :math:`-\eta\,\langle\nabla H(\theta'), \nabla L_m(\theta)\rangle`, exact for this
+    step of plain gradient descent, without second derivatives. No ``.grad`` is touched.
 
     Args:
         student: θ.
@@ -38,14 +38,10 @@ def weight_gradient(
         ``(M,)``.
     """
     named = {k: p for k, p in student.named_parameters() if p.requires_grad}
-    originals = list(named.values())
+    originals: list[Tensor] = list(named.values())
 
-    def gradient(value: Tensor) -> list[Tensor]:
-        found = torch.autograd.grad(value, originals, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(originals, found, strict=True)]
-
-    own = gradient(base)
-    each = [gradient(part) for part in parts]
+    own = _slopes(base, originals)
+    each = [_slopes(part, originals) for part in parts]
     ahead: dict[str, Tensor] = {}
     for number, (name, p) in enumerate(named.items()):
         total = own[number] + sum(w * g[number] for w, g in zip(weights, each, strict=True))
@@ -55,6 +51,15 @@ def weight_gradient(
         logits: Tensor = torch.func.functional_call(student, ahead, (inputs,))
         return logits
 
-    there = torch.autograd.grad(held_out(predict), list(ahead.values()))
-    dots = [sum((a * b).sum() for a, b in zip(there, part, strict=True)) for part in each]
+    there = _slopes(held_out(predict), list(ahead.values()))
+    dots = [
+        torch.stack([(a * b).sum() for a, b in zip(there, part, strict=True)]).sum()
+        for part in each
+    ]
     return -step * torch.stack(dots)
+
+
+def _slopes(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """The gradient, zero for what ``value`` does not depend on; the graph is kept."""
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]

@@ -61,8 +61,8 @@ class MSD(Method):
     - ``uniform``: 1/M;
     - ``population``: in proportion to the mean :func:`saliency` of all samples so far;
     - ``instance``: in proportion to the sample's own saliency;
-    - ``meta``: ``softmax(v)``. One gradient step of the student is looked ahead that sees the labels
-      of half of the batch, and v descends the cross-entropy of the other half behind it
+    - ``meta``: ``softmax(v)``. One gradient step of the student is looked ahead that sees the
+      labels of half of the batch, and v descends the cross-entropy of the other half behind it
       (:func:`ucmkd.methods.lookahead.weight_gradient`). So these are held out of the step alone,
       not of the training, as the few labels are wanted there.
 
@@ -193,9 +193,7 @@ class MSD(Method):
             terms["meta"] = self._meta(base, each.mean(1), batch.student[half:], label[half:])
         return terms
 
-    def _meta(
-        self, base: dict[str, Tensor], each: Tensor, inputs: Tensor, label: Tensor
-    ) -> Tensor:
+    def _meta(self, base: dict[str, Tensor], each: Tensor, inputs: Tensor, label: Tensor) -> Tensor:
         """A scalar with the gradient of the held-out cross-entropy for ``preference``."""
         assert self.preference is not None
         current = (self.meta_speed * self.preference).softmax(0)

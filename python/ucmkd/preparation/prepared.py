@@ -98,9 +98,7 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     )
     shift = _shift(config, student.inputs[train], seed)
     recorded = student.inputs[train] if shift is None else shift(student.inputs[train])
-    to_student = InputTransform.fit(
-        config.student, recorded, "data.student", student.modalities
-    )
+    to_student = InputTransform.fit(config.student, recorded, "data.student", student.modalities)
 
     def rows(index: Rows) -> Inputs | None:
         return to_student(student.inputs[index]) if len(index) else None

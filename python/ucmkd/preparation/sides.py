@@ -12,7 +12,6 @@ from ..config_errors import ConfigError
 from ..data import DATASETS, Dataset, Views, assert_disjoint, cache_folder, load
 from ..data.base import data_root
 
-
 JOIN = "+"
 """Between the names of views that are one side's modalities together: ``rna+meth``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,9 @@ class Line:
         nll, seconds: Means, in nats and in seconds of training.
         teacher: Mean accuracy of the teacher in its own modality, percent; nan without one.
         curve: Its place on a curve.
+        along: Where the method trains the teacher, its test accuracy afterwards minus before.
+        along_before, along_after: Means of the two.
+        alone: Of a student of several modalities, its accuracy with each by itself at the test.
     """
 
     method: str
@@ -81,6 +84,10 @@ class Line:
     seconds: float
     teacher: float
     curve: CurveConfig | None
+    along: Difference | None = None
+    along_before: float = math.nan
+    along_after: float = math.nan
+    alone: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,31 @@ def _line(
         seconds=mean("seconds"),
         teacher=100.0 * mean("teacher_accuracy"),
         curve=curve if control is None else None,
+        **_along(rows),
+        alone=_alone(rows),
     )
+
+
+def _alone(rows: dict[int, Row]) -> dict[str, Estimate]:
+    """Accuracy with one modality at the test, of the seeds that know it."""
+    known = [row["accuracy_alone"] for row in rows.values() if "accuracy_alone" in row]
+    names = known[0] if known else {}
+    return {name: _estimate(100.0 * np.array([values[name] for values in known])) for name in names}
+
+
+def _along(rows: dict[int, Row]) -> dict[str, Any]:
+    """How a teacher that was trained along has changed, where the rows say so."""
+    known = {seed: row for seed, row in rows.items() if "teacher_test_after" in row}
+    if len(known) < 2:
+        return {}
+    before, after = (
+        {seed: {**row, "accuracy": row[f"teacher_test_{when}"]} for seed, row in known.items()}
+        for when in ("before", "after")
+    )
+    found = _adjusted({"along": (after, before)}, "accuracy")["along"]
+    means = [100.0 * float(np.mean([row["accuracy"] for row in part.values()]))
+             for part in (before, after)]  # fmt: skip
+    return {"along": found, "along_before": means[0], "along_after": means[1]}
 
 
 def _points(rows: dict[int, Row], seeds: Sequence[int], metric: Metric) -> NDArray[np.float64]:

@@ -80,7 +80,44 @@ def tables(summary: ScenarioSummary) -> list[Table]:
     meaning = "; ".join(f"{name}: {MEANING[name]}" for name in summary.controls)
     caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
     found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
+    found += [_alone(summary), _teachers(summary)]
     return [table for table in found if table.rows]
+
+
+def _alone(summary: ScenarioSummary) -> Table:
+    """Students of several modalities with one of them at the test."""
+    lines = [line for line in summary.lines if line.alone]
+    names = list(dict.fromkeys(name for line in lines for name in line.alone))
+    rows = [
+        [row_label(line), *(estimate(e.mean, e.half_width) for e in line.alone.values())]
+        for line in lines
+        if list(line.alone) == names
+    ]
+    caption = (
+        "Test accuracy in percent, mean ± 95 % interval over the seeds, of the same students where "
+        "every other modality is missing: its columns are zero, the mean of the training."
+    )
+    header = ["", *(f"{name} alone" for name in names)]
+    return Table(f"{summary.name}: with one modality", caption, header, rows)
+
+
+def _teachers(summary: ScenarioSummary) -> Table:
+    """What became of the teachers that methods train along."""
+    header = ["", "before", "after", "Δ", "p", "W", "W/L"]
+    rows = [
+        [
+            row_label(line), number(line.along_before), number(line.along_after),
+            f"{signed(d.mean)} ± {number(d.half_width)}", p_text(d.p_value), p_text(d.wilcoxon),
+            f"{d.wins}/{d.losses}",
+        ]
+        for line in summary.lines
+        if (d := line.along) is not None
+    ]  # fmt: skip
+    caption = (
+        "The teacher's own accuracy on the test samples, in its modalities, when it was trained "
+        f"alone and after it was trained along with the student. {_TESTS}nothing: each row alone."
+    )
+    return Table(f"{summary.name}: teachers trained along", caption, header, rows, ("W", "W/L"))
 
 
 def _scores(summary: ScenarioSummary) -> Table:
