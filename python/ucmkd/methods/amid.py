@@ -25,8 +25,9 @@ def information_bound(scores: Tensor) -> Tensor:
     .. math:: \log N + \frac1p\sum_i \log h_{ii} + \frac1p\sum_{i \ne j} \log(1 - h_{ij}),
         \qquad h_{ij} = \sigma(u_{ij} - \log N),\; N = p - 1
 
-    It is largest where u is the logarithm of the density ratio; its mean is then below the mutual
-    information by the last sum, which is near -1 (Tian et al., ICLR 2020, equations 10 to 17).
+    Its mean is largest where u is the logarithm of the density ratio r, and lies then below the
+    mutual information by ``E log(1 + r/N)`` and by the last sum, about one nat; it cannot show more
+    than ``log N`` (Tian et al., "Contrastive representation distillation", ICLR 2020).
 
     Args:
         scores: u ``(p, p)``, row i and column i of the same sample, all others of two.

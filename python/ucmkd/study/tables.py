@@ -115,7 +115,8 @@ def _teachers(summary: ScenarioSummary) -> Table:
     ]  # fmt: skip
     caption = (
         "The teacher's own accuracy on the test samples, in its modalities, when it was trained "
-        f"alone and after it was trained along with the student. {_TESTS}nothing: each row alone."
+        "alone and after it was trained along with the student. Percentage points, paired by seed; "
+        "interval and p: corrected resampled t-test; W: Wilcoxon's; neither is adjusted."
     )
     return Table(f"{summary.name}: teachers trained along", caption, header, rows, ("W", "W/L"))
 
