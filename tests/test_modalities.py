@@ -195,7 +195,7 @@ def test_a_study_tells_of_single_modalities_and_of_the_teacher(tmp_path: Path) -
     assert line.alone["shape"].mean == pytest.approx(np.mean(shape))
     text = (tmp_path / "summary.md").read_text()
     assert "### digits: with one modality" in text and "shape alone" in text
-    assert "### digits: teachers trained along" in text
+    assert "### digits: teachers trained along" in text and summary.teachers == {}
 
 
 def test_a_masked_test_is_that_of_the_deployed_student() -> None:

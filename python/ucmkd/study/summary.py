@@ -101,6 +101,7 @@ class ScenarioSummary:
         controls: For each control the differences of the methods to their own.
         seeds: The most seeds that a line has.
         train_size, test_size: Medians over the rows.
+        teachers: As ``against``, of the test accuracies of the teachers that were trained along.
     """
 
     name: str
@@ -110,6 +111,7 @@ class ScenarioSummary:
     seeds: int
     train_size: int
     test_size: int
+    teachers: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
     def line(self, method: str) -> Line:
         """The line of a method itself."""
@@ -155,6 +157,14 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
         kind: _family({m: (table[m, None], table[m, kind]) for m in present if (m, kind) in table})
         for kind in kinds
     }
+    after = {m: _teacher(table[m, None], "after") for m in present}
+    teachers = {
+        reference: _adjusted(
+            {m: (after[m], after[reference]) for m in present if m != reference}, "accuracy"
+        )
+        for reference in against
+        if after[reference]
+    }
     every = [row for part in table.values() for row in part.values()]
     return ScenarioSummary(
         name=name,
@@ -164,6 +174,7 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
         seeds=max(line.n for line in lines),
         train_size=int(np.median([row["train_size"] for row in every])),
         test_size=int(np.median([row["test_size"] for row in every])),
+        teachers=teachers,
     )
 
 
@@ -198,15 +209,17 @@ def _alone(rows: dict[int, Row]) -> dict[str, Estimate]:
     return {name: _estimate(100.0 * np.array([values[name] for values in known])) for name in names}
 
 
+def _teacher(rows: dict[int, Row], when: str) -> dict[int, Row]:
+    """The rows with the accuracy of a teacher that was trained along, ``before`` or ``after``."""
+    key = f"teacher_test_{when}"
+    return {seed: {**row, "accuracy": row[key]} for seed, row in rows.items() if key in row}
+
+
 def _along(rows: dict[int, Row]) -> dict[str, Any]:
     """How a teacher that was trained along has changed, where the rows say so."""
-    known = {seed: row for seed, row in rows.items() if "teacher_test_after" in row}
-    if len(known) < 2:
+    before, after = _teacher(rows, "before"), _teacher(rows, "after")
+    if len(after) < 2:
         return {}
-    before, after = (
-        {seed: {**row, "accuracy": row[f"teacher_test_{when}"]} for seed, row in known.items()}
-        for when in ("before", "after")
-    )
     found = _adjusted({"along": (after, before)}, "accuracy")["along"]
     means = [100.0 * float(np.mean([row["accuracy"] for row in part.values()]))
              for part in (before, after)]  # fmt: skip

@@ -81,6 +81,11 @@ def tables(summary: ScenarioSummary) -> list[Table]:
     caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
     found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
     found += [_alone(summary), _teachers(summary)]
+    for reference, family in summary.teachers.items():
+        rows = [[labels[method], *_cells(d)] for method, d in family.items()]
+        title = f"{summary.name}: teachers trained along, difference to {labels[reference]}"
+        caption = f"Of their accuracies afterwards. {_TESTS}the rows of this table."
+        found.append(Table(title, caption, ["", "Δ", "p", "W", "W/L"], rows, ("W", "W/L")))
     return [table for table in found if table.rows]
 
 
@@ -105,14 +110,10 @@ def _teachers(summary: ScenarioSummary) -> Table:
     """What became of the teachers that methods train along."""
     header = ["", "before", "after", "Δ", "p", "W", "W/L"]
     rows = [
-        [
-            row_label(line), number(line.along_before), number(line.along_after),
-            f"{signed(d.mean)} ± {number(d.half_width)}", p_text(d.p_value), p_text(d.wilcoxon),
-            f"{d.wins}/{d.losses}",
-        ]
+        [row_label(line), *map(number, (line.along_before, line.along_after)), *_cells(line.along)]
         for line in summary.lines
-        if (d := line.along) is not None
-    ]  # fmt: skip
+        if line.along is not None
+    ]
     caption = (
         "The teacher's own accuracy on the test samples, in its modalities, when it was trained "
         "alone and after it was trained along with the student. Percentage points, paired by seed; "
@@ -159,15 +160,18 @@ def _differences(
     for label, families, method in named:
         cells = [label]
         for metric in METRICS:
-            d = families[metric][method]
-            cells += [
-                f"{signed(d.mean)} ± {number(d.half_width)}",
-                p_text(d.p_value),
-                p_text(d.wilcoxon),
-                f"{d.wins}/{d.losses}",
-            ]
+            cells += _cells(families[metric][method])
         rows.append(cells)
     return Table(title, caption, header, rows, optional=("W", "W/L"))
+
+
+def _cells(d: Difference) -> list[str]:
+    return [
+        f"{signed(d.mean)} ± {number(d.half_width)}",
+        p_text(d.p_value),
+        p_text(d.wilcoxon),
+        f"{d.wins}/{d.losses}",
+    ]
 
 
 def all_tables(summaries: Sequence[ScenarioSummary]) -> list[Table]:
