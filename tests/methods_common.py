@@ -48,10 +48,21 @@ def make_batch(width: int = D_T) -> Batch:
     )
 
 
+def teacher_of(name: str, d: int = D, d_t: int = D_T, classes: int = C) -> dict[str, Any]:
+    """The teacher's head; for a method that sees inputs all of it, and two modalities a side."""
+    if name not in METHODS or not METHODS[name].teacher_inputs:
+        return {"teacher_head": nn.Linear(d_t, classes)}
+    return {
+        "teacher_head": MLP(d_t, num_classes=classes, hidden=5, width=4),
+        "modalities": {"a": 2, "b": d - 2},
+        "teacher_modalities": {"a": 4, "b": d_t - 4},
+    }
+
+
 def make(name: str, student: MLP | None = None, **kwargs: Any) -> Method:
     given: dict[str, Any] = {
         "num_classes": C,
-        "teacher_head": nn.Linear(D_T, C),
+        **teacher_of(name),
         "teacher_width": D_T,
         "class_prior": PRIOR,
         "label_counts": COUNTS,

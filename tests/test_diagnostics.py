@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods_common import C, make, make_batch
+from methods_common import C, make, make_batch, teacher_of
 from methods_common import double as _double  # noqa: F401
 from ucmkd import diagnostics
 from ucmkd.batches import TrainingData
@@ -39,7 +39,7 @@ ALIGNING = sorted(
 )
 #: Their alignment ends at the features.
 HEADLESS = (
-    "class_mmd", "discom_kd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
+    "amid", "class_mmd", "discom_kd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
     "pkdot_classes", "prototype_geometry", "rkd", "sp",
 )  # fmt: skip
 TRANSPORTING = [
@@ -255,9 +255,9 @@ def noisy(name: str, **options: Any) -> Method:
     width = 6 if METHODS[name].needs_peer else 5  # split in halves
     return create(
         name, SplitModel(Noisy(width), nn.Linear(width, 3)), num_classes=3,
-        teacher_head=nn.Linear(5, 3), class_prior=torch.tensor([0.4, 0.3, 0.3]),
-        label_counts=torch.tensor([4, 4, 4]), peer=SplitModel(Noisy(width), nn.Linear(width, 3)),
-        teacher_width=5, **options,
+        class_prior=torch.tensor([0.4, 0.3, 0.3]), label_counts=torch.tensor([4, 4, 4]),
+        peer=SplitModel(Noisy(width), nn.Linear(width, 3)),
+        **{**teacher_of(name, 6, 5, 3), **options},
     )  # fmt: skip
 
 

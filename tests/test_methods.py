@@ -15,6 +15,7 @@ from methods_common import (
     make_batch,
     make_student,
     plan_of,
+    teacher_of,
 )
 from methods_common import double as _double  # noqa: F401 (a fixture for every test)
 from ucmkd.methods import METHODS, Batch, Method, create, options, register
@@ -55,10 +56,13 @@ TERMS = {
     "pkdot_classes": {"ce", "structure", "hallucination"},
     "dml": {"ce", "mutual", "peer_ce", "peer_mutual", "pair_ce"},
     "discom_kd": {"ce", "peer_ce", "auxiliary", "adversarial", "modality", "orthogonality"},
-}
+    "amid": {"ce", "teacher_ce", "auxiliary_ce", "student_teacher", "teacher_auxiliary",
+             "adversary", "judge", "pair_ce"},
+    "msd": {"ce", "kd", "modality", "pair_ce"},
+}  # fmt: skip
 
-#: The paper's weight is too large for the plain descent of the first test.
-MILD = {"sp": {"weight": 1.0}}
+#: For the plain descent of the first test SP's weight is too large, and chance not wanted.
+MILD = {"sp": {"weight": 1.0}, "amid": {"dropout": 0.0}}
 
 
 def test_every_method_is_covered() -> None:
@@ -70,7 +74,7 @@ def test_every_method_is_covered() -> None:
 @pytest.mark.parametrize("name", list(TERMS))
 def test_steps_lower_the_loss(name: str, placebo: bool) -> None:
     """Finite terms, gradients for all that is trained, a falling loss, an untouched teacher."""
-    head = nn.Linear(D_T, C)
+    head = teacher_of(name)["teacher_head"]
     before = copy.deepcopy(head.state_dict())
     method = make(name, teacher_head=head, placebo=placebo, **MILD.get(name, {}))
     batch = make_batch()

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
+from methods_common import teacher_of
 from ucmkd.batches import Batches
 from ucmkd.checkpoint import Checkpointer
 from ucmkd.config import OptimizerConfig, TrainingConfig
@@ -68,11 +69,10 @@ def data() -> TrainingData:
 def make(name: str, data: TrainingData, dropout: float = 0.2, **options: object):
     torch.manual_seed(7)
     student = MLP(INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
-    head = torch.nn.Linear(WIDTH, CLASSES)
     peer = MLP(PEER_INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
     return create(
-        name, student, num_classes=CLASSES, teacher_head=head, class_prior=data.class_prior,
-        label_counts=data.label_counts, peer=peer, **options,
+        name, student, num_classes=CLASSES, class_prior=data.class_prior, peer=peer,
+        label_counts=data.label_counts, **teacher_of(name, INPUTS, WIDTH, CLASSES), **options,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,8 @@ class TrainingData:
         paired, paired_teacher_feature, paired_teacher_logits, paired_label: student samples that
             are also measured in the teacher's modality (p, ...), the teacher's outputs on them,
             and their labels where known.
+        modalities, teacher_modalities: where a side has several modalities, how many columns of
+            its inputs belong to each, in their order; else None.
 
     Raises:
         ValueError: rows of a group that do not agree, labels outside [0, C), an empty set.
@@ -69,6 +72,8 @@ class TrainingData:
     cohort_logits: Tensor | None = None
     cohort_group: Tensor | None = None
     teacher_input: Inputs | None = None
+    modalities: Mapping[str, int] | None = None
+    teacher_modalities: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         for group in ("student", "validation", "test", "teacher", "unlabelled", "paired", "cohort"):

@@ -15,9 +15,11 @@ class TeacherDataConfig:
     dataset: str = "digits"
     """Name of a data set of ``ucmkd.data``, or the path of an ``.npz`` file with X and y."""
     view: str | None = None
-    """View of a multi-view data set (``rna``); None for a data set with one modality."""
+    """View of a multi-view data set (``rna``), or several of them joined (``rna+meth``); None for a
+    data set with one modality."""
     columns: int | None = None
-    """Keep this many columns of largest variance (label-free, on training rows); None: all."""
+    """Keep this many columns of largest variance (label-free, on training rows), of joined views
+    at most so many of each; None: all."""
     standardise: bool = True
     """Centre and scale every column with the statistics of this side's training rows."""
 

@@ -41,6 +41,7 @@ from .teacher import (
     save_weights,
     train_teacher,
 )
+from .teacher_inputs import shown
 from .theory.certificate import Certificate
 from .trainer import STATE_KEYS, fit
 
@@ -273,6 +274,7 @@ def _with_teacher(
     if config.focus:
         say(f"teacher: {config.focus:.0%} of its channels set to zero ({config.focus_channels})")
         teacher = focused(recipe, prepared, teacher, fabric.device)
+    teacher = shown(recipe, teacher, own)
     return taught(prepared, teacher, fabric.device), teacher, metrics
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from .models import Student, head_module
 from .preparation import Prepared
 from .recipe_file import nearest
 from .teacher import build_model, build_teacher, load_weights, one_line
+from .teacher_inputs import shown
 
 
 def check_method(recipe: Recipe) -> None:
@@ -108,6 +110,7 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:
             load_weights(teacher, Path(recipe.teacher.weights))
+        teacher = shown(recipe, teacher, own)
     if uses_peer(recipe):
         peer = build_model(recipe.teacher, own.student, data.num_classes, place="teacher")
         _try_model(peer, own, "teacher")
@@ -155,6 +158,9 @@ def make_method(
     peer: Student | None = None
     if uses_peer(recipe) and data.teacher_input is not None:
         peer = build_model(recipe.teacher, data.teacher_input, data.num_classes, place="teacher")
+    parts: dict[str, Any] = {}
+    if METHODS[recipe.method.name].teacher_inputs:
+        parts = {"modalities": data.modalities, "teacher_modalities": data.teacher_modalities}
     try:
         return create(
             recipe.method.name,
@@ -166,6 +172,7 @@ def make_method(
             label_counts=data.label_counts,
             peer=peer,
             placebo=recipe.method.placebo,
+            **parts,
             **recipe.method.options,
         )
     except (TypeError, ValueError) as error:

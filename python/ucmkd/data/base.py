@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class Dataset:
         groups: `(n,)` names of speakers, subjects or the like; None where there are none.
         test: `(n,)` bool, True for the samples of an official test split; None without one.
         validation: The same for an official validation split.
+        modalities: Of joined views (`Views.join`), how many columns of the inputs belong to each,
+            in their order; None for one modality.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Dataset:
     groups: NDArray[np.str_] | None = None
     test: NDArray[np.bool_] | None = None
     validation: NDArray[np.bool_] | None = None
+    modalities: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         _check_rows(self.name, {"inputs": self.inputs}, self.labels, self.class_names, self.ids)
@@ -116,6 +119,30 @@ class Views:
             self.groups,
             self.test,
             self.validation,
+        )
+
+    def join(self, names: Sequence[str]) -> Dataset:
+        """Several modalities as one, flattened and beside each other: "rna+meth".
+
+        Raises:
+            ValueError: There is no such view, one is named twice, or lies in a file.
+        """
+        parts: dict[str, FloatArray] = {}
+        for name in names:
+            one = self.view(name)
+            if name in parts:
+                raise ValueError(f"views of {self.name} to join must differ, got {list(names)}")
+            if isinstance(one.inputs, StoredArray):
+                raise ValueError(
+                    f"view {name!r} of {self.name} is too big for memory and cannot be joined with "
+                    "others; name one view"
+                )
+            parts[name] = one.flat()
+        return replace(
+            self.view(names[0]),
+            name=f"{self.name}/{'+'.join(names)}",
+            inputs=np.concatenate(list(parts.values()), axis=1),
+            modalities={name: part.shape[1] for name, part in parts.items()},
         )
 
 

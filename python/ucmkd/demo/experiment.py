@@ -180,7 +180,7 @@ class Experiment:
         if row is not None and row.method == "all labels":
             inputs = np.concatenate((inputs, s.unlabelled[0]))
             label = np.concatenate((label, s.unlabelled[1]))
-        optional: dict[str, Tensor] = {}
+        optional: dict[str, Any] = {}
         if row is not None and row.pairs:
             if s.paired is None or teacher.pair_feature is None or teacher.pair_logits is None:
                 raise ValueError(f"row {row.key!r} wants pairs, {s.problem!r} has none")

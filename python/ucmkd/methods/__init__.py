@@ -11,6 +11,7 @@ import inspect
 from typing import Any
 
 from ucmkd.methods import checks
+from ucmkd.methods.amid import AMID
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.c2kd import C2KD
 from ucmkd.methods.ckd import CKD, ClassCKD
@@ -24,6 +25,7 @@ from ucmkd.methods.feature_kd import FeatureKD, LabelAware
 from ucmkd.methods.fitnet import FitNet
 from ucmkd.methods.imbalance import LogitAdjustment, WeightedCE
 from ucmkd.methods.joint_alignment import JointAlignment
+from ucmkd.methods.msd import MSD
 from ucmkd.methods.norm import Norm
 from ucmkd.methods.pkdot import PKDOT
 from ucmkd.methods.pkdot_classes import ClassPKDOT
@@ -50,6 +52,8 @@ SUPPLIED = frozenset(
         "class_prior",
         "label_counts",
         "peer",
+        "modalities",
+        "teacher_modalities",
     }
 )
 
@@ -96,6 +100,8 @@ for _method in (
     ClassPKDOT,
     DML,
     DisCoMKD,
+    AMID,
+    MSD,
 ):
     register(_method)
 

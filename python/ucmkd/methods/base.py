@@ -90,8 +90,9 @@ class Method(nn.Module):
     ``needs_head`` (``teacher_head`` must be given), ``needs_peer`` (``peer`` must be given, and
     each batch has ``teacher_input``), ``whole_teacher`` (the teacher's second draw
     is all of its samples, in their order), ``uses_groups`` (where groups are known, the unlabelled
-    samples and the teacher's second draw are of the same ones). Read them from the instance: some
-    depend on options. ``requires`` lists the fields of :class:`Batch`
+    samples and the teacher's second draw are of the same ones), ``teacher_inputs`` (in the place of
+    the teacher's features stand its inputs, and ``teacher_head`` is all of the teacher). Read them
+    from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
     With ``placebo=True`` the teacher's class names are permuted by a fixed permutation without
@@ -134,6 +135,7 @@ class Method(nn.Module):
     class_matched: bool = False
     whole_teacher: bool = False
     uses_groups: bool = False
+    teacher_inputs: bool = False
     requires: tuple[str, ...] = ()
     #: The terms that learn from the student's own labels; all others align it with something.
     supervised: tuple[str, ...] = ("ce", "pair_ce")
@@ -204,7 +206,9 @@ class Method(nn.Module):
         )
         self.teacher_head: nn.Module | None = None
         if self.needs_head and teacher_head is not None:
-            head = head_module(teacher_head) if isinstance(teacher_head, Student) else teacher_head
+            head = teacher_head
+            if isinstance(head, Student) and not self.teacher_inputs:
+                head = head_module(head)
             self._check_head(head)
             # A copy: the caller's teacher keeps its own flags, and no step can reach it.
             self.teacher_head = copy.deepcopy(head).requires_grad_(False).eval()
@@ -297,6 +301,10 @@ class Method(nn.Module):
             return None
         moved: Tensor = projector(features)
         return moved if moved.shape[-1] == self.teacher_width else None
+
+    def joint_teacher(self) -> Student | None:
+        """The teacher as this training has left it; None for a method that leaves it as it was."""
+        return None
 
     def deployed(self) -> Student:
         """The model that predicts alone what :meth:`predict` does; the student, mostly itself."""

@@ -45,6 +45,8 @@ class Prepared:
         student: the student's problem; the teacher's cached outputs are still missing.
         paired_teacher: the pairs in the teacher's modality (p, ...), or None.
         cohort_teacher: the teacher's samples of known cohort (g, ...), or None.
+        teacher_test: the test samples in the teacher's modality, for a teacher that is trained
+            along; None where they are not measured in it.
         transform: of the student's inputs.
         class_names: C names, the classes that both sides have.
         notes: what was decided on the way and a reader should know: classes that were left out or
@@ -58,6 +60,7 @@ class Prepared:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     cohort_teacher: Inputs | None = None
+    teacher_test: Inputs | None = None
 
 
 def prepare(config: DataConfig, seed: int) -> Prepared:
@@ -91,11 +94,11 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     paired = choose_pairs(config, train if config.shared else unlabelled, together, generator)
 
     to_teacher = InputTransform.fit(
-        config.teacher, teacher.inputs[parts.teacher_train], "data.teacher"
+        config.teacher, teacher.inputs[parts.teacher_train], "data.teacher", teacher.modalities
     )
     shift = _shift(config, student.inputs[train], seed)
     recorded = student.inputs[train] if shift is None else shift(student.inputs[train])
-    to_student = InputTransform.fit(config.student, recorded, "data.student")
+    to_student = InputTransform.fit(config.student, recorded, "data.student", student.modalities)
 
     def rows(index: Rows) -> Inputs | None:
         return to_student(student.inputs[index]) if len(index) else None
@@ -156,12 +159,15 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
             teacher_group=teacher_group,
             unlabelled_group=unlabelled_group,
             cohort_group=cohort_group,
+            modalities=to_student.modalities,
+            teacher_modalities=to_teacher.modalities,
         ),
         paired_teacher=to_teacher(teacher.inputs[paired]) if len(paired) else None,
         transform=to_student,
         class_names=student.class_names,
         notes=tuple(notes),
         cohort_teacher=None if of_cohorts is None else to_teacher(teacher.inputs[of_cohorts]),
+        teacher_test=to_teacher(teacher.inputs[parts.test]) if together else None,
     )
 
 

@@ -12,6 +12,9 @@ from ..config_errors import ConfigError
 from ..data import DATASETS, Dataset, Views, assert_disjoint, cache_folder, load
 from ..data.base import data_root
 
+JOIN = "+"
+"""Between the names of views that are one side's modalities together: ``rna+meth``."""
+
 
 def both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
     """Teacher, student, and whether they are the same samples.
@@ -66,11 +69,12 @@ def _cached(name: str, view: str | None, root: Path | None, cache: Path) -> Data
 
     ``cache`` is only a key: a process that changes ``UCMKD_CACHE`` looks there.
     """
-    return _one_view(load(name, data_root=root, views=None if view is None else [view]), view)
+    views = None if view is None else view.split(JOIN)
+    return _one_view(load(name, data_root=root, views=views), view)
 
 
 def _one_view(loaded: Dataset | Views, view: str | None) -> Dataset:
     if isinstance(loaded, Views):
         assert view is not None  # `_read` has seen to it
-        return loaded.view(view)
+        return loaded.join(view.split(JOIN)) if JOIN in view else loaded.view(view)
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +24,21 @@ class InputTransform:
 
     columns: NDArray[np.int64] | None
     standardiser: Standardiser | None
+    modalities: Mapping[str, int] | None = None
+    """Of joined views, how many of the chosen columns belong to each; else None."""
 
     @classmethod
     def fit(
-        cls, config: TeacherDataConfig, train: FloatArray | StoredArray, place: str
+        cls,
+        config: TeacherDataConfig,
+        train: FloatArray | StoredArray,
+        place: str,
+        modalities: Mapping[str, int] | None = None,
     ) -> InputTransform:
         """Fit on the training rows of this side, without their labels.
 
-        Rows that stay in a file get one mean and one scale per channel.
+        Rows that stay in a file get one mean and one scale per channel. Of joined views
+        (``modalities``: columns of each) at most ``config.columns`` of each are chosen.
         """
         columns = None
         if isinstance(train, StoredArray):
@@ -40,7 +48,10 @@ class InputTransform:
                     f"or spectrograms, got {config.columns}"
                 )
             return cls(None, _per_channel(train) if config.standardise else None)
-        if config.columns is not None:
+        if modalities is not None:
+            columns, modalities = _of_each(train, modalities, config.columns)
+            train = train[:, columns]
+        elif config.columns is not None:
             train = train.reshape(len(train), -1)
             if config.columns > train.shape[1]:
                 raise ConfigError(
@@ -49,7 +60,8 @@ class InputTransform:
                 )
             columns = top_variance(train, config.columns)
             train = train[:, columns]
-        return cls(columns, Standardiser.fit(train) if config.standardise else None)
+        standardiser = Standardiser.fit(train) if config.standardise else None
+        return cls(columns, standardiser, modalities)
 
     def __call__(self, inputs: FloatArray | StoredArray) -> Inputs:
         if isinstance(inputs, StoredArray):
@@ -71,6 +83,18 @@ class InputTransform:
             for name, value in self.standardiser.state_dict().items():
                 found[name] = torch.from_numpy(np.ascontiguousarray(value))
         return found
+
+
+def _of_each(
+    train: FloatArray, modalities: Mapping[str, int], limit: int | None
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The columns of largest variance of each modality, and how many these are."""
+    chosen, widths, first = [], dict[str, int](), 0
+    for name, width in modalities.items():
+        widths[name] = width if limit is None else min(limit, width)
+        chosen.append(first + top_variance(train[:, first : first + width], widths[name]))
+        first += width
+    return np.concatenate(chosen), widths
 
 
 def _per_channel(train: StoredArray) -> Standardiser:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
 from ucmkd.focus import focused
-from ucmkd.metrics import Metrics, classification_metrics
+from ucmkd.methods.modalities import alone
+from ucmkd.metrics import Metrics, classification_metrics, predict
 from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
 from ucmkd.processes import make_fabric
@@ -34,6 +36,7 @@ from ucmkd.teacher import (
     one_line,
     train_teacher,
 )
+from ucmkd.teacher_inputs import shown
 from ucmkd.trainer import Fitted, fit
 
 Teacher = tuple[Student, Metrics]
@@ -103,6 +106,7 @@ class Bench:
             "choice": chosen.overrides,
             "candidate_scores": scores,
             **(self._test(fitted) if run.phase == "fresh" else {}),
+            **(self._more(fitted, recipes[number], teacher) if run.phase == "fresh" else {}),
             "validation_accuracy": validation.accuracy,
             "validation_balanced_accuracy": validation.balanced_accuracy,
             "validation_score": validation.score,
@@ -126,6 +130,23 @@ class Bench:
             "ece": found["ece"],
             "recall": found["recall"],
         }
+
+    def _more(self, fitted: Fitted, recipe: Recipe, teacher: Teacher | None) -> dict[str, Any]:
+        """What only some runs have: a student of several modalities, a teacher trained along."""
+        prepared, data = self.prepared(recipe.data), fitted.data
+        found: dict[str, Any] = {}
+        if data.modalities is not None and isinstance(data.test, Tensor):
+            masked = alone(data.test, data.modalities)
+            found["accuracy_alone"] = {
+                name: _accuracy(predict(fitted.method, part), prepared)
+                for name, part in zip(data.modalities, masked, strict=True)
+            }
+        after = fitted.method.joint_teacher()
+        if after is not None and teacher is not None and prepared.teacher_test is not None:
+            for when, model in (("before", teacher[0]), ("after", after)):
+                logits = cache_outputs(model, prepared.teacher_test)[1]
+                found[f"teacher_test_{when}"] = _accuracy(logits, prepared)
+        return found
 
     def _sizes(self, recipe: Recipe) -> dict[str, int]:
         """Samples outside the test set that the split could give, and in it."""
@@ -157,7 +178,7 @@ class Bench:
             recipe, teacher=replace(recipe.teacher, focus=0.0, focus_channels="general")
         )
         model, metrics = self._teacher(whole, prepared.teacher)
-        model = focused(recipe, prepared, model)
+        model = shown(recipe, focused(recipe, prepared, model), prepared.teacher)
         return taught(prepared, model), (model, metrics)
 
     def _teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
@@ -197,6 +218,13 @@ class Bench:
         if hardware not in self._fabrics:
             self._fabrics[hardware] = make_fabric(hardware)
         return self._fabrics[hardware]
+
+
+def _accuracy(logits: Tensor, prepared: Prepared) -> float:
+    """On the test samples."""
+    label = prepared.student.test_label
+    assert label is not None
+    return classification_metrics(logits, label, prepared.student.num_classes).accuracy
 
 
 def _digest(own: TrainingData) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,9 @@ class Line:
         nll, seconds: Means, in nats and in seconds of training.
         teacher: Mean accuracy of the teacher in its own modality, percent; nan without one.
         curve: Its place on a curve.
+        along: Where the method trains the teacher, its test accuracy afterwards minus before.
+        along_before, along_after: Means of the two.
+        alone: Of a student of several modalities, its accuracy with each by itself at the test.
     """
 
     method: str
@@ -81,6 +84,10 @@ class Line:
     seconds: float
     teacher: float
     curve: CurveConfig | None
+    along: Difference | None = None
+    along_before: float = math.nan
+    along_after: float = math.nan
+    alone: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class ScenarioSummary:
         controls: For each control the differences of the methods to their own.
         seeds: The most seeds that a line has.
         train_size, test_size: Medians over the rows.
+        teachers: As ``against``, of the test accuracies of the teachers that were trained along.
     """
 
     name: str
@@ -103,6 +111,7 @@ class ScenarioSummary:
     seeds: int
     train_size: int
     test_size: int
+    teachers: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
     def line(self, method: str) -> Line:
         """The line of a method itself."""
@@ -148,6 +157,14 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
         kind: _family({m: (table[m, None], table[m, kind]) for m in present if (m, kind) in table})
         for kind in kinds
     }
+    after = {m: _teacher(table[m, None], "after") for m in present}
+    teachers = {
+        reference: _adjusted(
+            {m: (after[m], after[reference]) for m in present if m != reference}, "accuracy"
+        )
+        for reference in against
+        if after[reference]
+    }
     every = [row for part in table.values() for row in part.values()]
     return ScenarioSummary(
         name=name,
@@ -157,6 +174,7 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
         seeds=max(line.n for line in lines),
         train_size=int(np.median([row["train_size"] for row in every])),
         test_size=int(np.median([row["test_size"] for row in every])),
+        teachers=teachers,
     )
 
 
@@ -179,7 +197,33 @@ def _line(
         seconds=mean("seconds"),
         teacher=100.0 * mean("teacher_accuracy"),
         curve=curve if control is None else None,
+        **_along(rows),
+        alone=_alone(rows),
     )
+
+
+def _alone(rows: dict[int, Row]) -> dict[str, Estimate]:
+    """Accuracy with one modality at the test, of the seeds that know it."""
+    known = [row["accuracy_alone"] for row in rows.values() if "accuracy_alone" in row]
+    names = known[0] if known else {}
+    return {name: _estimate(100.0 * np.array([values[name] for values in known])) for name in names}
+
+
+def _teacher(rows: dict[int, Row], when: str) -> dict[int, Row]:
+    """The rows with the accuracy of a teacher that was trained along, ``before`` or ``after``."""
+    key = f"teacher_test_{when}"
+    return {seed: {**row, "accuracy": row[key]} for seed, row in rows.items() if key in row}
+
+
+def _along(rows: dict[int, Row]) -> dict[str, Any]:
+    """How a teacher that was trained along has changed, where the rows say so."""
+    before, after = _teacher(rows, "before"), _teacher(rows, "after")
+    if len(after) < 2:
+        return {}
+    found = _adjusted({"along": (after, before)}, "accuracy")["along"]
+    means = [100.0 * float(np.mean([row["accuracy"] for row in part.values()]))
+             for part in (before, after)]  # fmt: skip
+    return {"along": found, "along_before": means[0], "along_after": means[1]}
 
 
 def _points(rows: dict[int, Row], seeds: Sequence[int], metric: Metric) -> NDArray[np.float64]:

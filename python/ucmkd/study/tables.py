@@ -80,7 +80,46 @@ def tables(summary: ScenarioSummary) -> list[Table]:
     meaning = "; ".join(f"{name}: {MEANING[name]}" for name in summary.controls)
     caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
     found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
+    found += [_alone(summary), _teachers(summary)]
+    for reference, family in summary.teachers.items():
+        rows = [[labels[method], *_cells(d)] for method, d in family.items()]
+        title = f"{summary.name}: teachers trained along, difference to {labels[reference]}"
+        caption = f"Of their accuracies afterwards. {_TESTS}the rows of this table."
+        found.append(Table(title, caption, ["", "Δ", "p", "W", "W/L"], rows, ("W", "W/L")))
     return [table for table in found if table.rows]
+
+
+def _alone(summary: ScenarioSummary) -> Table:
+    """Students of several modalities with one of them at the test."""
+    lines = [line for line in summary.lines if line.alone]
+    names = list(dict.fromkeys(name for line in lines for name in line.alone))
+    rows = [
+        [row_label(line), *(estimate(e.mean, e.half_width) for e in line.alone.values())]
+        for line in lines
+        if list(line.alone) == names
+    ]
+    caption = (
+        "Test accuracy in percent, mean ± 95 % interval over the seeds, of the same students where "
+        "every other modality is missing: its columns are zero, the mean of the training."
+    )
+    header = ["", *(f"{name} alone" for name in names)]
+    return Table(f"{summary.name}: with one modality", caption, header, rows)
+
+
+def _teachers(summary: ScenarioSummary) -> Table:
+    """What became of the teachers that methods train along."""
+    header = ["", "before", "after", "Δ", "p", "W", "W/L"]
+    rows = [
+        [row_label(line), *map(number, (line.along_before, line.along_after)), *_cells(line.along)]
+        for line in summary.lines
+        if line.along is not None
+    ]
+    caption = (
+        "The teacher's own accuracy on the test samples, in its modalities, when it was trained "
+        "alone and after it was trained along with the student. Percentage points, paired by seed; "
+        "interval and p: corrected resampled t-test; W: Wilcoxon's; neither is adjusted."
+    )
+    return Table(f"{summary.name}: teachers trained along", caption, header, rows, ("W", "W/L"))
 
 
 def _scores(summary: ScenarioSummary) -> Table:
@@ -121,15 +160,18 @@ def _differences(
     for label, families, method in named:
         cells = [label]
         for metric in METRICS:
-            d = families[metric][method]
-            cells += [
-                f"{signed(d.mean)} ± {number(d.half_width)}",
-                p_text(d.p_value),
-                p_text(d.wilcoxon),
-                f"{d.wins}/{d.losses}",
-            ]
+            cells += _cells(families[metric][method])
         rows.append(cells)
     return Table(title, caption, header, rows, optional=("W", "W/L"))
+
+
+def _cells(d: Difference) -> list[str]:
+    return [
+        f"{signed(d.mean)} ± {number(d.half_width)}",
+        p_text(d.p_value),
+        p_text(d.wilcoxon),
+        f"{d.wins}/{d.losses}",
+    ]
 
 
 def all_tables(summaries: Sequence[ScenarioSummary]) -> list[Table]:
