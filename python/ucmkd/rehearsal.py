@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -123,6 +124,9 @@ def make_method(
     recipe: Recipe, student: Student, teacher: Student | None, data: TrainingData
 ) -> Method:
     """The recipe's method; what is wrong with its options is a :class:`ConfigError`."""
+    stages: dict[str, Any] = {}
+    if teacher is not None and METHODS[recipe.method.name].needs_stages:
+        stages = {"teacher_stages": teacher.stage_shapes}
     try:
         return create(
             recipe.method.name,
@@ -133,6 +137,7 @@ def make_method(
             class_prior=data.class_prior,
             label_counts=data.label_counts,
             placebo=recipe.method.placebo,
+            **stages,
             **recipe.method.options,
         )
     except (TypeError, ValueError) as error:

@@ -29,6 +29,7 @@ from ucmkd.methods.pkdot_classes import ClassPKDOT
 from ucmkd.methods.prior_correction import PriorCorrection
 from ucmkd.methods.prototype_geometry import PrototypeGeometry
 from ucmkd.methods.refused import refusal
+from ucmkd.methods.reviewkd import ReviewKD
 from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
 from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {}
 #: What the trainer supplies; everything else of a method's signature is an option of the user.
 SUPPLIED = frozenset(
     {"student", "teacher_head", "teacher_width", "num_classes", "class_prior", "label_counts"}
+    | {"teacher_stages"}
 )
 
 
@@ -76,6 +78,7 @@ for _method in (
     PrototypeGeometry,
     ClassMMD,
     FitNet,
+    ReviewKD,
     RKD,
     DKD,
     Norm,
