@@ -40,7 +40,7 @@ ALIGNING = sorted(
 #: Their alignment ends at the features.
 HEADLESS = (
     "amid", "class_mmd", "discom_kd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
-    "pkdot_classes", "prototype_geometry", "rkd", "sp",
+    "pkdot_classes", "prototype_geometry", "reviewkd", "rkd", "sp",
 )  # fmt: skip
 TRANSPORTING = [
     "feature_kd",

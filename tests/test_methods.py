@@ -45,6 +45,7 @@ TERMS = {
     "prototype_geometry": {"ce", "geometry"},
     "class_mmd": {"ce", "mmd"},
     "fitnet": {"ce", "hint", "pair_ce"},
+    "reviewkd": {"ce", "review", "pair_ce"},
     "rkd": {"ce", "distance", "angle", "pair_ce"},
     "dkd": {"ce", "dkd", "pair_ce"},
     "norm": {"ce", "norm", "pair_ce"},

@@ -39,6 +39,16 @@ def test_adamw_stays_the_default() -> None:
     assert weight.item() == pytest.approx(2 * 0.999 - 0.1, abs=1e-5)
 
 
+def test_no_step_on_a_cpu_asks_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(asked.append(True)))
+    weight = torch.tensor([2.0], requires_grad=True)
+    optimizer = make_optimizer([weight], OptimizerConfig(), torch.device("cpu"))
+    weight.grad = torch.tensor([1.0])
+    optimizer.step()
+    assert not asked and weight.item() != 2.0
+
+
 @pytest.mark.parametrize("name", ["ce", "ucmkd"])
 def test_sgd_resumes_exactly(name: str, data: TrainingData, tmp_path: Path) -> None:  # noqa: F811
     straight = fit(make(name, data), data, SHORT, SGD, seed=3)

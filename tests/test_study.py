@@ -20,6 +20,7 @@ from ucmkd.config import ConfigError, OptimizerConfig
 from ucmkd.distill import distill
 from ucmkd.study import StudyRun, load_study, run_study, write_report
 from ucmkd.study import job as job_module
+from ucmkd.study.compact import compact
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.jsonl import append_line, read_lines
 from ucmkd.study.plan import Only, exploration, fresh
@@ -117,6 +118,18 @@ def test_a_study_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     run_study(again, workers=0)
     assert lines(out) == rows and again.failures == []
     assert again.rows() == attempt.rows()
+
+    table = (out / "summary.md").read_text()
+    before, after = compact(out)
+    assert after < 0.8 * before and {row["phase"] for row in lines(out)} == {"fresh"}
+    hashes = {entry["hash"] for entry in read_lines(out / "recipes.jsonl")}
+    assert {row["recipe"] for row in lines(out)} == hashes and len(hashes) == 5
+    small = StudyRun.open(study, out)
+    run_study(small, workers=0)  # it is still finished
+    write_report(small)
+    assert (out / "summary.md").read_text() == table
+    with pytest.raises(FileNotFoundError):
+        compact(tmp_path)
 
 
 def test_a_run_is_what_distill_does(tmp_path: Path) -> None:

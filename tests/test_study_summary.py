@@ -12,6 +12,7 @@ import pytest
 
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.figures import draw_curves, draw_scores
+from ucmkd.study.overview import overview
 from ucmkd.study.page import page
 from ucmkd.study.render import as_html, differences_csv, latex, markdown, scores_csv
 from ucmkd.study.summary import ScenarioSummary, summarise
@@ -145,6 +146,29 @@ def test_tables_in_every_format(study: StudyConfig) -> None:
     assert r"\caption{a\_b. 50 \% \& more}" in tex
     assert r"$-$1 $<$ $\Delta$ & $\pm$ \\" in tex and r"\begin{tabular}{lr}" in tex
     assert "<td>&lt;b&gt;</td>" in as_html(Table("t", "c", ["", "x"], [["<b>", "1"]]))
+
+
+def test_overview_of_several_scenarios(study: StudyConfig) -> None:
+    """Rows of one scenario alone keep their place; what is significant has its mark."""
+    assert overview(summarise(study, ROWS)) == []
+    scores_there = {"ce": [0.5, 0.5, 0.5], "joint": [0.8, 0.801, 0.802], "kd": [0.7, 0.701, 0.702]}
+    other = [
+        row(method, None, seed, value) | {"scenario": "empty"}
+        for method, values in scores_there.items()
+        for seed, value in enumerate(values)
+    ]
+    rows = [r for r in ROWS if r["method"] != "joint"] + other
+    scores, *rest = overview(summarise(study, rows))
+    assert rest == []  # no row has its control
+    assert scores.header == ["", "s", "empty"]
+    assert [cells[0] for cells in scores.rows] == ["CE", "joint", "kd"]
+    assert scores.rows[1] == ["joint", "–", "80.1 ± 0.2†"]
+    assert scores.rows[2][1] == "73.3 ± 37.9" and scores.rows[2][2] == "70.1 ± 0.2†"
+    assert "above CE" in scores.caption
+
+    own = overview(summarise(study, ROWS + other))[1]
+    # 10, -10, 20: see the test of the own control; balanced accuracy has the same differences.
+    assert own.rows[0][1:] == ["+6.7 ± 53.7 / +6.7", "–"]
 
 
 def test_csv_has_full_precision(study: StudyConfig) -> None:

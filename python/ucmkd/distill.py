@@ -31,6 +31,7 @@ from .recipe_file import load_recipe, recipe_to_yaml
 from .rehearsal import check_method, make_method, rehearse, uses_peer, uses_teacher
 from .report import write_report
 from .runlog import RunLog
+from .staged import staged
 from .taught import taught, untaught
 from .teacher import (
     build_model,
@@ -275,7 +276,8 @@ def _with_teacher(
         say(f"teacher: {config.focus:.0%} of its channels set to zero ({config.focus_channels})")
         teacher = focused(recipe, prepared, teacher, fabric.device)
     teacher = shown(recipe, teacher, own)
-    return taught(prepared, teacher, fabric.device), teacher, metrics
+    data = taught(prepared, teacher, fabric.device, on_pairs=staged(recipe, teacher))
+    return data, teacher, metrics
 
 
 def _result_mapping(recipe: Recipe, result: RunResult) -> dict[str, Any]:

@@ -36,6 +36,16 @@ class Student(nn.Module):
         features = self.encoder(inputs)
         return features, self.head(features)
 
+    @property
+    def stage_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the stages without the batch, first to last; here the features alone."""
+        return ((self.width,),)
+
+    def stages(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Outputs of the stages, vectors or maps ``(n, channels, h, w)``, and logits ``(n, C)``."""
+        features, logits = self.outputs(inputs)
+        return (features,), logits
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits ``(n, C)``."""
         return self.outputs(inputs)[1]
@@ -89,6 +99,19 @@ class MLP(Student):
             nn.Dropout(dropout),
         )
         self.head = nn.Linear(width, num_classes)
+        self.hidden = hidden
+
+    @property
+    def stage_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Those of the hidden layers: ``((hidden,), (width,))``."""
+        return (self.hidden,), (self.width,)
+
+    def stages(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Both hidden layers after ReLU and dropout, and logits ``(n, C)``."""
+        assert isinstance(self.encoder, nn.Sequential)
+        hidden = self.encoder[:4](inputs)
+        features = self.encoder[4:](hidden)
+        return (hidden, features), self.head(features)
 
 
 class SplitModel(Student):

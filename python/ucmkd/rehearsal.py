@@ -161,6 +161,8 @@ def make_method(
     parts: dict[str, Any] = {}
     if METHODS[recipe.method.name].teacher_inputs:
         parts = {"modalities": data.modalities, "teacher_modalities": data.teacher_modalities}
+    if teacher is not None and METHODS[recipe.method.name].needs_stages:
+        parts |= {"teacher_stages": teacher.stage_shapes}
     try:
         return create(
             recipe.method.name,

@@ -30,7 +30,11 @@ def untaught(prepared: Prepared, *, inputs: bool = False) -> TrainingData:
 
 
 def taught(
-    prepared: Prepared, teacher: Student, device: torch.device | str = "cpu"
+    prepared: Prepared,
+    teacher: Student,
+    device: torch.device | str = "cpu",
+    *,
+    on_pairs: Student | None = None,
 ) -> TrainingData:
     """The student's data with the teacher's outputs on its own samples, pairs and cohorts.
 
@@ -38,6 +42,7 @@ def taught(
         prepared: Both sides.
         teacher: Frozen, in evaluation mode; on ``device``, float32.
         device: Of the data that are returned.
+        on_pairs: Another form of the teacher, asked on the pairs (:mod:`ucmkd.staged`).
 
     Raises:
         ValueError: The teacher is in training mode.
@@ -50,7 +55,7 @@ def taught(
         teacher_logits=logits,
     )
     if prepared.paired_teacher is not None:
-        pair = cache_outputs(teacher, prepared.paired_teacher.to(device))
+        pair = cache_outputs(on_pairs or teacher, prepared.paired_teacher.to(device))
         data = replace(data, paired_teacher_feature=pair[0], paired_teacher_logits=pair[1])
     if prepared.cohort_teacher is not None:
         cohort = cache_outputs(teacher, prepared.cohort_teacher.to(device))

@@ -283,22 +283,38 @@ def fit(
     return Fitted(method, data, validation, best.step or steps, steps, history)
 
 
+# Before every step torch asks the driver for GPUs, to learn whether a CUDA graph is being captured:
+# a tenth of a small step, and no matter of a CPU. The first name is of older versions.
+_CAPTURE_CHECKS = ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check")
+
+
+def _no_check() -> None:
+    pass
+
+
 def make_optimizer(
     parameters: Sequence[Tensor], config: OptimizerConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     """AdamW or SGD as configured; the fused form on a CPU, several times faster there."""
     fused = device.type == "cpu" or None
+    found: torch.optim.Optimizer
     if config.kind == "sgd":
-        return torch.optim.SGD(
+        found = torch.optim.SGD(
             parameters,
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=fused,
         )
-    return torch.optim.AdamW(
-        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused
-    )
+    else:
+        found = torch.optim.AdamW(
+            parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused
+        )
+    if device.type == "cpu":
+        for check in _CAPTURE_CHECKS:
+            if hasattr(found, check):
+                setattr(found, check, _no_check)
+    return found
 
 
 def learning_rate(step: int, steps: int, optimizer: OptimizerConfig) -> float:

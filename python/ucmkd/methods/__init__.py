@@ -32,6 +32,7 @@ from ucmkd.methods.pkdot_classes import ClassPKDOT
 from ucmkd.methods.prior_correction import PriorCorrection
 from ucmkd.methods.prototype_geometry import PrototypeGeometry
 from ucmkd.methods.refused import refusal
+from ucmkd.methods.reviewkd import ReviewKD
 from ucmkd.methods.rkd import RKD
 from ucmkd.methods.self_labelling import SelfLabelling
 from ucmkd.methods.self_labelling_with_pairs import SelfLabellingWithPairs
@@ -54,6 +55,7 @@ SUPPLIED = frozenset(
         "peer",
         "modalities",
         "teacher_modalities",
+        "teacher_stages",
     }
 )
 
@@ -89,6 +91,7 @@ for _method in (
     PrototypeGeometry,
     ClassMMD,
     FitNet,
+    ReviewKD,
     RKD,
     DKD,
     Norm,

@@ -87,11 +87,13 @@ class Method(nn.Module):
     needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
     labelled student batch and the teacher batch have the same class counts), ``needs_prior``
     (``class_prior`` must be given), ``needs_counts`` (``label_counts`` must be given),
-    ``needs_head`` (``teacher_head`` must be given), ``needs_peer`` (``peer`` must be given, and
-    each batch has ``teacher_input``), ``whole_teacher`` (the teacher's second draw
-    is all of its samples, in their order), ``uses_groups`` (where groups are known, the unlabelled
-    samples and the teacher's second draw are of the same ones), ``teacher_inputs`` (in the place of
-    the teacher's features stand its inputs, and ``teacher_head`` is all of the teacher). Read them
+    ``needs_head`` (``teacher_head`` must be given), ``needs_stages`` (``paired_teacher_feature``
+    is all of the teacher's stages side by side, not its features alone), ``needs_peer`` (``peer``
+    must be given, and each batch has ``teacher_input``), ``whole_teacher`` (the teacher's second
+    draw is all of its samples, in their order), ``uses_groups`` (where groups are known, the
+    unlabelled samples and the teacher's second draw are of the same ones), ``teacher_inputs`` (in
+    the place of the teacher's features stand its inputs, and ``teacher_head`` is all of the
+    teacher). Read them
     from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
     without which a step fails.
 
@@ -128,6 +130,7 @@ class Method(nn.Module):
     uses_pairs: bool = False
     needs_teacher: bool = False
     needs_head: bool = False
+    needs_stages: bool = False
     needs_prior: bool = False
     needs_counts: bool = False
     needs_peer: bool = False

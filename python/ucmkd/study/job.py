@@ -23,6 +23,7 @@ from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
 from ucmkd.processes import make_fabric
 from ucmkd.rehearsal import make_method, uses_peer, uses_teacher
+from ucmkd.staged import staged
 from ucmkd.stored_inputs import Inputs
 from ucmkd.study.plan import Job, Run
 from ucmkd.study.provenance import code_digest
@@ -179,7 +180,7 @@ class Bench:
         )
         model, metrics = self._teacher(whole, prepared.teacher)
         model = shown(recipe, focused(recipe, prepared, model), prepared.teacher)
-        return taught(prepared, model), (model, metrics)
+        return taught(prepared, model, on_pairs=staged(recipe, model)), (model, metrics)
 
     def _teacher(self, recipe: Recipe, own: TrainingData) -> Teacher:
         key = (repr(recipe.teacher), repr(recipe.hardware), _digest(own))

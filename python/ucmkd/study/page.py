@@ -11,6 +11,7 @@ import yaml
 
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.controls import MEANING
+from ucmkd.study.overview import overview
 from ucmkd.study.render import as_html
 from ucmkd.study.store import Row
 from ucmkd.study.summary import ScenarioSummary
@@ -57,6 +58,7 @@ def page(
     parts = [f"<h1>{title}</h1>", _introduction(study, rows)]
     if notes:
         parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>")
+    parts += [as_html(table) for table in overview(summaries)]
     for summary in summaries:
         parts.append(f"<h2>{html.escape(summary.name)}</h2>")
         parts += [_picture(path, summary.name) for path in pictures.get(summary.name, [])]

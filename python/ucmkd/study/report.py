@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ucmkd.checkpoint import write_atomically
 from ucmkd.study.figures import draw_curves, draw_scores
+from ucmkd.study.overview import overview
 from ucmkd.study.page import page
 from ucmkd.study.plan import Only, fresh
 from ucmkd.study.provenance import code_digest
@@ -26,7 +27,7 @@ def write_report(attempt: StudyRun) -> list[ScenarioSummary]:
     summaries = summarise(study, rows)
     if not summaries:
         return []
-    shown = all_tables(summaries)
+    shown = [*overview(summaries), *all_tables(summaries)]
     head = f"# Study {study.name}\n\n"
     head += "".join(f"{note}\n\n" for note in notes(attempt))
     _write(folder / "summary.md", head + "\n".join(map(markdown, shown)))

@@ -9,6 +9,7 @@ from ucmkd.study.jsonl import append_line, read_lines
 from ucmkd.study.plan import Run
 
 Row = dict[str, Any]
+RESULTS, RECIPES = "results.jsonl", "recipes.jsonl"
 
 
 class Results:
@@ -22,8 +23,8 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "results.jsonl"
-        self.recipes = folder / "recipes.jsonl"
+        self.path = folder / RESULTS
+        self.recipes = folder / RECIPES
         self._rows: dict[str, Row] = {}
         self._known: set[str] = {
             entry["hash"] for entry in read_lines(self.recipes) if "hash" in entry
