@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -133,6 +134,8 @@ def test_padding_and_batches(backend: str, p: Problem, count: int) -> None:
 @holds(examples=40, p=problems(), s=st.sampled_from([0.01, 3.0, 50.0]))
 def test_relative_units(backend: str, p: Problem, s: float) -> None:
     """With epsilon_scale="mean" the loss of scaled features is the scaled loss."""
+    # Where all directions agree, the mean of the cosine costs is rounding error: no unit.
+    assume(float(p.but(label_cost=0.0).matrix().max()) > 1e-9)
     p = same_reach(p).but(epsilon=0.5, label_cost=0.7 if p.k is not None else 0.0)
     p = p.but(reach=tuple(None if r is None else 2.0 for r in p.reach))
     degree = {"sqeuclidean": 2, "euclidean": 1, "l1": 1}.get(p.cost, 0)
