@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,13 +41,14 @@ def random_windows(tokens: Tensor, *, prompt: int, response: int, batch: int, se
         prompt: >= 1.
         response: >= 1.
         batch: >= 1.
-        seed: Of the places.
+        seed: Of the places, >= 0.
 
     Raises:
-        ValueError: A number below 1, or a stream shorter than a window.
+        ValueError: A number out of range, or a stream shorter than a window.
     """
     for name, value in (("prompt", prompt), ("response", response), ("batch", batch)):
         _check.integer(value, name, 1)
+    _check.integer(seed, "seed", 0)
     length = prompt + response
     if tokens.dim() != 1 or len(tokens) < length:
         raise ValueError(
@@ -64,9 +66,10 @@ def random_windows(tokens: Tensor, *, prompt: int, response: int, batch: int, se
 
 
 def generator_of(seed: int, step: int, purpose: int = 0) -> torch.Generator:
-    """Random numbers of one step, whatever was drawn before; 16 bits of purpose, 24 of step."""
-    mixed = (seed << 40) ^ (purpose << 24) ^ step
-    return torch.Generator().manual_seed(mixed & (2**63 - 1))
+    """Random numbers of one step, whatever was drawn before."""
+    # Mixed by NumPy: PyTorch's generator on the CPU heeds only the lowest 32 bits of a seed.
+    mixed = np.random.SeedSequence([seed, purpose, step]).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(mixed))
 
 
 @torch.no_grad()
