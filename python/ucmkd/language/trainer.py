@@ -17,8 +17,9 @@ from ucmkd.language import _check
 from ucmkd.language.losses import DIVERGENCES, response_cross_entropy, response_divergence
 from ucmkd.language.sampling import LanguageModel
 from ucmkd.language.sources import Source
-from ucmkd.language.windows import Batches, generator_of
+from ucmkd.language.windows import Batches
 from ucmkd.ops import _check as check
+from ucmkd.step_random import generator_of
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ucmkd.language import _check
 from ucmkd.language.sampling import LanguageModel
+from ucmkd.step_random import generator_of
 
 
 class TextBatch(NamedTuple):
@@ -63,13 +63,6 @@ def random_windows(tokens: Tensor, *, prompt: int, response: int, batch: int, se
         return TextBatch(tokens[place[:, None] + torch.arange(length)], begun, answered)
 
     return draw
-
-
-def generator_of(seed: int, step: int, purpose: int = 0) -> torch.Generator:
-    """Random numbers of one step, whatever was drawn before."""
-    # Mixed by NumPy: PyTorch's generator on the CPU heeds only the lowest 32 bits of a seed.
-    mixed = np.random.SeedSequence([seed, purpose, step]).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(mixed))
 
 
 @torch.no_grad()
