@@ -152,7 +152,9 @@ def test_adapter_with_a_stand_in() -> None:
     check_adapter(student, teacher, 9)
     whole = HuggingFaceLM(teacher)
     assert whole(torch.zeros(1, 2, dtype=torch.int64)).shape == (1, 2, 12)
-    assert [p.data_ptr() for p in whole.parameters()] == [p.data_ptr() for p in teacher.parameters()]
+    assert [p.data_ptr() for p in whole.parameters()] == [
+        p.data_ptr() for p in teacher.parameters()
+    ]
     with pytest.raises(ValueError, match="at most the model's 12; got 13"):
         HuggingFaceLM(teacher, vocabulary=13)(torch.zeros(1, 2, dtype=torch.int64))
     with pytest.raises(TypeError, match="must return an object with logits.*got Tensor"):

@@ -104,12 +104,12 @@ def smartwatch_stretches(
     testing = np.random.default_rng(seed).permutation(people)[:test_subjects]
     held = np.isin(views.groups, testing)
     recording = np.array([name.rsplit(" ", 1)[0] for name in views.ids])
-    windows = [_standardised(np.asarray(views.views[f"{v}_raw"]), ~held) for v in (student, guide)]
-    every, apart = starts_of(recording, count, 1), starts_of(recording, count, count)
-    return tuple(  # type: ignore[return-value]
-        Stretches(*windows, torch.from_numpy(starts), count)
-        for starts in (every[~held[every]], apart[held[apart]])
+    first, second = (
+        _standardised(np.asarray(views.views[f"{view}_raw"]), ~held) for view in (student, guide)
     )
+    every, apart = starts_of(recording, count, 1), starts_of(recording, count, count)
+    train, test = torch.from_numpy(every[~held[every]]), torch.from_numpy(apart[held[apart]])
+    return Stretches(first, second, train, count), Stretches(first, second, test, count)
 
 
 def starts_of(recording: np.ndarray, count: int, step: int) -> np.ndarray:

@@ -267,7 +267,7 @@ def _run(
     for step in range(len(losses), total):
         which, loss = loss_of(step)
         optimizers[which].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizers[which].step()
         losses.append(loss.item())
         done = len(losses)

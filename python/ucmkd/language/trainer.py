@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ class LanguageTraining:
         check.one_of(self.divergence, DIVERGENCES, "divergence")
         for name in ("lr", "weight_decay", "clip"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number; got {type(value).__name__}")
             if not (value > 0 or (name == "weight_decay" and value == 0)) or math.isinf(value):
                 raise ValueError(f"{name} must be positive and finite; got {value}")
@@ -148,7 +147,7 @@ def distil_language(
                 mixture=training.mixture, temperature=training.temperature,
             )  # fmt: skip
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), training.clip, error_if_nonfinite=True)
         for group in optimizer.param_groups:
             group["lr"] = training.lr * (1 - number / training.steps)

@@ -100,7 +100,7 @@ def perplexity(
         )
     total, count = 0.0, 0
     for some in tokens.unfold(0, context, step).split(batch):
-        logits = _check.logits(model(some), "model", tuple(some.shape))  # type: ignore[arg-type]
+        logits = _check.logits(model(some), "model", tuple(some.shape))
         scored = logits[:, -step - 1 : -1].flatten(0, 1).double()
         total += float(F.cross_entropy(scored, some[:, -step:].flatten(), reduction="sum"))
         count += some[:, -step:].numel()
