@@ -157,9 +157,9 @@ def test_adapter_with_a_stand_in() -> None:
     ]
     with pytest.raises(ValueError, match="at most the model's 12; got 13"):
         HuggingFaceLM(teacher, vocabulary=13)(torch.zeros(1, 2, dtype=torch.int64))
-    with pytest.raises(TypeError, match="must return an object with logits.*got Tensor"):
+    with pytest.raises(TypeError, match=r"must return an object with logits.*got Tensor"):
         HuggingFaceLM(NoLogits())(torch.zeros(1, 2, dtype=torch.int64))
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module; got function"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module; got function"):
         HuggingFaceLM(lambda t: t)  # type: ignore[arg-type]
 
 

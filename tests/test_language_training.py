@@ -236,7 +236,7 @@ def test_resumed_is_bit_equal(source: Source, tmp_path: Path) -> None:
 
 def test_bad_training_is_named() -> None:
     student, _ = pair()
-    with pytest.raises(TypeError, match="student must be a torch.nn.Module; got function"):
+    with pytest.raises(TypeError, match=r"student must be a torch\.nn\.Module; got function"):
         distil_language(lambda t: t, None, windows(), Reference(), LanguageTraining(1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="teacher must be given to a source that asks it"):
         distil_language(student, None, windows(), Speculative(), LanguageTraining(1))

@@ -16,7 +16,7 @@ from ucmkd.language import _check
 from ucmkd.language.losses import DIVERGENCES, response_cross_entropy, response_divergence
 from ucmkd.language.sampling import LanguageModel
 from ucmkd.language.sources import Source
-from ucmkd.language.windows import Batches
+from ucmkd.language.windows import Batches, TextBatch
 from ucmkd.ops import _check as check
 from ucmkd.step_random import generator_of
 
@@ -104,7 +104,7 @@ def distil_language(
         student: A module, tokens ``(B, L)`` to logits ``(B, L, V)``.
         teacher: The same as any callable, frozen and in eval mode (a module is put into it);
             None for cross-entropy.
-        batches: The batch of a step.
+        batches: The batch of a step; it is moved to where the student is.
         source: :class:`.Reference`, :class:`.OnPolicy`, :class:`.Speculative` or another.
         training: Numbers.
         folder: Of checkpoints. A run that is there is taken up, and ends with the bits of one that
@@ -126,11 +126,12 @@ def distil_language(
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
+    device = next(student.parameters()).device
     setting = repr((asdict(training), source, teacher is None))
     checkpointer = None if folder is None else Checkpointer(folder)
     steps = [] if checkpointer is None else _resume(checkpointer, setting, student, optimizer)
     for number in range(len(steps), training.steps):
-        batch = batches(number)
+        batch = TextBatch(*(part.to(device) for part in batches(number)))
         student.eval()
         drawn = source(
             batch, student, teacher or _no_teacher, generator_of(training.seed, number, purpose=1)
