@@ -22,6 +22,8 @@ from ucmkd.coherence import (
     order_loss,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def logits(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

@@ -14,6 +14,7 @@ from ucmkd.language import Sampling, SmallTransformer, sample, speculative_sampl
 from ucmkd.language.sampling import invert
 from ucmkd.language.speculative import random_numbers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 V, END = 11, 0
 
 

@@ -24,6 +24,8 @@ from ucmkd.language import (
     speculative_sample,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def test_python_text_has_no_paragraph_twice() -> None:
     found = python_paragraphs()

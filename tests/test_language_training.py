@@ -29,6 +29,7 @@ from ucmkd.language import (
 )
 from ucmkd.language.windows import Batches
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 V = 9
 FULL = Sampling()
 
