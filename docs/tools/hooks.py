@@ -6,6 +6,8 @@ is built from ``study/``.
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 )
-_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#:\s]+)\)")
+_LINK = re.compile(r"(?P<before>!?)\[(?P<words>[^\[\]]*)\]\((?P<path>[^)#:\s]+)(?P<rest>#[^)]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -38,10 +40,21 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """A link to a folder, which is a listing in a repository and nothing on a site, is words."""
+    """Links are written for the repository; here they are made true of the site.
+
+    What the site does not have, a folder or a source file, becomes words.
+    """
     here = Path(page.file.abs_src_path).parent
+    known = {os.path.realpath(f.abs_src_path): f.src_uri for f in files if f.abs_src_path}
 
-    def plain(match: re.Match[str]) -> str:
-        return match[1] if (here / match[2]).is_dir() else match[0]
+    def mended(match: re.Match[str]) -> str:
+        target = (here / match["path"]).resolve()
+        if str(target) in known:
+            start = posixpath.dirname(page.file.src_uri) or "."
+            path = posixpath.relpath(known[str(target)], start)
+            return f"{match['before']}[{match['words']}]({path}{match['rest'] or ''})"
+        if target.exists() and target.is_relative_to(ROOT) and not match["before"]:
+            return match["words"]
+        return match[0]
 
-    return _LINK.sub(plain, markdown)
+    return _LINK.sub(mended, markdown)
