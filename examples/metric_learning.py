@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from problem import Problem, Student, compare
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import DoNothingReducer
 from torch import Tensor
 
 from ucmkd.data import ClassMatchedSampler

@@ -1,7 +1,7 @@
 """What every example shares: digits in two modalities, and a teacher that has been trained.
 
-The teacher saw the pixels of some digits, the student has fifty shape numbers of others. No digit is on both
-sides. Nothing is downloaded: the digits are scikit-learn's.
+The teacher saw the pixels of some digits, the student has fifty shape numbers of others. No digit is
+on both sides. Nothing is downloaded: the digits are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Student(nn.Module):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(columns, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU())
+        self.encoder = nn.Sequential(
+            nn.Linear(columns, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU()
+        )
         self.head = nn.Linear(32, CLASSES)
         self.projector = nn.Linear(32, WIDTH)
 

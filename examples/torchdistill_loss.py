@@ -54,7 +54,10 @@ def configuration(weight: float) -> dict[str, Any]:
             "criterion": {"key": "CrossEntropyLoss", "kwargs": {}},
             "criterion_wrapper": {
                 "key": "SimpleLossWrapper",
-                "kwargs": {"input": {"is_from_teacher": False, **head}, "target": {"uses_label": True}},
+                "kwargs": {
+                    "input": {"is_from_teacher": False, **head},
+                    "target": {"uses_label": True},
+                },
             },
             "weight": 1.0,
         },

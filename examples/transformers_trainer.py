@@ -1,6 +1,7 @@
 """Hugging Face ``transformers.Trainer``: ``compute_loss`` with one more term.
 
-The model is one of the library's kind (``PreTrainedModel``) with random weights: nothing is downloaded.
+The model is one of the library's kind (``PreTrainedModel``) with random weights: nothing is
+downloaded.
 """
 
 from __future__ import annotations

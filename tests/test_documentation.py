@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from docs.tools.blocks import ROOT, Block, blocks, pages, run
+
 from ucmkd.cli import USAGE
 from ucmkd.config import Recipe, from_mapping
 from ucmkd.methods import METHODS
@@ -79,8 +79,11 @@ def test_commands_exist(page: Path) -> None:
                 file = ROOT.joinpath(*parts)
                 installed = words[2].startswith("pytest") or file.with_suffix(".py").is_file()
                 package = (ROOT / "python").joinpath(*parts)
-                assert installed or file.is_dir() or package.is_dir() or (
-                    package.with_suffix(".py").is_file()
+                assert (
+                    installed
+                    or file.is_dir()
+                    or package.is_dir()
+                    or (package.with_suffix(".py").is_file())
                 ), line
 
 
