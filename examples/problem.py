@@ -1,7 +1,7 @@
 """What every example shares: digits in two modalities, and a teacher that has been trained.
 
-The teacher saw the pixels of some digits, the student has fifty shape numbers of others. No digit is
-on both sides. Nothing is downloaded: the digits are scikit-learn's.
+The teacher saw the pixels of some digits, the student has fifty shape numbers of others. No digit
+is on both sides. Nothing is downloaded: the digits are scikit-learn's.
 """
 
 from __future__ import annotations
