@@ -26,7 +26,8 @@ def solver(problem: Any, **rule: Any) -> Callable[[], tuple[Tensor, Tensor, Tens
 
     def run() -> tuple[Tensor, Tensor, Tensor]:
         out = ops.sinkhorn(x, y, epsilon=problem.epsilon, backend="rust", **rule)
-        (gradient,) = torch.autograd.grad(out.value.sum(), x)
+        value = out.value.sum() if out.value.dim() else out.value
+        (gradient,) = torch.autograd.grad(value, x)
         return out.value.detach(), gradient, out.iterations
 
     return run

@@ -9,6 +9,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.losses.label import check_logit_pair
 from ucmkd.ops import _check
+from ucmkd.ops._plain import mapped
 
 
 def dkd_loss(
@@ -71,7 +72,7 @@ def dkd_loss(
             raise TypeError(f"{name} must be a number; got {type(value).__name__}")
         if not 0 <= value < float("inf") or (strict and value == 0):
             raise ValueError(f"{name} must be {'> 0' if strict else '>= 0'}; got {value}")
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not mapped():
         # On a GPU a class out of range is found by the gather below; to look would be to wait.
         if target.device.type == "cpu" and (int(target.min()) < 0 or int(target.max()) >= classes):
             raise ValueError(

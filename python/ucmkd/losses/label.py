@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
+from ucmkd.ops._plain import mapped
 
 
 def check_logits(value: Tensor, name: str) -> None:
@@ -125,7 +126,7 @@ def label_align(
     if tuple(target.shape) != (n,):
         raise ValueError(f"target must have shape ({n},); got {tuple(target.shape)}")
     _check.same_device(student_logits, target, "student_logits", "target")
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not mapped():
         if int(target.min()) < 0 or int(target.max()) >= classes:
             raise ValueError(
                 f"target must lie in [0, {classes}); got {int(target.min())} to {int(target.max())}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ucmkd.distributed import Batch, Group, global_batch
 from ucmkd.losses._common import REDUCTIONS, OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
@@ -32,6 +33,7 @@ def mmd_align(
     reduction: str = "mean",
     detach_teacher: bool = True,
     check_finite: bool = True,
+    group: Group = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Squared MMD between student and teacher features; no pairing of samples needed.
@@ -66,6 +68,8 @@ def mmd_align(
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
         check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        group: A ``torch.distributed`` process group, or ``"world"`` for the default one: align the
+            batch of all its ranks, as in :func:`sinkhorn_align`.
         backend: ``"auto"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -73,18 +77,32 @@ def mmd_align(
 
     Raises:
         TypeError: Features, weights or labels of the wrong kind.
-        ValueError: Shapes, values or names that are not accepted; NaN or infinite features.
+        ValueError: Shapes, values or names that are not accepted; NaN or infinite features; with
+            ``group``, on every rank, what one of them refuses or what differs between them.
 
     Source: Gretton et al. 2012; Long et al. 2015; class-conditional after Zhu et al. 2021.
     """
-    _check.one_of(reduction, REDUCTIONS, "reduction")
-    names = ("student", "teacher")
-    _check.pair(student, teacher, *names)
-    if detach_teacher:
+    if detach_teacher and isinstance(teacher, Tensor):
         teacher = teacher.detach()
         teacher_weight, teacher_label = (
             t.detach() if isinstance(t, Tensor) else t for t in (teacher_weight, teacher_label)
         )
+    if group is not None:  # before all checks: a rank must not leave while the others wait
+        batch = Batch(
+            student, teacher, student_weight, teacher_weight, student_label, teacher_label
+        )
+        same = dict(
+            function="mmd_align", kernel=kernel, bandwidth=bandwidth, scales=scales,
+            estimator=estimator, num_classes=num_classes, degree=degree, gamma=gamma, coef=coef,
+            reduction=reduction,
+        )  # fmt: skip
+        student, teacher, student_weight, teacher_weight, student_label, teacher_label = (
+            global_batch(batch, group, same, check_finite)
+        )
+        check_finite = False
+    _check.one_of(reduction, REDUCTIONS, "reduction")
+    names = ("student", "teacher")
+    _check.pair(student, teacher, *names)
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(student, "student")
         _check.finite(teacher, "teacher")
@@ -114,12 +132,13 @@ class MMDAlign(OptionModule):
         reduction: str = "mean",
         detach_teacher: bool = True,
         check_finite: bool = True,
+        group: Group = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             kernel=kernel, bandwidth=bandwidth, scales=tuple(scales), estimator=estimator,
             num_classes=num_classes, degree=degree, gamma=gamma, coef=coef, reduction=reduction,
-            detach_teacher=detach_teacher, check_finite=check_finite, backend=backend,
+            detach_teacher=detach_teacher, check_finite=check_finite, group=group, backend=backend,
         )  # fmt: skip
 
     def forward(

@@ -14,10 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ucmkd.distributed import Batch, Group, global_batch
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
+from ucmkd.ops._plain import transformed
 from ucmkd.ops._precise import precise
+from ucmkd.ops._two_clouds import two_clouds
 from ucmkd.ops.divergence import check_clouds, divergence
 from ucmkd.ops.schedule import check_ratio, scheduled_start
 from ucmkd.ops.sinkhorn import prepare
@@ -48,6 +51,7 @@ def sinkhorn_align(
     check_finite: bool = True,
     epsilon_schedule: float | None = None,
     state: SinkhornState | None = None,
+    group: Group = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Sinkhorn divergence between student and teacher features; no pairing of samples needed.
@@ -89,6 +93,12 @@ def sinkhorn_align(
             nor where ``state`` has a start.
         state: A :class:`ucmkd.losses.SinkhornState`, the same at every call: the self-term of a
             frozen teacher is solved once, and every solve starts from the last one.
+        group: A ``torch.distributed`` process group, or ``"world"`` for the default one: align the
+            batch of all its ranks (features, weights, labels, rank by rank; sizes may differ).
+            The value is the global one on every rank, and the gradients' mean over the ranks, as
+            DDP and FSDP take it, is the single process's (:mod:`ucmkd.distributed`). All ranks
+            must call. Weights are masses of the global batch. Not inside ``torch.compile`` with
+            ``fullgraph=True``.
         backend: ``"auto"``, ``"triton"``, ``"rust"`` or ``"torch"``.
 
     Returns:
@@ -97,20 +107,47 @@ def sinkhorn_align(
     Raises:
         TypeError: Features, weights or labels of the wrong kind.
         ValueError: Shapes, values or names that are not accepted, NaN or infinite features,
-            masses that differ while ``reach`` is None.
+            masses that differ while ``reach`` is None; with ``group``, on every rank, what one of
+            them refuses or what differs between them.
 
     Source: Feydy et al. 2019 (arXiv 1810.08278); unbalanced: Sejourne et al. 2019, eq. 20.
     """
+    if detach_teacher and isinstance(teacher, Tensor):
+        teacher = teacher.detach()
+        if isinstance(teacher_weight, Tensor):
+            teacher_weight = teacher_weight.detach()
+    if group is not None:  # before all checks: a rank must not leave while the others wait
+        batch = Batch(
+            student, teacher, student_weight, teacher_weight, student_label, teacher_label
+        )
+        same = dict(
+            function="sinkhorn_align", epsilon=epsilon, epsilon_scale=epsilon_scale, cost=cost,
+            reach=reach, debias=debias, sharp=sharp, label_cost=label_cost, tol=tol,
+            max_iter=max_iter, reduction=reduction, epsilon_schedule=epsilon_schedule,
+        )  # fmt: skip
+        student, teacher, student_weight, teacher_weight, student_label, teacher_label = (
+            global_batch(batch, group, same, check_finite)
+        )
+        check_finite = False
     _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
     if epsilon_scale not in ("mean", None):
         raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
     check_ratio(epsilon_schedule)
     if state is not None and not isinstance(state, SinkhornState):
         raise TypeError(f"state must be a SinkhornState or None; got {type(state).__name__}")
-    if detach_teacher and isinstance(teacher, Tensor):
-        teacher = teacher.detach()
-        if isinstance(teacher_weight, Tensor):
-            teacher_weight = teacher_weight.detach()
+    relative = epsilon_scale == "mean"
+    if (
+        student_weight is teacher_weight is student_label is teacher_label is None
+        and state is epsilon_schedule is None
+        and not sharp
+    ):
+        simple = two_clouds(
+            student, teacher, (epsilon, cost, reach, label_cost, tol, max_iter),
+            ("student", "teacher"), relative=relative, debias=debias, accelerate=True,
+            check_finite=check_finite, backend=backend,
+        )  # fmt: skip
+        if simple is not None:
+            return simple[0]
     p = prepare(
         student, teacher, epsilon=epsilon, cost=cost, x_weight=student_weight,
         y_weight=teacher_weight, reach=reach, x_label=student_label, y_label=teacher_label,
@@ -119,14 +156,14 @@ def sinkhorn_align(
     )  # fmt: skip
     dtype = p.dtype
     if sharp:  # the value comes from the potentials
-        p = precise(p, cost, backend, relative=epsilon_scale == "mean")
+        p = precise(p, cost, backend, relative=relative)
     options: dict[str, Any] = dict(
-        cost=cost, relative=epsilon_scale == "mean", tol=tol, max_iter=max_iter, backend=backend
+        cost=cost, relative=relative, tol=tol, max_iter=max_iter, backend=backend
     )
     if debias and p.distance is not None:
         _check.symmetric(p.distance, "label_cost")
     finite = ("student", "teacher") if check_finite else None
-    if state is not None and not torch.compiler.is_compiling():
+    if state is not None and not torch.compiler.is_compiling() and not transformed():
         value = warm_divergence(
             p, state, debias=debias, sharp=sharp, finite=finite, ratio=epsilon_schedule, **options
         )
@@ -162,6 +199,7 @@ def feature_align(
     check_finite: bool = True,
     epsilon_schedule: float | None = None,
     state: SinkhornState | None = None,
+    group: Group = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""FA, the feature alignment of UCMKD: :math:`W_\varepsilon(D^S(z), D^T(z))`.
@@ -181,7 +219,7 @@ def feature_align(
         debias=debias, sharp=sharp, student_weight=student_weight, teacher_weight=teacher_weight,
         student_label=student_label, teacher_label=teacher_label, label_cost=label_cost, tol=tol,
         max_iter=max_iter, reduction=reduction, detach_teacher=detach_teacher,
-        check_finite=check_finite, epsilon_schedule=epsilon_schedule, state=state,
+        check_finite=check_finite, epsilon_schedule=epsilon_schedule, state=state, group=group,
         backend=backend,
     )  # fmt: skip
 
@@ -205,13 +243,14 @@ class SinkhornAlign(OptionModule):
         detach_teacher: bool = True,
         check_finite: bool = True,
         epsilon_schedule: float | None = None,
+        group: Group = None,
         backend: str = "auto",
     ) -> None:
         super().__init__(
             epsilon=epsilon, epsilon_scale=epsilon_scale, cost=cost, reach=reach, debias=debias,
             sharp=sharp, label_cost=label_cost, tol=tol, max_iter=max_iter, reduction=reduction,
             detach_teacher=detach_teacher, check_finite=check_finite,
-            epsilon_schedule=epsilon_schedule, backend=backend,
+            epsilon_schedule=epsilon_schedule, group=group, backend=backend,
         )  # fmt: skip
 
     def forward(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops import _deferred
-from ucmkd.ops._plain import plain
+from ucmkd.ops._plain import mapped, plain
 
 Number = float | int | Tensor
 Reach = Number | None | tuple[Number | None, Number | None]
@@ -86,8 +86,10 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 def holds(good: Tensor, message: str, got: Callable[[], object]) -> None:
     """Raises ValueError unless all of ``good``; on a GPU a later call does, without what it got.
 
-    ``got`` is only called for the error.
+    ``got`` is only called for the error. Under ``vmap`` nothing can be checked.
     """
+    if mapped():
+        return
     if good.device.type == "cuda":
         _deferred.later(good.all(), message)
     elif not bool(good.all()):
@@ -102,8 +104,11 @@ def finite(
 ) -> None:
     """No NaN, no infinity, and no overflow of the squares.
 
-    ``single`` hides the batch index; ``array`` is the same memory, where it is at hand.
+    ``single`` hides the batch index; ``array`` is the same memory, where it is at hand. Not
+    checked under ``vmap``.
     """
+    if mapped():
+        return
     dtype = compute_dtype(value)
     if value.device.type == "cuda":
         norm = torch.linalg.vector_norm(value.detach(), dtype=dtype)

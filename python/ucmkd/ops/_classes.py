@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.ops import _check
+from ucmkd.ops._plain import mapped
 
 
 def _soft(value: Tensor, shape: tuple[int, int], name: str, like: Tensor) -> Tensor:
@@ -83,9 +84,10 @@ def memberships(
             for g, is_soft, name in zip(given, soft, names, strict=True)
         ]
         return pair[0], pair[1]
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or mapped():
         raise ValueError(
-            f"num_classes must be given with integer {names[0]} and {names[1]} inside torch.compile"
+            f"num_classes must be given with integer {names[0]} and {names[1]} inside "
+            "torch.compile and under torch.func.vmap"
         )
     # Any integers: numbered anew.
     values, index = torch.unique(

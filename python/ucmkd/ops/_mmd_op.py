@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend, reference
+from ucmkd.ops._plain import transformed
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import as_numpy
 from ucmkd.reference import Kernel
@@ -346,9 +347,16 @@ def apply(
         if single:
             x, y = x.unsqueeze(0), y.unsqueeze(0)
         kind = _points_type(x, y, dtype, spec.backend)
-        cast = [x.to(kind), y.to(kind), *(None if w is None else w.to(dtype) for w in (a, b))]
+        x, y = x.to(kind), y.to(kind)
+        a, b = (None if w is None else w.to(dtype) for w in (a, b))
+        cast = (x, y, a, b)
         need = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in cast]
         sigma = bandwidth.to(torch.float64).expand(batch)
+        if transformed():
+            from ucmkd.ops import _transforms  # which builds on this module
+
+            value = _transforms.mmd(x, y, a, b, sigma, spec)
+            return value.squeeze(0) if single else value
         flags = (
             spec.unbiased * Flag.UNBIASED
             | need[0] * Flag.X

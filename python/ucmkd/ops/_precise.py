@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ucmkd.ops._plain import mapped
 from ucmkd.ops._scale import cast
 from ucmkd.ops.sinkhorn import Prepared
 from ucmkd.reference.sinkhorn import COARSE_PLAN
@@ -23,7 +24,7 @@ def precise(p: Prepared, cost: str, backend: str, *, relative: bool = False) -> 
     """
     if p.dtype != torch.float32 or p.device.type != "cpu" or backend == "triton":
         return p
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or mapped():
         return p
     with torch.no_grad():
         size = _mean_cost(p, cost)

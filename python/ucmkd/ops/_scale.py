@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend
+from ucmkd.ops._plain import transformed
 
 #: Where PyTorch starts to share an elementwise operation among its threads.
 _GRAIN = 32768
@@ -68,6 +69,6 @@ class _Widen(torch.autograd.Function):
 def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     """``value.to(dtype)``, whose gradient stays finite in its own type (:func:`saturated`)."""
     narrow = value.dtype == torch.float32 and dtype == torch.float64
-    if not narrow or not value.requires_grad or torch.compiler.is_compiling():
+    if not narrow or not value.requires_grad or torch.compiler.is_compiling() or transformed():
         return value.to(dtype)
     return _Widen.apply(value)

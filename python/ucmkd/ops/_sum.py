@@ -88,7 +88,7 @@ class Sum:
             return self._run_rust(points, weights, parameters, distance, wanted)
         if self.finite is not None:
             for tensor, name in zip(points, self.finite, strict=True):
-                _check.finite(tensor, name, single=self.single)
+                _check.finite(tensor, name)
         clouds = points
         if self.single:
             clouds = (clouds[0][None], clouds[1][None])
@@ -175,15 +175,9 @@ class Sum:
         )
         if solved is None:
             for tensor, name in zip(points, self.finite or (), strict=True):
-                _check.finite(tensor, name, single=self.single)
+                _check.finite(tensor, name)
 
-        self._solved, self._parameters = solved, numbers
-        self.terms = [Term(1.0, 0, 1)]
-        if self.debias:
-            self.terms.append(Term(-0.5, 0, 0))
-        if own_y:
-            self.terms.append(Term(-0.5, 1, 1))
-        self._solutions = [None] * len(self.terms)
+        self.adopt(solved, numbers)
         if wanted[0]:
             self.grad_x = torch.from_numpy(solved.grad_x)
         if wanted[1]:
@@ -193,6 +187,16 @@ class Sum:
             known = self.known(as_tensor(self._own_parameters(0)), as_tensor(solved.scale))
             value = torch.from_numpy(solved.less_half(known.numpy()))
         return value
+
+    def adopt(self, solved: Any, numbers: Any) -> None:
+        """What a Rust call at these parameters has left becomes that of this sum."""
+        self._solved, self._parameters = solved, numbers
+        self.terms = [Term(1.0, 0, 1)]
+        if self.debias:
+            self.terms.append(Term(-0.5, 0, 0))
+            if self.known is None:
+                self.terms.append(Term(-0.5, 1, 1))
+        self._solutions = [None] * len(self.terms)
 
     def solution(self, term: int) -> Solution:
         """What the solve of a term found, arrays or tensors; a plain backward needs none of it."""

@@ -55,6 +55,17 @@ def _(x, y, x_weight, y_weight, backend):  # type: ignore[no-untyped-def]
     return x.new_empty((x.shape[0],), dtype=torch.float64)
 
 
+@median_bandwidth_op.register_vmap
+def _(info, in_dims, x, y, x_weight, y_weight, backend):  # type: ignore[no-untyped-def]
+    size = info.batch_size
+    merged = (
+        None if t is None else
+        (t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1)
+        for t, dim in zip((x, y, x_weight, y_weight), in_dims, strict=False)
+    )  # fmt: skip
+    return median_bandwidth_op(*merged, backend).unflatten(0, (size, -1)), 0
+
+
 for _device in ("cpu", "cuda"):
     median_bandwidth_op.register_autocast(_device, torch.float32)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops import _check
+from ucmkd.ops._plain import transformed
 from ucmkd.ops._solve import as_tensor
 from ucmkd.ops.sharp import sharp_cost
 from ucmkd.ops.sinkhorn import Prepared, eager, is_plain, run, run_self
@@ -29,6 +30,8 @@ def divergence(
 ) -> Tensor:
     """The value ``(B,)``, 0-d for a single problem; arguments as in ``losses.sinkhorn_align``."""
     chosen = _backend.choose(backend, p.device, p.dtype)
+    if sharp and transformed():
+        raise NotImplementedError("sharp=True has no derivative inside torch.func transforms")
     common: dict[str, Any] = dict(cost=cost, tol=tol, max_iter=max_iter, backend=chosen)
     if sharp or not is_plain(p):
         if finite is not None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend
+from ucmkd.ops._plain import mapped
 from ucmkd.ops.sinkhorn import Prepared, run
 
 #: Tolerance of the stages: a sharper one costs more in the stage than it saves in the next.
@@ -58,7 +59,7 @@ def scheduled_start(
     """
     check_ratio(ratio)
     iterations = torch.zeros(p.x.shape[0], dtype=torch.int64, device=p.x.device)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or mapped():
         return p.start, iterations
     backend = _backend.choose(backend, p.device, p.dtype)
     start = p.start

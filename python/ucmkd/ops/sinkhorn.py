@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,14 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd import _backend, reference
-from ucmkd.ops import _check
+from ucmkd.ops import _check, _transforms
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pack import pack
-from ucmkd.ops._plain import plain
+from ucmkd.ops._plain import plain, transformed
 from ucmkd.ops._scale import cast
 from ucmkd.ops._sinkhorn_op import sinkhorn_op
 from ucmkd.ops._solve import Flag, narrow
 from ucmkd.ops._sum import Sum, total
+from ucmkd.ops._two_clouds import SIMPLE, checked, two_clouds
 
 
 class SinkhornOutput(NamedTuple):
@@ -98,11 +98,11 @@ def prepare(
     x_name, y_name = names
     _check.pair(x, y, x_name, y_name)
     bare = x_weight is y_weight is x_label is y_label is x_potential is y_potential is None
-    if bare and x.dim() == 2 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if bare and x.dim() == 2 and x.device.type == "cpu" and plain(x, y):
         options = (epsilon, cost, reach, label_cost, tol, max_iter)
-        if _SIMPLE.issuperset(map(type, options)):
+        if SIMPLE.issuperset(map(type, options)):
             dtype = _check.compute_dtype(x, y)
-            return _prepare_bare(x, y, dtype, *_checked(*options, names, dtype))
+            return _prepare_bare(x, y, dtype, *checked(*options, names, dtype))
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     single = x.dim() == 2
@@ -138,34 +138,6 @@ def prepare(
     )
 
 
-_SIMPLE = frozenset((float, int, str, type(None)))
-
-
-@functools.lru_cache(maxsize=128, typed=True)
-def _checked(
-    epsilon: float,
-    cost: str,
-    reach: float | None,
-    label_cost: float,
-    tol: float,
-    max_iter: int,
-    names: tuple[str, str],
-    dtype: torch.dtype,
-) -> tuple[NDArray[np.float64], bool]:
-    """The parameters of checked options, and whether both marginals are strict.
-
-    A training loop comes with the same options at every step.
-    """
-    like = torch.empty(0, dtype=dtype)
-    _check.one_of(cost, reference.COSTS, "cost")
-    _check.stopping(tol, max_iter)
-    lam, _ = _check.label_cost(label_cost, None, None, like, 1, names)
-    eps = _check.number(epsilon, "epsilon", like, 1, minimum=0.0, strict=True)
-    rho = _check.reaches(reach, like, 1)
-    array: NDArray[np.float64] = pack([eps, *rho, lam], like, 1).numpy()
-    return array, reach is None
-
-
 def _prepare_bare(
     x: Tensor, y: Tensor, dtype: torch.dtype, array: NDArray[np.float64], strict: bool
 ) -> Prepared:
@@ -198,12 +170,17 @@ def run(
         | Flag.ACCELERATE * accelerate
         | p.narrow
     )
-    return reference.Solution(
-        *sinkhorn_op(
-            p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.distance, p.start,
-            p.parameters, cost, float(tol), int(max_iter), int(flags), backend,
-        )
+    return _dispatched(
+        p.x, p.y, p.x_weight, p.y_weight, p.x_label, p.y_label, p.distance, p.start,
+        p.parameters, cost, float(tol), int(max_iter), flags=int(flags), backend=backend,
     )  # fmt: skip
+
+
+def _dispatched(*args: Any, flags: int, backend: str) -> reference.Solution:
+    """The operator, or what stands for it inside ``torch.func``."""
+    if transformed():
+        return _transforms.sinkhorn(*args, flags=flags, backend=backend)
+    return reference.Solution(*sinkhorn_op(*args, flags, backend))
 
 
 def run_self(
@@ -231,11 +208,9 @@ def run_self(
         | Flag.ACCELERATE * accelerate
         | narrow
     )
-    return reference.Solution(
-        *sinkhorn_op(
-            x, None, weight, None, label, None, distance, None, parameters, cost, float(tol),
-            int(max_iter), int(flags), backend,
-        )
+    return _dispatched(
+        x, None, weight, None, label, None, distance, None, parameters, cost, float(tol),
+        int(max_iter), flags=int(flags), backend=backend,
     )  # fmt: skip
 
 
@@ -355,6 +330,17 @@ def sinkhorn(
 
     Source: Cuturi 2013; Sejourne, Feydy, Vialard, Trouve, Peyre 2019 (arXiv 1910.12958).
     """
+    if (
+        x_weight is y_weight is x_label is y_label is x_potential is y_potential is None
+        and epsilon_schedule is None
+    ):
+        simple = two_clouds(
+            x, y, (epsilon, cost, reach, label_cost, tol, max_iter), ("x", "y"), relative=False,
+            debias=False, accelerate=accelerate, check_finite=False, backend=backend,
+        )  # fmt: skip
+        if simple is not None:
+            value, call = simple
+            return SinkhornOutput(value, *call.report())
     p = prepare(
         x, y, epsilon=epsilon, cost=cost, x_weight=x_weight, y_weight=y_weight, reach=reach,
         x_label=x_label, y_label=y_label, label_cost=label_cost, x_potential=x_potential,

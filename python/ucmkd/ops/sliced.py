@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ucmkd.ops import _check
 from ucmkd.ops._mass import centred, fill_masked, probabilities, weighted_mean
+from ucmkd.ops._plain import mapped
 
 Generator = int | torch.Generator | None
 
@@ -256,7 +257,7 @@ def _given_directions(directions: Tensor, points: Tensor) -> Tensor:
         raise ValueError(f"directions must have shape (L, {width}) with L >= 1; got {shape}")
     _check.same_device(points, directions, "the points", "directions")
     length = torch.linalg.vector_norm(directions.to(points.dtype), dim=-1, keepdim=True)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not mapped():
         data = length.detach()
         if not bool((torch.isfinite(data) & (data > 0)).all()):
             raise ValueError(
