@@ -103,8 +103,8 @@ def _read_wave(path: Path) -> tuple[FloatArray, int] | None:
         with wave.open(str(path), "rb") as stream:
             channels, width, rate = stream.getparams()[:3]
             raw = stream.readframes(stream.getnframes()) if width == 2 else b""
-    except EOFError as error:
-        raise ValueError(f"{path} is cut short") from error
+    except (EOFError, RuntimeError) as error:  # the latter: a chunk of a wrong length
+        raise ValueError(f"{path} is cut short or damaged") from error
     except wave.Error:
         return None
     if width != 2:
