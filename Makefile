@@ -17,7 +17,7 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 	@$(BIN)/ucmkd demo $(ARGS)
 
 study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (resumes)
-	@for name in headline pairs cohorts paired published_brca ckd_calls focusing; do \
+	@for name in headline pairs cohorts paired published_brca ckd_calls focusing discom_kd; do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
 teachers-study: $(VENV)/.built-train  ## Which rule picks the right teacher? Into docs/teachers (about 20 minutes; resumes)

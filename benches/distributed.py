@@ -128,9 +128,9 @@ def page(result: dict[str, Any]) -> str:
         "# The sharded Sinkhorn",
         "",
         f"Made by `python -m benches.distributed` on {result['date']}: {result['machine']}. Other "
-        "work shared the machine, and four ranks shared its processors: the times say that the "
-        "work is divided, not how fast the machine is; the bytes are those of the loopback device, "
-        "with the headers of TCP.",
+        "work kept the processors busy and all ranks shared them: no speed-up from more ranks is "
+        "to be seen here, and the times are what so many ranks took together, no more. The bytes "
+        "are those of the loopback device, with the headers of TCP.",
         "",
         "## Measured: an iteration of the cross term, gloo over loopback, one thread a rank",
         "",
@@ -149,7 +149,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         "`ucmkd.distributed.model` with its assumptions about the machine (a box of eight GPUs of "
         "the H100 kind up to 8 ranks, 400 Gbit/s a GPU beyond; 50 TFLOP/s in float32, 3 TB/s). "
-        "No GPU has run this. An iteration of the cross term in 128 dimensions:",
+        "No GPU has run this, and the times above do not confirm it. An iteration of the cross "
+        "term in 128 dimensions:",
         "",
         "| points a side | GPUs | ms | efficiency | GB sent per GPU | GB held per GPU |",
         "|:--|---:|---:|---:|---:|---:|",

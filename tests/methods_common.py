@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ucmkd import reference
-from ucmkd.methods import Batch, Method, create
+from ucmkd.methods import METHODS, Batch, Method, create
 from ucmkd.models import MLP
 
-C, D, D_T = 3, 5, 7
+C, D, D_T, D_PEER = 3, 5, 7, 8
 PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 COUNTS = torch.tensor([3, 2, 1])
 
@@ -44,6 +44,7 @@ def make_batch(width: int = D_T) -> Batch:
         paired_teacher_feature=torch.randn(4, width),
         paired_teacher_logits=torch.randn(4, C),
         paired_label=torch.tensor([0, 1, 2, 0]),
+        teacher_input=torch.randn(6, D_PEER),
     )
 
 
@@ -55,7 +56,10 @@ def make(name: str, student: MLP | None = None, **kwargs: Any) -> Method:
         "class_prior": PRIOR,
         "label_counts": COUNTS,
     }
-    return create(name, make_student() if student is None else student, **{**given, **kwargs})
+    student = make_student() if student is None else student
+    if METHODS[name].needs_peer:
+        given["peer"] = MLP(D_PEER, num_classes=C, hidden=6, width=student.width)
+    return create(name, student, **{**given, **kwargs})
 
 
 def plan_of(cost: Tensor, epsilon: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ ALIGNING = sorted(
 )
 #: Their alignment ends at the features.
 HEADLESS = (
-    "class_mmd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
+    "class_mmd", "discom_kd", "feature_kd", "fitnet", "label_aware", "norm", "pkdot",
     "pkdot_classes", "prototype_geometry", "rkd", "sp",
 )  # fmt: skip
 TRANSPORTING = [
@@ -211,9 +211,9 @@ class Noisy(nn.Module):
 
     counted: Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 5) -> None:
         super().__init__()
-        self.norm, self.linear = nn.BatchNorm1d(6), nn.Linear(6, 5)
+        self.norm, self.linear = nn.BatchNorm1d(6), nn.Linear(6, width)
         self.register_buffer("counted", None)
         self.calls = 0
 
@@ -246,15 +246,18 @@ def small_data() -> TrainingData:
     return TrainingData(
         3, *student, *validation, *test, feature, 3.0 * one_hot(label, 3), label,
         clusters(25, 4, 6)[0], paired, clusters(9, 6, 5)[0], 2.0 * one_hot(paired_label, 3),
+        teacher_input=clusters(40, 7, 6)[0],
     ).to("cpu", torch.float64)  # fmt: skip
 
 
 def noisy(name: str, **options: Any) -> Method:
     torch.manual_seed(7)
+    width = 6 if METHODS[name].needs_peer else 5  # split in halves
     return create(
-        name, SplitModel(Noisy(), nn.Linear(5, 3)), num_classes=3, teacher_head=nn.Linear(5, 3),
-        class_prior=torch.tensor([0.4, 0.3, 0.3]),
-        label_counts=torch.tensor([4, 4, 4]), **options,
+        name, SplitModel(Noisy(width), nn.Linear(width, 3)), num_classes=3,
+        teacher_head=nn.Linear(5, 3), class_prior=torch.tensor([0.4, 0.3, 0.3]),
+        label_counts=torch.tensor([4, 4, 4]), peer=SplitModel(Noisy(width), nn.Linear(width, 3)),
+        teacher_width=5, **options,
     )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ TERMS = {
     "pkdot": {"ce", "structure", "hallucination", "pair_ce"},
     "pkdot_classes": {"ce", "structure", "hallucination"},
     "dml": {"ce", "mutual", "peer_ce", "peer_mutual", "pair_ce"},
+    "discom_kd": {"ce", "peer_ce", "auxiliary", "adversarial", "modality", "orthogonality"},
 }
 
 #: The paper's weight is too large for the plain descent of the first test.

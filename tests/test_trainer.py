@@ -18,7 +18,7 @@ from ucmkd.metrics import Metrics, classification_metrics
 from ucmkd.models import MLP
 from ucmkd.trainer import TrainingData, TrainingError, fit, learning_rate
 
-CLASSES, INPUTS, WIDTH = 3, 6, 5
+CLASSES, INPUTS, WIDTH, PEER_INPUTS = 3, 6, 4, 7
 SHORT = TrainingConfig(
     steps=12,
     batch_size=12,
@@ -61,6 +61,7 @@ def data() -> TrainingData:
         paired=paired,
         paired_teacher_feature=clusters(9, 6, WIDTH)[0],
         paired_teacher_logits=2.0 * torch.nn.functional.one_hot(paired_label, CLASSES),
+        teacher_input=clusters(40, 7, PEER_INPUTS)[0],
     )
 
 
@@ -68,9 +69,10 @@ def make(name: str, data: TrainingData, dropout: float = 0.2, **options: object)
     torch.manual_seed(7)
     student = MLP(INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
     head = torch.nn.Linear(WIDTH, CLASSES)
+    peer = MLP(PEER_INPUTS, num_classes=CLASSES, hidden=8, width=WIDTH, dropout=dropout)
     return create(
         name, student, num_classes=CLASSES, teacher_head=head, class_prior=data.class_prior,
-        label_counts=data.label_counts, **options,
+        label_counts=data.label_counts, peer=peer, **options,
     )  # fmt: skip
 
 
@@ -192,6 +194,14 @@ def test_batches_have_what_the_method_asks_for(data: TrainingData) -> None:
     matched = Batches(data, make("label_aware", data), SHORT, seed=0).draw()
     assert matched.teacher_label is not None
     assert torch.equal(matched.teacher_label, matched.student_label)
+    assert joint.teacher_input is None
+    both = Batches(data, make("discom_kd", data), SHORT, seed=0).draw()
+    assert both.unlabelled is None and both.paired is None
+    assert both.teacher_input is not None and both.teacher_label is not None
+    assert data.teacher_input is not None and data.teacher_label is not None
+    rows = (both.teacher_input[:, None] == data.teacher_input).all(-1).long().argmax(1)
+    assert len(rows) == SHORT.teacher_batch_size
+    assert torch.equal(both.teacher_label, data.teacher_label[rows])
 
 
 def test_missing_pool_is_named(data: TrainingData) -> None:
@@ -200,6 +210,8 @@ def test_missing_pool_is_named(data: TrainingData) -> None:
     with pytest.raises(ValueError, match="'vanilla_kd' needs paired"):
         fit(make("vanilla_kd", data), replace(data, paired=None, paired_teacher_feature=None,
                                               paired_teacher_logits=None), SHORT)  # fmt: skip
+    with pytest.raises(ValueError, match="'discom_kd' needs teacher_input"):
+        fit(make("discom_kd", data), replace(data, teacher_input=None), SHORT)
 
 
 @pytest.mark.parametrize(

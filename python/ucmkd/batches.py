@@ -24,7 +24,7 @@ class TrainingData:
     """The samples of one distillation; rows of a group belong together, groups do not.
 
     Inputs are (n, ...) floating point, labels (n,) int64, on any one device; what is too big for
-    memory is a :class:`~ucmkd.stored_inputs.StoredInputs`. The teacher is present only as its
+    memory is a :class:`~ucmkd.stored_inputs.StoredInputs`. A teacher is present only as its
     cached outputs.
 
     Attributes:
@@ -34,6 +34,7 @@ class TrainingData:
         test, test_label: looked at once, at the end.
         teacher_feature, teacher_logits, teacher_label: outputs of the frozen teacher on its own
             samples, (m, d_T), (m, C), (m,).
+        teacher_input: those samples themselves (m, ...), for a method that trains a model on them.
         unlabelled: student samples without labels (u, ...).
         teacher_group, unlabelled_group: coarse correspondences, (m,) and (u,) int64: samples of
             equal number are of the same subject, session or the like; -1 where it is not known.
@@ -67,6 +68,7 @@ class TrainingData:
     cohort_feature: Tensor | None = None
     cohort_logits: Tensor | None = None
     cohort_group: Tensor | None = None
+    teacher_input: Inputs | None = None
 
     def __post_init__(self) -> None:
         for group in ("student", "validation", "test", "teacher", "unlabelled", "paired", "cohort"):
@@ -164,8 +166,8 @@ class Batches:
 
     Args:
         data: where the rows come from.
-        method: says what it needs (``needs_teacher``, ``needs_unlabelled``, ``class_matched``,
-            ``paired`` or ``uses_pairs``).
+        method: says what it needs (``needs_teacher``, ``needs_peer``, ``needs_unlabelled``,
+            ``class_matched``, ``paired`` or ``uses_pairs``).
         training: batch sizes; a pool that is smaller is the batch.
         seed: of all samplers; ``rank`` tells processes apart.
 
@@ -179,6 +181,7 @@ class Batches:
         wanted = {
             "teacher_feature": method.needs_teacher and not method.paired,
             "teacher_label": method.class_matched,
+            "teacher_input": method.needs_peer,
             "unlabelled": method.needs_unlabelled,
             "paired": method.paired,
         }
@@ -217,6 +220,8 @@ class Batches:
             )
         elif method.needs_teacher:
             self._pool("teacher", data.teacher_feature, training.teacher_batch_size)
+        elif method.needs_peer:
+            self._pool("teacher", data.teacher_input, training.teacher_batch_size)
         if method.paired or method.uses_pairs:
             self._pool("paired", data.paired, training.pair_batch_size)
         lengths = [math.ceil(len(data.student) / training.batch_size)]
@@ -258,7 +263,8 @@ class Batches:
     def draw(self) -> Batch:
         """The next batch; groups that the method does not ask for are None."""
         data = self.data
-        cached = (data.teacher_feature, data.teacher_logits, data.teacher_label)
+        inputs = data.teacher_input if self.method.needs_peer else None
+        cached = (data.teacher_feature, data.teacher_logits, data.teacher_label, inputs)
         student, student_label = self._rows("student", data.student, data.student_label)
         assert student is not None and student_label is not None
         if self.method.class_matched:
@@ -290,6 +296,7 @@ class Batches:
             paired_label=paired[3],
             unlabelled_group=unlabelled[1],
             unlabelled_teacher_group=natural[3],
+            teacher_input=teacher[3],
         )
 
     def state_dict(self) -> dict[str, Any]:

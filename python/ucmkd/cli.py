@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_users(error: Exception) -> bool:
     """Whether the message alone tells the user what to do."""
-    names = {"ConfigError", "CheckpointError", "TrainingError", "FetchError", "DataNotFoundError"}
+    names = {"ConfigError", "CheckpointError", "TrainingError", "ProcessLostError"}
+    names |= {"FetchError", "DataNotFoundError"}
     return isinstance(error, UsageError | ValueError) or type(error).__name__ in names
 
 

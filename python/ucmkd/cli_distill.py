@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from .cli_watch import Watch, total_steps
 from .config import OptionValue, Recipe
 from .diagnosis import GradientConflictWarning
 from .distill import RunResult, distill
+from .processes import is_first
 from .recipe_file import find_recipe, load_recipe, shipped_recipes
 from .runlog import read_log
 
@@ -51,7 +51,7 @@ def run(words: list[str]) -> int:
     recipe = chosen.recipe
 
     # With several devices this runs once per process; one of them speaks.
-    console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    console = Console(quiet=not is_first())
     view: Watch | _Progress
     if chosen.watch:
         earlier = read_log(recipe.run_dir / "log.jsonl") if chosen.resume else []

@@ -21,13 +21,14 @@ from safetensors.torch import save as to_safetensors
 from .batches import TrainingData
 from .certified import CertificateProbe, TeacherSide, certify, teacher_side
 from .checkpoint import Checkpointer, CheckpointError, make_folder, write_atomically
-from .config import ConfigError, HardwareConfig, Recipe, to_mapping
+from .config import ConfigError, Recipe, to_mapping
 from .focus import focused
 from .metrics import Metrics
 from .models import Student
 from .preparation import Prepared, prepare
+from .processes import make_fabric, together
 from .recipe_file import load_recipe, recipe_to_yaml
-from .rehearsal import check_method, make_method, rehearse, uses_teacher
+from .rehearsal import check_method, make_method, rehearse, uses_peer, uses_teacher
 from .report import write_report
 from .runlog import RunLog
 from .taught import taught, untaught
@@ -79,31 +80,6 @@ class RunResult:
     already_finished: bool = False
 
 
-def make_fabric(hardware: HardwareConfig) -> Fabric:
-    """Fabric as the recipe says.
-
-    Raises:
-        ConfigError: the machine has no such accelerator or fewer devices.
-    """
-    try:
-        fabric = Fabric(
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            precision=hardware.precision,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"hardware (accelerator {hardware.accelerator!r}, devices {hardware.devices}, "
-            f"precision {hardware.precision!r}) is not available: {error}"
-        ) from error
-    except Exception as error:  # Fabric has its own exception for a missing accelerator
-        if type(error).__name__ != "MisconfigurationException":
-            raise
-        raise ConfigError(f"hardware.accelerator {hardware.accelerator!r}: {error}") from error
-    fabric.launch()
-    return fabric
-
-
 def distill(
     recipe: Recipe,
     *,
@@ -114,7 +90,9 @@ def distill(
     """Run a recipe.
 
     A run that was killed, at whatever moment, and is resumed gives the same figures as one that
-    was not (on a CPU; on a GPU as far as its kernels are deterministic).
+    was not (on a CPU; on a GPU as far as its kernels are deterministic), with as many processes:
+    with another number (:mod:`ucmkd.processes`) it goes on from the same weights and optimizer,
+    with other batches.
 
     Args:
         recipe: what to do.
@@ -128,6 +106,7 @@ def distill(
             this is found before anything is trained.
         CheckpointError: a damaged checkpoint or result.
         ucmkd.trainer.TrainingError: the loss became NaN or infinite.
+        ucmkd.processes.ProcessLostError: another process of the training is gone.
     """
     folder = recipe.run_dir
     notes: list[str] = []
@@ -152,6 +131,21 @@ def distill(
         with suppress(OSError):
             folder.rmdir()  # only if it is empty: a recipe with a mistake leaves nothing behind
         raise
+    with together(fabric):
+        return _run(recipe, prepared, fabric, resume, callbacks, note, notes)
+
+
+def _run(
+    recipe: Recipe,
+    prepared: Prepared,
+    fabric: Fabric,
+    resume: bool,
+    callbacks: Sequence[Callable[[dict[str, Any]], None]],
+    note: Say,
+    notes: list[str],
+) -> RunResult:
+    """The run itself, in each of its processes."""
+    folder = recipe.run_dir
     if fabric.is_global_zero:
         write_atomically(folder / "recipe.yaml", recipe_to_yaml(recipe).encode())
 
@@ -235,8 +229,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], place: str = "") -> l
     found: list[str] = []
     for key in dict.fromkeys((*old, *new)):
         name, before, after = f"{place}{key}", old.get(key), new.get(key)
-        if name in ("out_dir", "name"):
-            continue  # the folder may have been moved
+        if name in ("out_dir", "name", "hardware.devices"):
+            continue  # the folder may have been moved, and any number of processes may go on
         if isinstance(before, dict) and isinstance(after, dict):
             found += _differences(before, after, f"{name}.")
         elif before != after:
@@ -250,7 +244,7 @@ def _with_teacher(
     """The student's data with the outputs of a frozen teacher, where the method needs one."""
     own = prepared.teacher
     if not uses_teacher(recipe):
-        return untaught(prepared), None, None
+        return untaught(prepared, inputs=uses_peer(recipe)), None, None
 
     config, path = recipe.teacher, folder / "teacher.safetensors"
     teacher = build_teacher(config, own, seed=recipe.seed)

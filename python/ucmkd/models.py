@@ -238,6 +238,23 @@ class Head(nn.Module):
         return self.model.head(features)
 
 
+class Encoder(nn.Module):
+    """The encoder of a model as a module of its own (for models whose encoder is a method)."""
+
+    def __init__(self, model: Student) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features ``(n, width)`` of inputs ``(n, ...)``."""
+        return self.model.encoder(inputs)
+
+
+def encoder_module(model: Student) -> nn.Module:
+    """The encoder of ``model`` as an ``nn.Module``: itself where it is one, else wrapped."""
+    return model.encoder if isinstance(model.encoder, nn.Module) else Encoder(model)
+
+
 def head_module(model: Student) -> nn.Module:
     """The head of ``model`` as an ``nn.Module``: itself where it is one, else wrapped."""
     return model.head if isinstance(model.head, nn.Module) else Head(model)

@@ -45,6 +45,8 @@ def check_method(recipe: Recipe) -> None:
     if uses_teacher(recipe):
         check_focus(recipe)
     kind, side = METHODS[name], recipe.data.student
+    if kind.needs_peer:
+        _check_peer(recipe)
     if kind.paired and recipe.data.pairs == 0:
         raise ConfigError(
             f"method {name!r} needs pairs: data.pairs must be a count, or -1 for all, got 0"
@@ -63,6 +65,26 @@ def uses_teacher(recipe: Recipe) -> bool:
     return kind.needs_teacher or kind.needs_head or kind.paired
 
 
+def uses_peer(recipe: Recipe) -> bool:
+    """Whether the method trains a model in the teacher's modality itself."""
+    return METHODS[recipe.method.name].needs_peer
+
+
+def _check_peer(recipe: Recipe) -> None:
+    teacher = recipe.teacher
+    for key, given, accepted in (
+        ("kind", teacher.kind, "trained"),
+        ("weights", teacher.weights, None),
+        ("focus", teacher.focus, 0.0),
+    ):
+        if given != accepted:
+            raise ConfigError(
+                f"method {recipe.method.name!r} has no teacher, it trains the teacher's model "
+                f"itself: teacher.{key} must be {accepted!r}, got {given!r}; a control that it "
+                "has is method.placebo"
+            )
+
+
 def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     """Build everything once and throw it away, so that mistakes cost no teacher's training.
 
@@ -72,7 +94,11 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     """
     own, data = (
         prepared.teacher,
-        replace(prepared.student, teacher_label=prepared.teacher.student_label),
+        replace(
+            prepared.student,
+            teacher_label=prepared.teacher.student_label,
+            teacher_input=prepared.teacher.student,
+        ),
     )
     torch.manual_seed(recipe.seed)
     teacher: Student | None = None
@@ -82,6 +108,9 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
         _try_model(teacher, own, "teacher")
         if recipe.teacher.weights is not None:
             load_weights(teacher, Path(recipe.teacher.weights))
+    if uses_peer(recipe):
+        peer = build_model(recipe.teacher, own.student, data.num_classes, place="teacher")
+        _try_model(peer, own, "teacher")
     student = build_model(recipe.student, data.student, data.num_classes, place="student")
     _try_model(student, data, "student")
     with warnings.catch_warnings():
@@ -123,6 +152,9 @@ def make_method(
     recipe: Recipe, student: Student, teacher: Student | None, data: TrainingData
 ) -> Method:
     """The recipe's method; what is wrong with its options is a :class:`ConfigError`."""
+    peer: Student | None = None
+    if uses_peer(recipe) and data.teacher_input is not None:
+        peer = build_model(recipe.teacher, data.teacher_input, data.num_classes, place="teacher")
     try:
         return create(
             recipe.method.name,
@@ -132,6 +164,7 @@ def make_method(
             teacher_width=None if teacher is None else teacher.width,
             class_prior=data.class_prior,
             label_counts=data.label_counts,
+            peer=peer,
             placebo=recipe.method.placebo,
             **recipe.method.options,
         )

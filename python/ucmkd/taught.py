@@ -12,11 +12,17 @@ from .preparation import Prepared
 from .teacher import cache_outputs
 
 
-def untaught(prepared: Prepared) -> TrainingData:
-    """The student's data for a method without a teacher; its class frequencies may be used."""
+def untaught(prepared: Prepared, *, inputs: bool = False) -> TrainingData:
+    """The student's data for a method without a teacher; its class frequencies may be used.
+
+    Args:
+        prepared: Both sides.
+        inputs: With the teacher's samples themselves, for a method that trains a model on them.
+    """
     return replace(
         prepared.student,
         teacher_label=prepared.teacher.student_label,
+        teacher_input=prepared.teacher.student if inputs else None,
         paired=None,
         paired_label=None,
         cohort_group=None,

@@ -206,11 +206,12 @@ def fit(
         descent.load_state_dict(state["optimizer"])
         precision.load_state_dict(state["precision"])
         best = _Best(**state["best"])
-        meter.load_state_dict(own["meter"], fabric.device)
-        batches.load_state_dict(own["batches"])
-        if "conflict" in own:
-            conflict.load_state_dict(own["conflict"])
-        set_random_state(own["random"])
+        if own is not None:  # else its samplers begin, as those of no other process
+            meter.load_state_dict(own["meter"], fabric.device)
+            batches.load_state_dict(own["batches"])
+            if "conflict" in own:
+                conflict.load_state_dict(own["conflict"])
+            set_random_state(own["random"])
 
     for step in range(first, steps):
         if optimizer.warmup or optimizer.schedule != "constant":
@@ -339,13 +340,10 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _own_part(state: Record, fabric: Fabric) -> Record:
-    if len(state["ranks"]) != fabric.world_size:
-        raise ValueError(
-            f"the checkpoint is of {len(state['ranks'])} process(es), this run has "
-            f"{fabric.world_size}; resume with the same number of devices"
-        )
-    return state["ranks"][fabric.global_rank]
+def _own_part(state: Record, fabric: Fabric) -> Record | None:
+    """What this process left; None for one that the stored run did not have."""
+    ranks = state["ranks"]
+    return ranks[fabric.global_rank] if fabric.global_rank < len(ranks) else None
 
 
 def _same_on_all(fabric: Fabric, tensors: Sequence[Tensor]) -> None:

@@ -24,7 +24,7 @@ def attention_loss(
         student: Maps ``(n, c_S, h, w)``.
         teacher: Maps ``(n, c_T, h, w)`` of the same samples.
         detach_teacher: No gradient to the teacher's maps.
-        check_finite: Name NaN or infinite maps (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite maps (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d float32 (or float64) tensor.

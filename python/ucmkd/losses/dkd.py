@@ -42,7 +42,7 @@ def dkd_loss(
         temperature: T > 0.
         reduction: Over the samples: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher's logits.
-        check_finite: Name NaN or infinite logits (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite logits (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d float32 (or float64) tensor, or ``(n,)`` with ``reduction="none"``.

@@ -49,7 +49,7 @@ def energy_align(
         teacher_weight: Masses of the teacher's samples.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
         backend: Of the full distance: ``"auto"``, ``"rust"`` or ``"torch"``. The sliced one is
             plain PyTorch on every device.
 

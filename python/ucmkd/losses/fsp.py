@@ -45,7 +45,7 @@ def fsp_loss(
         teacher_first: Maps ``(n, c_1, ·, ·)`` of the teacher on the same samples.
         teacher_second: Maps ``(n, c_2, ·, ·)``.
         detach_teacher: No gradient to the teacher's maps.
-        check_finite: Name NaN or infinite maps (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite maps (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d float32 (or float64) tensor.

@@ -97,7 +97,7 @@ def label_align(
             what limits the push. With lo > 0 the loss has no lower bound: :math:`\log p_T` falls
             for ever where the teacher gives the true class nothing.
         reduction: Over the samples: ``"mean"``, ``"sum"`` or ``"none"``.
-        check_finite: Name NaN or infinite logits (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite logits (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d float32 (or float64) tensor, or ``(n,)`` with ``reduction="none"``.

@@ -67,7 +67,7 @@ def mmd_align(
         coef: Its constant.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
         group: A ``torch.distributed`` process group, or ``"world"`` for the default one: align the
             batch of all its ranks, as in :func:`sinkhorn_align`.
         backend: ``"auto"``, ``"rust"`` or ``"torch"``.

@@ -41,7 +41,7 @@ def coral_align(
         teacher_weight: Masses of the teacher's samples.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d tensor, or ``(B,)`` with ``reduction="none"`` and batched features; differentiable
@@ -97,7 +97,7 @@ def cmd_align(
         teacher_weight: Masses of the teacher's samples.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d tensor, or ``(B,)`` with ``reduction="none"`` and batched features.

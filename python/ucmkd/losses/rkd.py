@@ -60,7 +60,7 @@ def rkd_loss(
         distance_weight: λ_D ≥ 0.
         angle_weight: λ_A ≥ 0; 0 saves the angles' cost.
         detach_teacher: No gradient to the teacher's features.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
 
     Returns:
         A 0-d float32 (or float64) tensor; 0 for a single sample.

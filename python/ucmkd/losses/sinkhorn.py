@@ -86,7 +86,7 @@ def sinkhorn_align(
         max_iter: Most iterations.
         reduction: Over the batch ``B``: ``"mean"``, ``"sum"`` or ``"none"``.
         detach_teacher: No gradient to the teacher side.
-        check_finite: Name NaN or infinite features (skipped inside ``torch.compile``).
+        check_finite: Name NaN or infinite features (not inside ``torch.compile``, ``vmap``).
         epsilon_schedule: Ratio in (0, 1) by which ε comes down from the mean cost, each stage
             the start of the next; for ε below about 0.005 mean costs
             (:mod:`ucmkd.ops.schedule` has the measurements). Not used inside ``torch.compile``,

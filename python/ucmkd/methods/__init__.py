@@ -17,6 +17,7 @@ from ucmkd.methods.ckd import CKD, ClassCKD
 from ucmkd.methods.class_mmd import ClassMMD
 from ucmkd.methods.class_soft_labels import ClassSoftLabels
 from ucmkd.methods.cross_entropy import CrossEntropy, PriorOnly
+from ucmkd.methods.discom_kd import DisCoMKD
 from ucmkd.methods.dkd import DKD
 from ucmkd.methods.dml import DML
 from ucmkd.methods.feature_kd import FeatureKD, LabelAware
@@ -41,7 +42,15 @@ METHODS: dict[str, type[Method]] = {}
 
 #: What the trainer supplies; everything else of a method's signature is an option of the user.
 SUPPLIED = frozenset(
-    {"student", "teacher_head", "teacher_width", "num_classes", "class_prior", "label_counts"}
+    {
+        "student",
+        "teacher_head",
+        "teacher_width",
+        "num_classes",
+        "class_prior",
+        "label_counts",
+        "peer",
+    }
 )
 
 
@@ -86,6 +95,7 @@ for _method in (
     PKDOT,
     ClassPKDOT,
     DML,
+    DisCoMKD,
 ):
     register(_method)
 
@@ -127,7 +137,8 @@ def create(name: str, student: Student, **kwargs: Any) -> Method:
         name: A key of :data:`METHODS`.
         student: The model to train.
         **kwargs: ``num_classes``, ``teacher_head``, ``teacher_width``, ``class_prior``,
-            ``label_counts`` (:class:`Method`) and the method's options (:func:`options`).
+            ``label_counts``, ``peer`` (:class:`Method`) and the method's options
+            (:func:`options`).
 
     Raises:
         ValueError: Unknown method, one that cannot be used across modalities (says why and what

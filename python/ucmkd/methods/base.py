@@ -34,6 +34,8 @@ class Batch:
             loader: row i of the teacher has nothing to do with row i of the student.
         teacher_logits: Logits ``(m, C)`` of the same samples.
         teacher_label: Classes ``(m,)`` of the same samples.
+        teacher_input: The same samples themselves, ``(m, ...)``, for a method that trains a model
+            of its own on them.
         unlabelled: Student inputs ``(u, ...)`` without labels.
         unlabelled_teacher_feature: Features ``(v, d_T)`` of a second draw of the teacher, at the
             teacher's natural class frequencies, to be aligned with ``unlabelled``.
@@ -64,6 +66,7 @@ class Batch:
     paired_label: Tensor | None = None
     unlabelled_group: Tensor | None = None
     unlabelled_teacher_group: Tensor | None = None
+    teacher_input: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -84,7 +87,8 @@ class Method(nn.Module):
     needed), ``uses_pairs`` (pairs are used where the batch has them), ``class_matched`` (the
     labelled student batch and the teacher batch have the same class counts), ``needs_prior``
     (``class_prior`` must be given), ``needs_counts`` (``label_counts`` must be given),
-    ``needs_head`` (``teacher_head`` must be given), ``whole_teacher`` (the teacher's second draw
+    ``needs_head`` (``teacher_head`` must be given), ``needs_peer`` (``peer`` must be given, and
+    each batch has ``teacher_input``), ``whole_teacher`` (the teacher's second draw
     is all of its samples, in their order), ``uses_groups`` (where groups are known, the unlabelled
     samples and the teacher's second draw are of the same ones). Read them from the instance: some
     depend on options. ``requires`` lists the fields of :class:`Batch`
@@ -106,13 +110,15 @@ class Method(nn.Module):
         class_prior: The teacher's class frequencies ``(C,)``; normalised to sum to one.
         label_counts: Numbers ``(C,)`` of labelled student samples per class. Kept only by methods
             with ``needs_counts``.
+        peer: An untrained model of the teacher's modality, inputs ``(m, ...)`` to logits
+            ``(m, C)``. Trained along by methods with ``needs_peer``; others leave it alone.
         label_smoothing: Smoothing of the cross-entropy on labelled samples, in [0, 1).
         placebo: Permute the teacher's classes (a control, see above).
         placebo_seed: Which permutation.
 
     Raises:
-        TypeError: ``student`` is no :class:`ucmkd.models.Student`, ``teacher_head`` no module, or
-            an option of the wrong type.
+        TypeError: ``student`` or ``peer`` is no :class:`ucmkd.models.Student`, ``teacher_head`` no
+            module, or an option of the wrong type.
         ValueError: An argument that the method needs is missing or out of range.
     """
 
@@ -123,6 +129,7 @@ class Method(nn.Module):
     needs_head: bool = False
     needs_prior: bool = False
     needs_counts: bool = False
+    needs_peer: bool = False
     needs_unlabelled: bool = False
     class_matched: bool = False
     whole_teacher: bool = False
@@ -144,6 +151,7 @@ class Method(nn.Module):
         teacher_width: int | None = None,
         class_prior: Tensor | None = None,
         label_counts: Tensor | None = None,
+        peer: Student | None = None,
         label_smoothing: float = 0.0,
         placebo: bool = False,
         placebo_seed: int = 0,
@@ -165,18 +173,23 @@ class Method(nn.Module):
                 "teacher_head must be a torch.nn.Module (features to logits) or a whole "
                 f"ucmkd.models.Student, got {type(teacher_head).__name__}"
             )
-        own_head = head_module(student)
-        if isinstance(own_head, nn.Linear) and own_head.out_features != num_classes:
-            raise ValueError(
-                f"num_classes is {num_classes}, but the student's head has "
-                f"{own_head.out_features} outputs; they must agree"
-            )
+        if peer is not None and not isinstance(peer, Student):
+            raise TypeError(f"peer must be a ucmkd.models.Student, got {type(peer).__name__}")
+        for role, model in (("student", student), ("peer", peer)):
+            outputs = None if model is None else getattr(head_module(model), "out_features", None)
+            if outputs not in (None, num_classes):
+                raise ValueError(
+                    f"num_classes is {num_classes}, but the {role}'s head has {outputs} outputs; "
+                    "they must agree"
+                )
         if self.needs_prior and class_prior is None:
             raise ValueError(f"{self.name} needs class_prior, the teacher's class frequencies (C,)")
         if self.needs_counts and label_counts is None:
             raise ValueError(f"{self.name} needs label_counts, the labelled samples per class (C,)")
         if self.needs_head and teacher_head is None:
             raise ValueError(f"{self.name} needs teacher_head, the head of the trained teacher")
+        if self.needs_peer and peer is None:
+            raise ValueError(f"{self.name} needs peer, an untrained model of the other modality")
         self.student = student
         self.num_classes = num_classes
         self.teacher_width = student.width if teacher_width is None else teacher_width

@@ -15,12 +15,12 @@ from lightning_fabric import Fabric
 import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
-from ucmkd.distill import make_fabric
 from ucmkd.focus import focused
 from ucmkd.metrics import Metrics, classification_metrics
 from ucmkd.models import Student
 from ucmkd.preparation import Prepared, prepare
-from ucmkd.rehearsal import make_method, uses_teacher
+from ucmkd.processes import make_fabric
+from ucmkd.rehearsal import make_method, uses_peer, uses_teacher
 from ucmkd.stored_inputs import Inputs
 from ucmkd.study.plan import Job, Run
 from ucmkd.study.provenance import code_digest
@@ -152,7 +152,7 @@ class Bench:
     def _data(self, recipe: Recipe) -> tuple[TrainingData, Teacher | None]:
         prepared = self.prepared(recipe.data)
         if not uses_teacher(recipe):
-            return untaught(prepared), None
+            return untaught(prepared, inputs=uses_peer(recipe)), None
         whole = replace(
             recipe, teacher=replace(recipe.teacher, focus=0.0, focus_channels="general")
         )

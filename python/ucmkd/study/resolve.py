@@ -10,7 +10,7 @@ from typing import Any
 
 from ucmkd.config import ConfigError, Recipe, from_mapping, to_mapping
 from ucmkd.methods import options as method_options
-from ucmkd.rehearsal import check_method, uses_teacher
+from ucmkd.rehearsal import check_method, uses_peer, uses_teacher
 from ucmkd.study.config import MethodEntry, Section, StudyConfig
 from ucmkd.study.controls import Control
 
@@ -72,7 +72,7 @@ def resolve(
     try:
         recipe = _build(study, scenario, method, entry, overrides, control)
         check_method(recipe)
-        if control is not None and not uses_teacher(recipe):
+        if control is not None and not uses_teacher(recipe) and not uses_peer(recipe):
             raise ConfigError(
                 f"controls must be empty for {recipe.method.name!r}, which asks no teacher, "
                 f"got {entry.controls}"

@@ -1,0 +1,63 @@
+"""How CMD is built and trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ucmkd.config_errors import require
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How CMD is trained. In brackets what the released code has for NTU skeletons."""
+
+    steps: int = 1000
+    batch_size: int = 128
+    """[64]"""
+    lr: float = 0.05
+    """Of SGD with momentum .9 and weight decay 1e-4; a tenth after 78 % of the steps. [.01]"""
+    hidden: int = 128
+    width: int = 64
+    dim: int = 32
+    """[128]"""
+    queue: int = 1024
+    """[16384]"""
+    neighbours: int = 512
+    """[8192, as here half of the queue]"""
+    momentum: float = 0.99
+    """[.999, for some 300 times as many steps]"""
+    temperature: float = 0.07
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.05
+    mutual: float = 1.0
+    """Weight of the mutual term; 0: three streams that learn alone."""
+    log_every: int = 100
+    """Steps between two lines of the log, each with a checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "hidden", "width", "dim", "queue", "log_every"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(whole and value > 0, name, value, "a positive integer")
+        for name in ("lr", "temperature", "student_temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "a positive number")
+        require(0 <= self.mutual < math.inf, "mutual", self.mutual, "a number of at least 0")
+        require(0 <= self.momentum <= 1, "momentum", self.momentum, "in [0, 1]")
+        require(
+            self.batch_size <= self.queue,
+            "batch_size",
+            self.batch_size,
+            f"at most the queue, {self.queue}",
+        )
+        require(
+            0 < self.neighbours <= self.queue,
+            "neighbours",
+            self.neighbours,
+            f"in 1..{self.queue}, the length of the queue",
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Of step ``step``, from 0."""
+        return self.lr * (0.1 if step >= 0.78 * self.steps else 1.0)
