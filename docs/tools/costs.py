@@ -33,6 +33,7 @@ def batch() -> Batch:
     return Batch(
         student=torch.randn(64, INPUTS),
         student_label=label,
+        teacher_input=torch.randn(64, INPUTS),
         teacher_feature=torch.randn(64, WIDTH),
         teacher_logits=logits(label),
         teacher_label=label,
@@ -49,6 +50,7 @@ def batch() -> Batch:
 
 def made(name: str) -> tuple[Method, torch.optim.Optimizer]:
     """A method with its optimiser."""
+    peer = MLP(INPUTS, num_classes=CLASSES, width=WIDTH) if METHODS[name].needs_peer else None
     method = create(
         name,
         MLP(INPUTS, num_classes=CLASSES, width=WIDTH),
@@ -57,6 +59,7 @@ def made(name: str) -> tuple[Method, torch.optim.Optimizer]:
         teacher_width=WIDTH,
         class_prior=torch.full((CLASSES,), 1 / CLASSES),
         label_counts=torch.full((CLASSES,), 5),
+        peer=peer,
     )
     return method, torch.optim.AdamW(method.trainable(), fused=True)
 

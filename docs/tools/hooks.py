@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What is taken from outside ``docs/``, as globs from the root of the repository.
 OUTSIDE = (
     "study/README.md",
+    "study/*/README.md",
     "study/*/summary.md",
+    "study/*/*.csv",
     "study/*/configurations.yaml",
     "study/*/figures/*.png",
     "benches/results/*.png",
