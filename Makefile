@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo study teachers-study quick test lint format bench growth wheel clean nightly gpu-report gpu-test gpu-bench
+.PHONY: help demo study teachers-study quick test lint format docs audit bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -49,6 +49,15 @@ lint: $(VENV)/.built-test  ## ruff, mypy, cargo fmt, clippy (warnings are errors
 format: $(VENV)/.built-test  ## Format Python and Rust
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --all
 
+docs: $(VENV)/.built-docs  ## Build the documentation strictly into site/
+	@$(BIN)/mkdocs build $(ARGS)
+
+audit: $(VENV)/.built-audit  ## Known vulnerabilities in the Python and Rust dependencies
+	@echo "==> pip-audit"; $(BIN)/pip-audit --skip-editable --progress-spinner off $(ARGS)
+	@echo "==> cargo audit"
+	@cargo audit --version >/dev/null 2>&1 || cargo install --locked cargo-audit
+	@cargo audit
+
 bench: $(VENV)/.built-bench  ## Time against the peers (installs them)
 	@$(BIN)/python -m pytest benches $(ARGS)
 
@@ -85,8 +94,10 @@ $(VENV)/.environment:
 	@touch $@
 
 $(VENV)/.built-train: EXTRAS = train
-$(VENV)/.built-test:  EXTRAS = train,test,lint
+$(VENV)/.built-test:  EXTRAS = train,test,lint,docs,examples
 $(VENV)/.built-bench: EXTRAS = train,test,bench
+$(VENV)/.built-docs:  EXTRAS = train,docs
+$(VENV)/.built-audit: EXTRAS = train,audit
 $(VENV)/.built-%: $(VENV)/.environment pyproject.toml $(RUST)
 	@echo "==> installing ucmkd[$(EXTRAS)] (PyTorch is large: a few minutes the first time) and compiling the Rust kernels"
 	@$(BIN)/maturin develop --release --locked --extras $(EXTRAS)

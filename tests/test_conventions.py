@@ -1,4 +1,4 @@
-"""The README's conversion table: each row against that library's formula, solved by hand here.
+"""The conventions of other libraries: each against its formula, solved by hand here.
 
 The libraries are not needed: what each returns is written out from its documentation and solved
 with a plain loop in NumPy. Where one is installed, it is asked itself too.

@@ -29,6 +29,7 @@ _LAZY = (
     "methods",
     "models",
     "reference",
+    "sklearn",
     "statistics",
     "theory",
     "trainer",

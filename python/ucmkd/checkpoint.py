@@ -8,7 +8,6 @@ files are ordinary ``torch.save`` archives that load with ``weights_only=True``.
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import tempfile
 import zipfile
@@ -136,9 +135,10 @@ class Checkpointer:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except OSError as error:
             raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except Exception as error:  # torch.load ends in any, according to what is damaged
             raise CheckpointError(
-                f"checkpoint {path} is damaged ({error}); {self._advice(path)}"
+                f"checkpoint {path} is damaged ({type(error).__name__}: {error}); "
+                f"{self._advice(path)}"
             ) from error
         found = state.get("format") if isinstance(state, dict) else None
         if found != FORMAT:

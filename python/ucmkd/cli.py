@@ -1,4 +1,4 @@
-"""The command line: ``ucmkd distill | compare | teachers | demo | info``.
+"""The command line: ``ucmkd distill | compare | teachers | demo | info | completion``.
 
 A mistake of the user (a wrong key, a missing file) is one line on the error stream and exit
 status 2; everything else is a traceback, since it is ours. ``UCMKD_TRACEBACK=1`` shows it always.
@@ -23,9 +23,12 @@ commands:
   teachers CONFIG  which candidate modality will help a student, before anything is trained
   demo             what unpaired distillation brings, in three scenes on real data
   info             versions, and which backends work on this machine
+  completion SHELL a script by which bash or zsh completes all this
 
 ucmkd COMMAND --help lists the options of a command.
 """
+
+COMMANDS = ("distill", "compare", "teachers", "demo", "info", "completion")
 
 # Import name -> distribution, of what `ucmkd[train]` adds.
 EXTRAS = {
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "teachers": _teachers,
         "demo": _demo,
         "info": _info,
+        "completion": _completion,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -124,6 +128,13 @@ def _demo(words: list[str]) -> int:
     from .demo import main as demo
 
     return int(demo(words) or 0)
+
+
+def _completion(words: list[str]) -> int:
+    _require_extras()
+    from .cli_completion import run
+
+    return run(words)
 
 
 def _info(words: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def _read_npz(path: Path) -> dict[str, NDArray]:
             content = np.load(stream, allow_pickle=False)
             names = sorted(content.files) if isinstance(content, np.lib.npyio.NpzFile) else None
             arrays = {key: content[key] for key in wanted if key in names} if names else {}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged header can end in any: it is parsed as Python text
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             raise ValueError(
                 f"{path}: arrays of Python objects are not read (they could run code); store "
@@ -145,15 +144,26 @@ def _read_npz(path: Path) -> dict[str, NDArray]:
                 f"{path} is not an .npz file (an archive as numpy.savez writes it), or it is cut "
                 "short"
             ) from error
-        raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
+        raise ValueError(
+            f"{path} cannot be read as an .npz file: {type(error).__name__}: {error}"
+        ) from error
     if names is None:
         raise ValueError(f"{path} holds one array, not a .npz archive of named arrays")
     if not {"X", "y"} <= set(names):
         raise ValueError(f"{path} must hold X (inputs) and y (labels); it holds {names}")
+    for key, value in arrays.items():
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"{path}: {key} is no array as numpy.savez writes it, but raw bytes")
+        if value.dtype.kind == "U" and value.size and _code_points(value).max() > 0x10FFFF:
+            raise ValueError(f"{path}: {key} holds texts that are no Unicode; the file is damaged")
     for key in arrays.keys() - {"X"}:
         if arrays[key].ndim != 1:
             raise ValueError(f"{path}: {key} must have one dimension, got {arrays[key].shape}")
     return arrays
+
+
+def _code_points(texts: NDArray) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(texts).astype(texts.dtype.newbyteorder("=")).view(np.uint32)
 
 
 def _classes(

@@ -68,8 +68,9 @@ def read_wave(path: Path, rate: int = 8000) -> FloatArray:
         with wave.open(str(path), "rb") as stream:
             kind = (stream.getnchannels(), stream.getsampwidth(), stream.getframerate())
             raw = stream.readframes(stream.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a wave file: {error}") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last: a chunk of a wrong length
+        reason = str(error) or "a chunk has a wrong length"
+        raise ValueError(f"{path} cannot be read as a wave file: {reason}") from error
     if kind != (1, 2, rate):
         raise ValueError(
             f"{path} must have 1 channel of 2 bytes at {rate} Hz, got {kind[0]} of {kind[1]} at "

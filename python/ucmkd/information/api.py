@@ -29,20 +29,21 @@ def mutual_information(
     Floating-point sides ``(n,)`` or ``(n, d)`` are continuous, integer or boolean ones ``(n,)``
     are discrete. Row i of x belongs to row i of y.
 
-    Methods:
-        - ``"auto"``: the best suited one; the answer's ``reason`` says why. See
-          :func:`ucmkd.information.choice.choose`.
-        - ``"gaussian"``: canonical correlations, exactly unbiased for Gaussian samples.
-        - ``"student"``: a Student copula, for heavy tails.
-        - ``"ksg"`` (``"ksg1"``) and ``"ksg2"``: Kraskov's, two continuous sides.
-        - ``"ross"``: a label and a continuous side; ``"mixed"``: Gao's, atoms and density.
-        - ``"discrete"``: the table of counts, with Miller and Madow's correction.
-        - ``"knn"``: ksg, ross or discrete, as the kinds of both sides ask for.
-        - ``"classifier"``: held-out ``H(Y) - CE`` of logistic regression, a lower bound.
-        - ``"latent"``: autoencoders to few dimensions, then nearest neighbours of the latents of
-          held-out samples.
-        - ``"mine"``, ``"nwj"``, ``"infonce"``, ``"smile"``: a trained critic, valued on held-out
-          samples; the first three are lower bounds.
+    ``method`` is one of
+
+    - ``"auto"``: the best suited one; the answer's ``reason`` says why. See
+      :func:`ucmkd.information.choice.choose`.
+    - ``"gaussian"``: canonical correlations, exactly unbiased for Gaussian samples.
+    - ``"student"``: a Student copula, for heavy tails.
+    - ``"ksg"`` (``"ksg1"``) and ``"ksg2"``: Kraskov's, two continuous sides.
+    - ``"ross"``: a label and a continuous side; ``"mixed"``: Gao's, atoms and density.
+    - ``"discrete"``: the table of counts, with Miller and Madow's correction.
+    - ``"knn"``: ksg, ross or discrete, as the kinds of both sides ask for.
+    - ``"classifier"``: held-out ``H(Y) - CE`` of logistic regression, a lower bound.
+    - ``"latent"``: autoencoders to few dimensions, then nearest neighbours of the latents of
+      held-out samples.
+    - ``"mine"``, ``"nwj"``, ``"infonce"``, ``"smile"``: a trained critic, valued on held-out
+      samples; the first three are lower bounds.
 
     Args:
         x: One side, a tensor or numpy array.

@@ -16,6 +16,8 @@ from ucmkd.data.base import FloatArray
 from ucmkd.data.speech import log_mel, mel_filters
 
 RATE = 16000
+#: Sampling rates that a file may have.
+RATES = (1_000, 384_000)
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,17 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> Floa
 
     Raises:
         ImportError: The file needs PyAV, and it is not installed.
-        ValueError: The file is absent, damaged, without sound, or too short for `start`.
+        ValueError: The file is absent, damaged, without sound, of a sampling rate outside 1 to
+            384 kHz, or too short for `start`.
     """
     check_file(path)
     read = _read_wave(path) if path.suffix.lower() == ".wav" else None
     samples, rate = _decode(path) if read is None else read
+    if not RATES[0] <= rate <= RATES[1]:  # resampling from a damaged rate would take for ever
+        raise ValueError(
+            f"{path} says that it has {rate} samples a second; accepted are {RATES[0]} to "
+            f"{RATES[1]}"
+        )
     kept = samples[int(start * rate) : None if end is None else int(end * rate)]
     if len(kept) == 0:
         raise ValueError(
@@ -103,8 +111,8 @@ def _read_wave(path: Path) -> tuple[FloatArray, int] | None:
         with wave.open(str(path), "rb") as stream:
             channels, width, rate = stream.getparams()[:3]
             raw = stream.readframes(stream.getnframes()) if width == 2 else b""
-    except EOFError as error:
-        raise ValueError(f"{path} is cut short") from error
+    except (EOFError, RuntimeError) as error:  # the latter: a chunk of a wrong length
+        raise ValueError(f"{path} is cut short or damaged") from error
     except wave.Error:
         return None
     if width != 2:

@@ -1,0 +1,1 @@
+"""What builds the documentation; none of it is part of the package."""
