@@ -274,7 +274,7 @@ def test_dml_method() -> None:
 # Refused ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["at", "fsp", "bss", "one"])
+@pytest.mark.parametrize("name", ["at", "fsp", "bss", "one", "cmimh"])
 def test_refused_methods_say_why_and_what_could(name: str) -> None:
     assert name not in METHODS
     recipe = load_recipe(find_recipe("brca_sp"))
@@ -288,9 +288,9 @@ def test_refused_methods_say_why_and_what_could(name: str) -> None:
             call()
         words = set(re.findall(r"[a-z_]+", str(error.value)))
         assert words & set(METHODS) - {"ce"}
-        assert words & {"maps", "input"}
+        assert words & {"maps", "input", "codes"}
     named = re.findall(r"ucmkd\.([\w.]+)", REFUSED[name])
-    assert any(path.endswith("_loss") for path in named)
+    assert any(path.endswith(("_loss", ".fit")) for path in named)
     for path in named:  # what the sentence recommends exists
         module, _, attribute = f"ucmkd.{path}".rpartition(".")
         assert hasattr(importlib.import_module(module), attribute)

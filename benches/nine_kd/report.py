@@ -88,7 +88,8 @@ def markdown(found: Sequence[Line]) -> str:
         "1 898 parameters) on the 8×8 images of UCI optical digits; the teacher has stages of two "
         "convolutions with 32 channels inside and the same shapes between the stages. The labels "
         "of the training are spoiled for both; validation and test labels are not. Weights: a "
-        "factor of the published one, chosen on the validation set of another seed.\n",
+        "factor of the published one, chosen once, on clean labels and the validation set of "
+        "another seed.\n",
         _overview(found),
     ]
     for condition, title in CONDITIONS.items():

@@ -25,8 +25,8 @@ from benches.nine_kd.problem import (
 from benches.nine_kd.training import descend
 
 SEEDS = tuple(range(10))
-#: Seeds whose validation sets choose the weights; no test set of theirs is looked at.
-TUNING = (100,)
+#: Where validation accuracy chooses the weights for all conditions; its test set is not looked at.
+TUNED_ON, TUNING = "clean", (100,)
 STEPS, TEACHER_STEPS, RATE = 400, 400, 1e-2
 
 KEY = ("part", "condition", "method", "factor", "seed", "steps")
@@ -67,44 +67,41 @@ class Run:
 def tuning_runs(steps: int = STEPS, seeds: Iterable[int] = TUNING) -> list[Run]:
     """Every factor of every method that has several."""
     return [
-        Run("tuning", condition, name, factor, seed, steps)
-        for seed in seeds for condition in CONDITIONS
+        Run("tuning", TUNED_ON, name, factor, seed, steps)
+        for seed in seeds
         for name, method in METHODS.items() if len(method.factors) > 1
         for factor in method.factors
     ]  # fmt: skip
 
 
-def chosen(rows: Sequence[Row], steps: int = STEPS) -> dict[tuple[str, str], float]:
-    """For each condition and method the factor of best mean validation accuracy.
-
-    The smaller one where two are equal.
+def chosen(rows: Sequence[Row], steps: int = STEPS) -> dict[str, float]:
+    """For each method the factor of best mean validation accuracy, the smaller of equal ones.
 
     Raises:
         ValueError: A factor has not been tried.
     """
-    found: dict[tuple[str, str], float] = {}
-    for condition in CONDITIONS:
-        for name, method in METHODS.items():
-            score = {}
-            for factor in method.factors if len(method.factors) > 1 else ():
-                values = [
-                    float(row["validation"]) for row in rows
-                    if (row["part"], row["condition"], row["method"], row["factor"], row["steps"])
-                    == ("tuning", condition, name, f"{factor:g}", str(steps))
-                ]  # fmt: skip
-                if not values:
-                    raise ValueError(f"{condition}, {name}: factor {factor:g} has not been tried")
-                score[factor] = float(np.mean(values))
-            found[condition, name] = max(score, key=lambda f: (score[f], -f), default=1.0)
+    found: dict[str, float] = {}
+    for name, method in METHODS.items():
+        score = {}
+        for factor in method.factors if len(method.factors) > 1 else ():
+            values = [
+                float(row["validation"]) for row in rows
+                if (row["part"], row["condition"], row["method"], row["factor"], row["steps"])
+                == ("tuning", TUNED_ON, name, f"{factor:g}", str(steps))
+            ]  # fmt: skip
+            if not values:
+                raise ValueError(f"{name}: factor {factor:g} has not been tried")
+            score[factor] = float(np.mean(values))
+        found[name] = max(score, key=lambda f: (score[f], -f), default=1.0)
     return found
 
 
 def final_runs(
-    factors: dict[tuple[str, str], float], seeds: Iterable[int] = SEEDS, steps: int = STEPS
+    factors: dict[str, float], seeds: Iterable[int] = SEEDS, steps: int = STEPS
 ) -> list[Run]:
     """Every method at its chosen factor, seed by seed."""
     return [
-        Run("final", condition, name, factors[condition, name], seed, steps)
+        Run("final", condition, name, factors[name], seed, steps)
         for seed in seeds for condition in CONDITIONS for name in METHODS
     ]  # fmt: skip
 

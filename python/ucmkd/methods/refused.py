@@ -31,6 +31,12 @@ REFUSED: dict[str, str] = {
         "learn from each other: dml (with pairs); for a teacher's soft labels: vanilla_kd; in a "
         "training loop of your own: ucmkd.losses.one_loss with ucmkd.models_one.GatedEnsemble"
     ),
+    "cmimh": (
+        "cross-modal info-max hashing (Hoang et al. 2023) learns binary codes from unlabelled "
+        "pairs to find an input of one modality by one of the other, and predicts no classes; "
+        "methods that train a classifier with pairs: vanilla_kd, fitnet, ckd; its own trainer: "
+        "ucmkd.hashing.fit with ucmkd.hashing.CMIMH"
+    ),
 }
 
 
