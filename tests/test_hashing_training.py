@@ -76,6 +76,15 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match="of other data, another model or other options"):
             change()
+    with pytest.raises(CheckpointError, match="is 12 steps old, steps is 10"):
+        fit(model(), x, y, HashTraining(steps=10, batch_size=32, save_every=4), folder=tmp_path)
+    # More steps go on from it.
+    steps: list[int] = []
+    longer = HashTraining(steps=14, batch_size=32, save_every=4)
+    again = fit(model(), x, y, longer, folder=tmp_path, progress=lambda s, _: steps.append(s))
+    assert steps == [13, 14]
+    whole = fit(model(), x, y, longer)
+    assert torch.equal(again.encoders["x"][0].weight, whole.encoders["x"][0].weight)
 
 
 def test_projections_are_comparable() -> None:

@@ -59,8 +59,8 @@ def markdown(found: Sequence[Scores], sizes: tuple[int, int]) -> str:
         "coefficients (fou) of the same digit, and back. Mean average precision in percent, mean ± "
         f"95 % interval over {_seeds(found)} splits into {sizes[0]} pairs, which are also the "
         f"database, and {sizes[1]} queries; codes of 16, 32 and 64 bits (CCA, real-valued: as many "
-        "coordinates, cosine). Labels grade, nothing else; what is equally near is averaged over "
-        "its orders.\n",
+        "coordinates, cosine). CMIMH: λ = 3, chosen on another split. Labels grade, nothing else; "
+        "what is equally near is averaged over its orders.\n",
         _table(header, lines),
         "## CMIMH against the others, 32 bits\n",
         _tests(known, sizes),

@@ -64,7 +64,10 @@ def modality_gap(logits: Tensor, other: Tensor) -> Tensor:
 def straight_through(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Bits drawn from ``σ(logits)``, with the gradient of the probabilities."""
     p = logits.sigmoid()
-    drawn = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device) < p
+    # Drawn where the generator is: one on the CPU gives a GPU the same bits.
+    where = p.device if generator is None else generator.device
+    chance = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=where)
+    drawn = chance.to(p.device) < p
     return drawn.to(p.dtype) + p - p.detach()
 
 
@@ -89,7 +92,8 @@ class CMIMH(nn.Module):
         bits: k, length of the codes.
         hidden: Units of the encoders' one hidden layer.
         cross: α ≥ 0.
-        gap: λ ≥ 0.
+        gap: λ ≥ 0; without it the bits of the two codes have nothing to do with each other, and
+            the larger it is, the less they tell (the default suits standardised inputs).
 
     Raises:
         TypeError: An option of the wrong type.
@@ -104,7 +108,7 @@ class CMIMH(nn.Module):
         bits: int = 32,
         hidden: int = 128,
         cross: float = 1.0,
-        gap: float = 1.0,
+        gap: float = 3.0,
     ) -> None:
         super().__init__()
         sizes = {"x_features": x_features, "y_features": y_features, "bits": bits, "hidden": hidden}

@@ -27,7 +27,8 @@ def expected_average_precision(count: NDArray[np.integer], hits: NDArray[np.inte
     Returns:
         The sums over the number of hits of a query; NaN for one without any.
 
-    Source: McSherry and Najork, ECIR 2008, section 2 (average precision).
+    Source: McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently
+    in the Presence of Tied Scores", ECIR 2008.
     """
     m, r = count.astype(np.float64), hits.astype(np.float64)
     before, right = np.cumsum(m, axis=1) - m, np.cumsum(r, axis=1) - r

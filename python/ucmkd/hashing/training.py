@@ -73,8 +73,8 @@ def fit(
     Raises:
         TypeError: Inputs that are not floating tensors.
         ValueError: Inputs of other shapes, rows that are no pairs, NaN or infinite inputs.
-        CheckpointError: A checkpoint of other data, another model or other options, or a damaged
-            one.
+        CheckpointError: A checkpoint of other data, another model or other options, of more steps
+            than asked for, or a damaged one.
     """
     training = training or HashTraining()
     _check(model, x, y)
@@ -90,6 +90,11 @@ def fit(
                 "delete it or name another folder"
             )
         start = state["step"]
+        if start > training.steps:
+            raise CheckpointError(
+                f"checkpoint {keeper.current} is {start} steps old, steps is {training.steps}; "
+                "delete it or name another folder"
+            )
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["optimizer"])
         loader.load_state_dict(state["loader"])
