@@ -11,7 +11,8 @@ from benches.hashing import study
 from benches.hashing.__main__ import OUT, main
 from benches.hashing.report import WAYS, markdown, scores
 
-from ucmkd.data import DIGITS, Views
+from ucmkd.data import Views
+from ucmkd.data.base import DIGITS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from benches.nine_kd.learners import METHODS
 from benches.nine_kd.problem import CONDITIONS, Problem, make_problem, train_teacher
 from benches.nine_kd.report import draw, lines, markdown
 
-from ucmkd.data import DIGITS, Dataset
+from ucmkd.data import Dataset
+from ucmkd.data.base import DIGITS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = {"clean": 0.0, "noise": 0.2, "imbalance": 0.0}
@@ -49,10 +51,15 @@ def test_conditions_spoil_the_training_alone(condition: str) -> None:
         make_problem("dirty", 0)
 
 
-@pytest.fixture
-def ready() -> tuple[Problem, problem.Taught]:
+@lru_cache(maxsize=1)
+def _trained() -> tuple[Problem, problem.Taught]:
     found = make_problem("clean", 0)
     return found, train_teacher(found, 0, 40)
+
+
+@pytest.fixture
+def ready() -> tuple[Problem, problem.Taught]:
+    return _trained()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -84,8 +91,7 @@ def test_learners_start_alike_and_learn(name: str, ready: tuple[Problem, problem
 def test_command_goes_on_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("TEACHER_STEPS", "STEPS"):
-        monkeypatch.setattr(study, name, 2)
+    monkeypatch.setattr(study, "TEACHER_STEPS", 2)
     fast = {"ce": METHODS["ce"], "hinton": METHODS["hinton"], "one": METHODS["one"]}
     for module in ("study", "report"):
         monkeypatch.setattr(f"benches.nine_kd.{module}.METHODS", fast)

@@ -112,9 +112,9 @@ def _prepared(condition: str, seed: int, teacher_steps: int) -> tuple[Problem, T
     return problem, train_teacher(problem, seed, teacher_steps)
 
 
-def measure(run: Run, teacher_steps: int = TEACHER_STEPS) -> Row:
+def measure(run: Run) -> Row:
     """Train once; a line of the table."""
-    problem, taught = _prepared(run.condition, run.seed, teacher_steps)
+    problem, taught = _prepared(run.condition, run.seed, TEACHER_STEPS)
     start = time.monotonic()
     method = METHODS[run.method]
     torch.manual_seed(run.seed)
@@ -141,7 +141,7 @@ def read(path: Path) -> list[Row]:
         return [row for row in csv.DictReader(stream) if row.get("seconds")]
 
 
-def execute(runs: Sequence[Run], path: Path, *, teacher_steps: int = TEACHER_STEPS) -> list[Row]:
+def execute(runs: Sequence[Run], path: Path) -> list[Row]:
     """Train what the table lacks, which grows line by line; returns it all."""
     done = read(path)
     known = {tuple(row[name] for name in KEY) for row in done}
@@ -153,7 +153,7 @@ def execute(runs: Sequence[Run], path: Path, *, teacher_steps: int = TEACHER_STE
         table.writerows(done)
         stream.flush()
         for run in _shown(left):
-            table.writerow(measure(run, teacher_steps))
+            table.writerow(measure(run))
             stream.flush()
     return read(path)
 
