@@ -101,9 +101,18 @@ def markdown(found: Sequence[Line]) -> str:
         "cross-entropy, paired by seed, with interval and p of the corrected resampled t-test "
         "(Nadeau and Bengio); p after Holm's adjustment over the rows of a table. Learned from: "
         "the test accuracy of the teacher, for DML of the other student, for ONE of the gated "
-        "ensemble. Weight: times the published one.\n"
+        "ensemble. Weight: times the published one; the smallest that was tried for "
+        f"{', '.join(_smallest(found))}.\n"
     )
     return "\n".join(parts)
+
+
+def _smallest(found: Sequence[Line]) -> list[str]:
+    chosen = {line.method: line.factor for line in found}
+    return [
+        method.title for name, method in METHODS.items()
+        if len(method.factors) > 1 and chosen.get(name) == min(method.factors)
+    ] or ["none"]  # fmt: skip
 
 
 def _overview(found: Sequence[Line]) -> str:
