@@ -102,6 +102,10 @@ CALLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kd_loss": lambda x, y: losses.kd_loss(x[:, :3], y[: len(x), :3]),
     "attention_loss": lambda x, y: losses.attention_loss(maps(x), maps(y)),
     "fsp_loss": lambda x, y: losses.fsp_loss(maps(x), maps(x, 2), maps(y), maps(y, 2)),
+    "bss_loss": lambda x, y: losses.bss_loss(x[:, :3], y[: len(x), :3], crossed=labels(x).bool()),
+    "one_loss": lambda x, y: losses.one_loss(
+        torch.stack((x[:, :3], x[:, 3:6], y[: len(x), :3]), 1), x[:, :3].softmax(1), labels(x)
+    ),
     **{f"sinkhorn/{c}": with_cost(c) for c in ("sqeuclidean", "euclidean", "l1", "cosine")},
     **{f"mmd/{k}": with_kernel(k) for k in ("gaussian", "laplace", "energy", "polynomial")},
     "sinkhorn_cost": lambda x, y: ops.sinkhorn_cost(costs_of(x, y), epsilon=3.0, tol=TOL).value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from dataclasses import replace
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods_common import D_T, C, double, make, make_batch  # noqa: F401 (for every test)
-from ucmkd import losses
 from ucmkd.config import ConfigError
 from ucmkd.methods import METHODS, options
 from ucmkd.methods.ckd import comparative_loss
@@ -274,7 +274,7 @@ def test_dml_method() -> None:
 # Refused ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["at", "fsp", "bss", "one"])
+@pytest.mark.parametrize("name", ["at", "fsp", "bss", "one", "cmimh"])
 def test_refused_methods_say_why_and_what_could(name: str) -> None:
     assert name not in METHODS
     recipe = load_recipe(find_recipe("brca_sp"))
@@ -288,8 +288,9 @@ def test_refused_methods_say_why_and_what_could(name: str) -> None:
             call()
         words = set(re.findall(r"[a-z_]+", str(error.value)))
         assert words & set(METHODS) - {"ce"}
-        assert words & {"maps", "input"}
-    lost = {f"{word}_loss" for word in ("attention", "fsp")} & set(
-        re.findall(r"\w+", REFUSED[name])
-    )
-    assert all(hasattr(losses, word) for word in lost) and bool(lost) == (name in ("at", "fsp"))
+        assert words & {"maps", "input", "codes"}
+    named = re.findall(r"ucmkd\.([\w.]+)", REFUSED[name])
+    assert any(path.endswith(("_loss", ".fit")) for path in named)
+    for path in named:  # what the sentence recommends exists
+        module, _, attribute = f"ucmkd.{path}".rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute)

@@ -25,6 +25,7 @@ _LAZY = (
     "data",
     "demo",
     "diagnostics",
+    "hashing",
     "information",
     "methods",
     "models",

@@ -20,13 +20,22 @@ REFUSED: dict[str, str] = {
         "boundary supporting samples (Heo et al. 2019) are inputs moved to the teacher's decision "
         "boundary and then shown to the student, which needs one input that both models take; "
         "across modalities there is none; methods that also transfer what the teacher says about "
-        "other classes: vanilla_kd, dkd (with pairs), class_soft_labels (without)"
+        "other classes: vanilla_kd, dkd (with pairs), class_soft_labels (without); with "
+        "one input for both in a training loop of your own: ucmkd.losses.bss_loss at what "
+        "ucmkd.losses.boundary.boundary_samples finds"
     ),
     "one": (
         "the on-the-fly native ensemble (Lan et al. 2018) is one network with several branches on "
         "one shared input, whose gate mixes them into the teacher; across modalities there is no "
         "shared input or trunk, and no teacher of another modality enters; for networks that "
-        "learn from each other: dml (with pairs); for a teacher's soft labels: vanilla_kd"
+        "learn from each other: dml (with pairs); for a teacher's soft labels: vanilla_kd; in a "
+        "training loop of your own: ucmkd.losses.one_loss with ucmkd.models_one.GatedEnsemble"
+    ),
+    "cmimh": (
+        "cross-modal info-max hashing (Hoang et al. 2023) learns binary codes from unlabelled "
+        "pairs to find an input of one modality by one of the other, and predicts no classes; "
+        "methods that train a classifier with pairs: vanilla_kd, fitnet, ckd; its own trainer: "
+        "ucmkd.hashing.fit with ucmkd.hashing.CMIMH"
     ),
 }
 
