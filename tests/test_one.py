@@ -88,6 +88,9 @@ def test_stages_have_one_shape() -> None:
     assert [m.shape for m in s.maps] == [m.shape for m in t.maps] == [(5, 4, 8, 8), (5, 8, 4, 4)]
     assert s.features.shape == (5, 32) and student.width == 32
     assert attention_loss(s.maps[0], t.maps[0]) > 0 and fsp_loss(*s.maps, *t.maps) > 0
+    assert student.stage_shapes == ((4, 8, 8), (8, 4, 4))
+    maps, logits = student.stages(x)
+    torch.testing.assert_close((*maps, logits), (*s.maps, s.logits))
     features, logits = student.outputs(x)
     torch.testing.assert_close(student.encoder(x), features)
     torch.testing.assert_close(student(x), logits)

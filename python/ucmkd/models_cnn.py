@@ -90,9 +90,9 @@ class SmallCNN(Student):
                 f"size must be divisible by {2 ** len(channels)} for {len(channels)} stages, "
                 f"got {size}"
             )
-        self.channels = tuple(channels)
+        self.channels, self.size = tuple(channels), size
         widths = [in_channels, *channels]
-        self.stages = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             stage(a, b, depth=depth, inner=inner) for a, b in pairwise(widths)
         )
         self.width = channels[-1] * (size // 2 ** len(channels)) ** 2
@@ -102,7 +102,7 @@ class SmallCNN(Student):
         """Maps of every stage, features and logits of images ``(n, in_channels, size, size)``."""
         maps: list[Tensor] = []
         x = inputs
-        for layer in self.stages:
+        for layer in self.blocks:
             maps.append(layer(x))
             x = F.max_pool2d(maps[-1], 2)
         features = x.flatten(1)
@@ -116,3 +116,14 @@ class SmallCNN(Student):
         """Features ``(n, width)`` and logits ``(n, C)`` of one pass."""
         found = self.through(inputs)
         return found.features, found.logits
+
+    @property
+    def stage_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Those of the maps, ``(channels, h, w)``, before they are halved."""
+        sides = (self.size // 2**k for k in range(len(self.channels)))
+        return tuple((c, side, side) for c, side in zip(self.channels, sides, strict=True))
+
+    def stages(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The maps of every stage, and logits ``(n, C)``."""
+        found = self.through(inputs)
+        return found.maps, found.logits

@@ -97,11 +97,11 @@ def gated_cnn(make: Callable[[], SmallCNN], branches: int = 3) -> GatedEnsemble:
     """
     checks.integer("branches", branches, minimum=2)
     nets = [make() for _ in range(branches)]
-    if len(nets[0].stages) < 2:
+    if len(nets[0].blocks) < 2:
         raise ValueError("make must build a network of at least two stages, got one")
-    trunk = nn.Sequential(*[m for s in nets[0].stages[:-1] for m in (s, nn.MaxPool2d(2))])
+    trunk = nn.Sequential(*[m for s in nets[0].blocks[:-1] for m in (s, nn.MaxPool2d(2))])
     ends = [
-        nn.Sequential(net.stages[-1], nn.MaxPool2d(2), nn.Flatten(), head_module(net))
+        nn.Sequential(net.blocks[-1], nn.MaxPool2d(2), nn.Flatten(), head_module(net))
         for net in nets
     ]
     return GatedEnsemble(trunk, ends, Gate(nets[0].channels[-2], branches))
