@@ -22,7 +22,7 @@ commands:
   compare STUDY    methods, scenarios and seeds side by side, with controls and statistics
   teachers CONFIG  which candidate modality will help a student, before anything is trained
   demo             what unpaired distillation brings, in three scenes on real data
-  info             versions, and which backends work on this machine
+  info [--bench]   versions, which backends work on this machine, and how fast they are
   completion SHELL a script by which bash or zsh completes all this
 
 ucmkd COMMAND --help lists the options of a command.
@@ -138,8 +138,12 @@ def _completion(words: list[str]) -> int:
 
 
 def _info(words: list[str]) -> int:
-    if words:
-        raise UsageError(f"info takes no arguments, got {words[0]!r}")
+    if words in (["-h"], ["--help"]):
+        print("usage: ucmkd info [--bench]\n")
+        print("--bench   measure for some 20 seconds which backend and how many threads are best")
+        return 0
+    if words not in ([], ["--bench"]):
+        raise UsageError(f"info takes no argument but --bench, got {' '.join(words)!r}")
     import torch
 
     import ucmkd
@@ -166,6 +170,14 @@ def _info(words: list[str]) -> int:
     print("backends")
     for name, (available, detail) in ucmkd.backends().items():
         print(f"  {name:10} {'yes' if available else 'no ':3}  {detail}")
+    if words:
+        from .speed_here import advice, measure, table
+
+        print("\nmeasuring ...", flush=True)
+        if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
+            print("(other processes are running: this is the speed of a busy machine)")
+        times = measure()
+        print("\n".join([*table(times), *advice(times)]))
     return 0
 
 
