@@ -55,7 +55,7 @@ def teacher_of(name: str, d: int = D, d_t: int = D_T, classes: int = C) -> dict[
     return {
         "teacher_head": MLP(d_t, num_classes=classes, hidden=5, width=4),
         "modalities": {"a": 2, "b": d - 2},
-        "teacher_modalities": {"a": 4, "b": d_t - 4},
+        "teacher_modalities": {"a": min(4, d_t - 1), "b": d_t - min(4, d_t - 1)},
     }
 
 

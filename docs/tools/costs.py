@@ -11,6 +11,7 @@ import csv
 import statistics
 import time
 import warnings
+from typing import Any
 
 import torch
 from docs.tools.blocks import ROOT
@@ -48,6 +49,18 @@ def batch() -> Batch:
     )
 
 
+def teacher_of(method: type[Method]) -> dict[str, Any]:
+    """The teacher as a method asks for it: its head, all of it with its inputs, or its stages."""
+    whole = MLP(WIDTH, num_classes=CLASSES, width=WIDTH)
+    if method.teacher_inputs:
+        half = {"first": INPUTS // 2, "second": INPUTS - INPUTS // 2}
+        own = {"first": WIDTH // 2, "second": WIDTH - WIDTH // 2}
+        return {"teacher_head": whole, "modalities": half, "teacher_modalities": own}
+    if method.needs_stages:
+        return {"teacher_stages": ((WIDTH // 2,), (WIDTH // 2,))}
+    return {"teacher_head": torch.nn.Linear(WIDTH, CLASSES)}
+
+
 def made(name: str) -> tuple[Method, torch.optim.Optimizer]:
     """A method with its optimiser."""
     peer = MLP(INPUTS, num_classes=CLASSES, width=WIDTH) if METHODS[name].needs_peer else None
@@ -55,11 +68,11 @@ def made(name: str) -> tuple[Method, torch.optim.Optimizer]:
         name,
         MLP(INPUTS, num_classes=CLASSES, width=WIDTH),
         num_classes=CLASSES,
-        teacher_head=torch.nn.Linear(WIDTH, CLASSES),
         teacher_width=WIDTH,
         class_prior=torch.full((CLASSES,), 1 / CLASSES),
         label_counts=torch.full((CLASSES,), 5),
         peer=peer,
+        **teacher_of(METHODS[name]),
     )
     return method, torch.optim.AdamW(method.trainable(), fused=True)
 
