@@ -150,7 +150,7 @@ def test_tables_in_every_format(study: StudyConfig) -> None:
 
 def test_overview_of_several_scenarios(study: StudyConfig) -> None:
     """Rows of one scenario alone keep their place; what is significant has its mark."""
-    assert overview(summarise(study, ROWS)) == []
+    assert overview(study, summarise(study, ROWS)) == []
     scores_there = {"ce": [0.5, 0.5, 0.5], "joint": [0.8, 0.801, 0.802], "kd": [0.7, 0.701, 0.702]}
     other = [
         row(method, None, seed, value) | {"scenario": "empty"}
@@ -158,7 +158,7 @@ def test_overview_of_several_scenarios(study: StudyConfig) -> None:
         for seed, value in enumerate(values)
     ]
     rows = [r for r in ROWS if r["method"] != "joint"] + other
-    scores, *rest = overview(summarise(study, rows))
+    scores, *rest = overview(study, summarise(study, rows))
     assert rest == []  # no row has its control
     assert scores.header == ["", "s", "empty"]
     assert [cells[0] for cells in scores.rows] == ["CE", "joint", "kd"]
@@ -166,7 +166,7 @@ def test_overview_of_several_scenarios(study: StudyConfig) -> None:
     assert scores.rows[2][1] == "73.3 ± 37.9" and scores.rows[2][2] == "70.1 ± 0.2†"
     assert "above CE" in scores.caption
 
-    own = overview(summarise(study, ROWS + other))[1]
+    own = overview(study, summarise(study, ROWS + other))[1]
     # 10, -10, 20: see the test of the own control; balanced accuracy has the same differences.
     assert own.rows[0][1:] == ["+6.7 ± 53.7 / +6.7", "–"]
 

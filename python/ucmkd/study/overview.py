@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ucmkd.study.config import StudyConfig
 from ucmkd.study.controls import MEANING
 from ucmkd.study.summary import Difference, Metric, ScenarioSummary
 from ucmkd.study.tables import INDENT, Table
@@ -14,13 +15,14 @@ LEVEL = 0.05
 """Adjusted p below which a difference gets its mark."""
 
 
-def overview(summaries: Sequence[ScenarioSummary]) -> list[Table]:
+def overview(study: StudyConfig, summaries: Sequence[ScenarioSummary]) -> list[Table]:
     """Two tables: accuracies of all methods, and their differences to their own controls.
 
     A dagger marks what the study's first reference does not explain, a star what the own control
     does not, both by the corrected resampled t-test after Holm's adjustment within a scenario.
 
     Args:
+        study: What was run.
         summaries: Of all scenarios, in their order.
 
     Returns:
@@ -28,28 +30,20 @@ def overview(summaries: Sequence[ScenarioSummary]) -> list[Table]:
     """
     if len(summaries) < 2:
         return []
-    return [table for table in (_scores(summaries), _own(summaries)) if table.rows]
+    labels = _labels(study, summaries)
+    return [table for table in (_scores(labels, summaries), _own(labels, summaries)) if table.rows]
 
 
-def _labels(summaries: Sequence[ScenarioSummary]) -> dict[str, str]:
-    """Methods and their labels, in the order of the study."""
-    found: dict[str, str] = {}
-    for summary in summaries:
-        after = ""  # a row that only later scenarios have comes behind its neighbour there
-        for line in summary.lines:
-            if line.method not in found:
-                names = list(found)
-                place = names.index(after) + 1 if after else 0
-                items = list(found.items())
-                found = dict([*items[:place], (line.method, line.label), *items[place:]])
-            after = line.method
-    return found
+def _labels(study: StudyConfig, summaries: Sequence[ScenarioSummary]) -> dict[str, str]:
+    """Methods with results and their labels, in the order of the study."""
+    known = {line.method for summary in summaries for line in summary.lines}
+    return {key: entry.label or key for key, entry in study.methods.items() if key in known}
 
 
-def _scores(summaries: Sequence[ScenarioSummary]) -> Table:
+def _scores(labels: dict[str, str], summaries: Sequence[ScenarioSummary]) -> Table:
     metric: Metric = "accuracy"
     rows = []
-    for method, label in _labels(summaries).items():
+    for method, label in labels.items():
         cells = [label]
         for summary in summaries:
             line = next((x for x in summary.lines if (x.method, x.control) == (method, None)), None)
@@ -66,15 +60,15 @@ def _scores(summaries: Sequence[ScenarioSummary]) -> Table:
     caption = "Test accuracy in percent, mean ± 95 % interval over the seeds."
     if reference is not None:
         caption += (
-            f" †: above {_labels(summaries)[reference]}, p < .05 (corrected resampled t-test, "
+            f" †: above {labels[reference]}, p < .05 (corrected resampled t-test, "
             "Holm's adjustment within the scenario)."
         )
     return Table("All scenarios: accuracy", caption, ["", *(s.name for s in summaries)], rows)
 
 
-def _own(summaries: Sequence[ScenarioSummary]) -> Table:
+def _own(labels: dict[str, str], summaries: Sequence[ScenarioSummary]) -> Table:
     rows, kinds = [], dict[str, None]()
-    for method, label in _labels(summaries).items():
+    for method, label in labels.items():
         for control in dict.fromkeys(kind for s in summaries for kind in s.controls):
             found = [_difference(s, method, control) for s in summaries]
             if any(cell != NONE for cell in found):

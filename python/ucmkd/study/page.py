@@ -58,7 +58,7 @@ def page(
     parts = [f"<h1>{title}</h1>", _introduction(study, rows)]
     if notes:
         parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>")
-    parts += [as_html(table) for table in overview(summaries)]
+    parts += [as_html(table) for table in overview(study, summaries)]
     for summary in summaries:
         parts.append(f"<h2>{html.escape(summary.name)}</h2>")
         parts += [_picture(path, summary.name) for path in pictures.get(summary.name, [])]

@@ -27,7 +27,7 @@ def write_report(attempt: StudyRun) -> list[ScenarioSummary]:
     summaries = summarise(study, rows)
     if not summaries:
         return []
-    shown = [*overview(summaries), *all_tables(summaries)]
+    shown = [*overview(study, summaries), *all_tables(summaries)]
     head = f"# Study {study.name}\n\n"
     head += "".join(f"{note}\n\n" for note in notes(attempt))
     _write(folder / "summary.md", head + "\n".join(map(markdown, shown)))
