@@ -141,6 +141,8 @@ def everything(backend: str) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         "RKDLoss": (losses.RKDLoss(), (x, logits)),
         "AttentionLoss": (losses.AttentionLoss(), (maps, others)),
         "FSPLoss": (losses.FSPLoss(), (maps, others, others, maps)),
+        "BSSLoss": (losses.BSSLoss(), (x[:, :3], logits, target > 0)),
+        "ONELoss": (losses.ONELoss(), (torch.randn(16, 2, 3), torch.rand(16, 2), target)),
     }
 
 
