@@ -68,7 +68,7 @@ def make(name: str, student: MLP | None = None, **kwargs: Any) -> Method:
         "label_counts": COUNTS,
     }
     student = make_student() if student is None else student
-    if METHODS[name].needs_peer:
+    if name in METHODS and METHODS[name].needs_peer:
         given["peer"] = MLP(D_PEER, num_classes=C, hidden=6, width=student.width)
     return create(name, student, **{**given, **kwargs})
 
