@@ -12,7 +12,7 @@ RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.r
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
-demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 4 minutes)
+demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (about 5 minutes from nothing)
 	@echo "==> ucmkd demo"
 	@$(BIN)/ucmkd demo $(ARGS)
 

@@ -25,7 +25,8 @@ OUTSIDE = (
     "study/*/figures/*.png",
     "benches/results/*.png",
     "benches/results/*.md",
-    "benches/results/information/table.md",
+    "benches/results/*/table.md",
+    "benches/results/*/*.png",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 )

@@ -179,7 +179,12 @@ def order_logits(
     guidance: str,
     backwards: bool = False,
 ) -> Tensor:
-    """The student's order logits with guidance; ``backwards``: the guide's, with the student's."""
+    """The student's order logits with guidance; ``backwards``: the guide's, with the student's.
+
+    Raises:
+        ValueError: ``guidance`` is none of :data:`GUIDANCE`.
+    """
+    check.one_of(guidance, GUIDANCE, "guidance")
     own, other = (batch.guide, batch.student) if backwards else (batch.student, batch.guide)
     net, giver = (guide, student) if backwards else (student, guide)
     logits: Tensor = net(own)

@@ -48,7 +48,8 @@ class Critic(nn.Module):
     """``u_ij = cos(A x_i, B y_j) / τ + c``, with A, B and c learned.
 
     Args:
-        width, other_width: Of x and y.
+        width: Of x.
+        other_width: Of y.
         embedding: Rows of A and B.
         temperature: τ > 0.
     """
@@ -88,6 +89,7 @@ class AMID(PairMethod):
 
     Args:
         student: The model to train.
+        modalities: Those of the student's inputs; not used.
         teacher_modalities: Columns of each modality in the teacher's inputs; the last is auxiliary.
         weight: α ≥ 0.
         auxiliary_weight: β ≥ 0.

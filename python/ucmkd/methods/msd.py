@@ -166,6 +166,11 @@ class MSD(Method):
         """``{"ce", "kd", "modality"}``, for ``meta`` also ``"meta"``; see the class."""
         inputs = batch.paired_teacher_feature
         assert inputs is not None and batch.paired is not None
+        if batch.paired.shape[1] != sum(self.modalities.values()):
+            raise ValueError(
+                f"modalities must have {batch.paired.shape[1]} columns in all, as the student's "
+                f"inputs have; got {dict(self.modalities)}"
+            )
         with torch.no_grad():
             whole, masked = self.head_logits(inputs), self._teacher(alone(inputs, self.others))
         own = alone(batch.paired, self.modalities)

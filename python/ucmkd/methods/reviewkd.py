@@ -68,6 +68,8 @@ class ReviewKD(PairMethod):
         checks.integer("ramp_steps", ramp_steps)
         self.weight, self.ramp_steps = weight, ramp_steps
         given = [(self.teacher_width,)] if teacher_stages is None else teacher_stages
+        if not given:
+            raise ValueError("teacher_stages must hold at least one shape, got none")
         self.teacher_stages = [tuple(shape) for shape in given]
         self.sizes = [math.prod(shape) for shape in self.teacher_stages]
         own = student.stage_shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,13 @@ def pretrain(
     if not len(points) or not bool(points.isfinite().all()):
         raise ValueError(f"points must be finite, and some, got {tuple(points.shape)}")
     config = config or Pretraining()
-    settings = {**dataclasses.asdict(config), "seed": seed, "points": tuple(points.shape)}
+    content = points.detach().cpu().contiguous().numpy().tobytes()
+    settings = {
+        **dataclasses.asdict(config),
+        "seed": seed,
+        "points": tuple(points.shape),
+        "digest": hashlib.sha256(content).hexdigest(),
+    }
     state, checkpoints = _open(folder, resume, settings)
     model = initialised(points, config, seed=seed).train()
     sampler = InfiniteSampler(len(points), config.batch_size, seed)
