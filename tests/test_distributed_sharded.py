@@ -184,7 +184,15 @@ def mistakes(rank: int, world: int) -> dict[str, str]:
         "gradient": lambda: sharded_mmd_align(x, y, teacher_weight=d["b"].requires_grad_()),
         "estimator": lambda: sharded_mmd_align(x, y, estimator="linear"),
         "labels": lambda: sharded_sinkhorn_align(x, y, student_label=d["k"]),
-    }
+        "reach": lambda: sharded_sinkhorn_align(x, y, reach=torch.tensor(1.0)),  # type: ignore[arg-type]
+        "range": lambda: sharded_sinkhorn_align(
+            x, y, student_label=d["k"] - 3 * second, teacher_label=d["l"],
+            label_cost=1 - torch.eye(3),
+        ),
+        "sparse": lambda: sharded_sinkhorn_align(
+            x, y, student_weight=d["a"].to_sparse() if second else d["a"]
+        ),
+    }  # fmt: skip
     found = {}
     for name, case in cases.items():
         try:
@@ -211,6 +219,9 @@ def test_mistakes_are_named_on_every_rank(tmp_path: Path) -> None:
         assert "must have the same mass over the ranks when reach is None" in found["mass"]
         assert "student_weight must be finite and non-negative" in found["negative"]
         assert "teacher_weight must not need a gradient" in found["gradient"]
+        assert "reach must be numbers here" in found["reach"]
+        assert "student_label must lie in 0..2 to index label_cost" in found["range"]
+        assert "student_weight must be dense" in found["sparse"]
         assert "estimator must be one of 'v', 'u'" in found["estimator"]
         assert "teacher_label must be given too" in found["labels"]
         for name in ("sharded_sinkhorn_align", "sharded_mmd_align"):

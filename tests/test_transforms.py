@@ -155,6 +155,16 @@ def test_what_is_not_there_is_refused(backend: str) -> None:
         loss = loss_of(name, backend)
         with pytest.raises(NotImplementedError, match="create_graph=True"):
             grad(lambda x, loss=loss: grad(loss)(x, y).square().sum())(x)  # type: ignore[misc]
+    k, l, distance = torch.arange(6) % 3, torch.arange(5) % 3, 1 - torch.eye(3)  # noqa: E741
+    options = dict(student_label=k, teacher_label=l, debias=False, backend=backend)
+    p, q = torch.randn(6, 2), torch.randn(5, 2)
+
+    def steepness(d: Tensor) -> Tensor:
+        slope = torch.func.grad(lambda z: losses.sinkhorn_align(z, q, label_cost=d, **options))(p)
+        return slope.square().sum()
+
+    with pytest.raises(NotImplementedError, match="create_graph=True"):
+        torch.func.grad(steepness)(distance)
     with pytest.raises(NotImplementedError, match="sharp=True"):
         grad(lambda x: losses.sinkhorn_align(x, y, sharp=True, backend=backend))(x)
     state = losses.SinkhornState()

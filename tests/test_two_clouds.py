@@ -83,6 +83,19 @@ def test_leaves_the_rest_to_the_general_way(change: object) -> None:
     assert two_clouds(y, change(x), OPTIONS, ("x", "y"), **RULES) is None
 
 
+def test_other_default_device_and_negative_views() -> None:
+    x, y = (t.detach() for t in clouds(6, 7, torch.float32))
+    expected = losses.sinkhorn_align(x, y, epsilon=0.123)
+    torch.set_default_device("meta")
+    try:
+        found = losses.sinkhorn_align(x, y, epsilon=0.1231)
+    finally:
+        torch.set_default_device(None)
+    assert found.device.type == "cpu" and float(found) == pytest.approx(float(expected), rel=1e-2)
+    mirrored = torch._neg_view(-x)
+    torch.testing.assert_close(losses.sinkhorn_align(mirrored, y, epsilon=0.123), expected)
+
+
 def test_names_what_is_not_finite() -> None:
     x, y = (t.detach() for t in clouds(6, 7, torch.float32))
     x[3, 1] = torch.nan

@@ -251,7 +251,9 @@ def _with_teacher(
     config, path = recipe.teacher, folder / "teacher.safetensors"
     teacher = build_teacher(config, own, seed=recipe.seed)
     metrics: Metrics | None = None
-    if config.weights is not None or path.exists():
+    known = path.exists()
+    fabric.barrier()  # all processes have looked before one of them saves a teacher
+    if config.weights is not None or known:
         source = path if config.weights is None else Path(config.weights)
         try:
             stored = load_weights(teacher, source).get("validation")

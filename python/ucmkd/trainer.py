@@ -258,6 +258,7 @@ def fit(
             for callback in callbacks:
                 callback(record)
         if save is not None and (done % between_saves == 0 or done == steps):
+            _same_on_all(fabric, list(method.buffers()))  # those of one process are stored
             own = {
                 "meter": meter.state_dict(),
                 "batches": batches.state_dict(),
@@ -370,8 +371,14 @@ def _same_on_all(fabric: Fabric, tensors: Sequence[Tensor]) -> None:
 
 def _average_gradients(fabric: Fabric, parameters: Sequence[Tensor]) -> None:
     if fabric.world_size > 1:
-        for parameter in parameters:
-            if parameter.grad is None:  # another process may have one
+        # Without a gradient on any process the optimiser leaves a parameter alone.
+        used = torch.tensor([p.grad is not None for p in parameters], device=fabric.device)
+        used = used.to(torch.int32)
+        torch.distributed.all_reduce(used, torch.distributed.ReduceOp.MAX)
+        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
+            if not anywhere:
+                continue
+            if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)
             parameter.grad /= fabric.world_size

@@ -36,7 +36,11 @@ def _rows_of(extra: Any, points: Tensor, name: str) -> int:
     """The dimension of ``extra`` that counts the rows; checks the count."""
     if not isinstance(extra, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None; got {type(extra).__name__}")
+    _check.dense(extra, name)
+    _check.same_device(points, extra, "the points", name)
     n, batched = points.shape[-2], points.dim() == 3
+    if name.endswith("_weight") and not batched and tuple(extra.shape) == (1, n):
+        return 1  # also for one row, where (n, K) has that shape
     if not batched and extra.dim() in (1, 2) and extra.shape[0] == n:
         return 0
     if extra.dim() in (2, 3) and batched and tuple(extra.shape[:2]) == tuple(points.shape[:2]):

@@ -40,6 +40,7 @@ def _extra(value: Any, points: Tensor, name: str, floating: bool) -> None:
         kind = "a floating" if floating else "an integer"
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be {kind} torch.Tensor or None; got {got}")
+    _check.dense(value, name)
     if tuple(value.shape) != (len(points),):
         raise ValueError(f"{name} must have shape ({len(points)},); got {tuple(value.shape)}")
     _check.same_device(points, value, "the points", name)

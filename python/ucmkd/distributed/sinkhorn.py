@@ -126,6 +126,9 @@ def sharded_sinkhorn_align(
         plain = not isinstance(value, Tensor) or (name == "label_cost" and value.dim() == 2)
         if not plain or (isinstance(value, Tensor) and value.requires_grad):
             raise TypeError(f"{name} must be a number here, or class distances without gradient")
+    for part in reach if isinstance(reach, tuple) else (reach,):
+        if isinstance(part, Tensor):
+            raise TypeError("reach must be numbers here: the sharded losses have no gradient to it")
     eps = float(_check.number(epsilon, "epsilon", like, 1, **strict))
     rho = tuple(float(r) for r in _check.reaches(reach, like, 1))
     if (student_label is None) != (teacher_label is None):
@@ -137,6 +140,10 @@ def sharded_sinkhorn_align(
         )
     if student_label is None and (isinstance(label_cost, Tensor) or label_cost):
         raise ValueError("label_cost needs student_label and teacher_label; got neither")
+    if isinstance(label_cost, Tensor):  # the labels of all ranks, on every rank
+        every = shared.student.label, shared.teacher.label
+        here = label_cost.new_empty(0, device=student.device)
+        _check.label_cost(label_cost, *every, here, 1, ("student", "teacher"))
     if debias and isinstance(label_cost, Tensor):
         _check.symmetric(label_cost, "label_cost")
     masses = shared.student.total, shared.teacher.total

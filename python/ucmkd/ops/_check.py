@@ -120,7 +120,7 @@ def finite(
         return
     # One cheap pass: the norm is finite iff every entry is and the squares do not overflow.
     if array is None and value.device.type == "cpu" and value.dtype in _NUMPY and plain(value):
-        array = value.detach().numpy()
+        array = value.detach().resolve_neg().numpy()
     if isinstance(array, np.ndarray) and array.flags.c_contiguous and _backend.has_rust():
         good = _backend.rust().is_finite(array)
     else:

@@ -36,7 +36,7 @@ def as_numpy(tensor: Any) -> Any:
     """The memory of a CPU tensor as a contiguous array; None and arrays stay what they are."""
     if tensor is None or isinstance(tensor, np.ndarray):
         return tensor
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy()
 
 

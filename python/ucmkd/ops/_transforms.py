@@ -136,7 +136,11 @@ class SinkhornTransform(torch.autograd.Function):
         if factor is None:
             return tuple(out)
         x, y, a, b, distance, parameters, *fields = ctx.saved_tensors
-        s, need, sources = Solution(*fields), ctx.needs_input_grad, (x, y, a, b, parameters)
+        s, need, sources = (
+            Solution(*fields),
+            ctx.needs_input_grad,
+            (x, y, a, b, parameters, distance),
+        )
         if need[0]:
             out[0] = _times(factor, s.grad_x, sources)
         if need[1] and y is not None:
@@ -158,7 +162,12 @@ class SinkhornTransform(torch.autograd.Function):
             if to_p is not None:
                 out[8] = _times(factor, (s.scale * to_p).mT, sources).mT
         if need[6]:
-            out[6] = class_gradient(s, parameters, factor).to(distance.dtype)
+            with torch.no_grad():
+                each = [
+                    class_gradient(s, parameters, one)
+                    for one in torch.eye(len(factor), dtype=torch.float64, device=factor.device)
+                ]
+            out[6] = _times(factor, torch.stack(each), sources).sum(0).to(distance.dtype)
         return tuple(out)
 
 

@@ -117,7 +117,9 @@ def _scaled(gradient: NDArray[Any], factor: NDArray[Any]) -> Tensor:
 
 def _array(points: Tensor) -> bool:
     """Whether NumPy can read the memory as it is."""
-    return points.is_cpu and points.layout is torch.strided and points.is_contiguous()
+    if not points.is_cpu or points.layout is not torch.strided or points.is_neg():
+        return False
+    return points.is_contiguous()
 
 
 def two_clouds(
@@ -182,7 +184,7 @@ def checked(
 
     A training loop comes with the same options at every step.
     """
-    like = torch.empty(0, dtype=dtype)
+    like = torch.empty(0, dtype=dtype, device="cpu")
     _check.one_of(cost, reference.COSTS, "cost")
     _check.stopping(tol, max_iter)
     lam, _ = _check.label_cost(label_cost, None, None, like, 1, names)
