@@ -4,9 +4,11 @@ mod select;
 
 use std::sync::Mutex;
 
+use crate::buffer::{Aligned, padded};
 use crate::gemm::gemm;
 use crate::mmd::{Pool, Problem};
 use crate::parallel::{self, lock};
+use crate::product::Panels;
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
@@ -38,30 +40,41 @@ simd_dispatch! {
 }
 
 /// Squared distances of the points `start..end` to all later ones, row by row.
-fn upper_rows<T: Real>(level: Level, pool: &Pool<T>, start: usize, out: &mut [T]) {
+fn upper_rows<T: Real>(
+    level: Level,
+    pool: &Pool<T>,
+    panels: Option<&Panels<T>>,
+    start: usize,
+    out: &mut [T],
+) {
     let (n, width) = (pool.len(), pool.width);
     let end = (start + ROWS).min(n);
-    let (rows, columns) = (end - start, n - start);
-    let mut products = vec![T::ZERO; rows * columns];
-    let points = &pool.points[start * width..];
-    gemm(
-        rows,
-        width,
-        columns,
-        T::ONE,
-        points,
-        (width, 1),
-        points,
-        (1, width),
-        T::ZERO,
-        &mut products,
-        (columns, 1),
-    );
+    let stride = padded(n);
+    let mut products = Aligned::arbitrary((end - start) * stride);
+    let points = &pool.points[start * width..end * width];
+    if let Some(panels) = panels {
+        panels.times_from(level, points, start, &mut products);
+    } else {
+        gemm(
+            end - start,
+            width,
+            n - start,
+            T::ONE,
+            points,
+            (width, 1),
+            &pool.points[start * width..],
+            (1, width),
+            T::ZERO,
+            &mut products[start..],
+            (stride, 1),
+        );
+    }
     let doubt = T::from_f64(1e3) * T::EPSILON;
     let point = |i: usize| &pool.points[i * width..(i + 1) * width];
     let mut out = out;
-    for (r, row) in products.chunks_exact_mut(columns).enumerate() {
-        let (i, row) = (start + r, &mut row[r + 1..]);
+    for (r, row) in products.chunks_exact_mut(stride).enumerate() {
+        let i = start + r;
+        let row = &mut row[i + 1..n];
         let (norm, norms) = (pool.norms[i], &pool.norms[i + 1..]);
         if distances(level, row, norm, norms, doubt) {
             for (k, v) in row.iter_mut().enumerate() {
@@ -93,8 +106,15 @@ fn pairs<T: Real>(level: Level, pool: &Pool<T>, threads: usize) -> Vec<T> {
         rest = tail;
         strips.push(Mutex::new(head));
     }
+    let panels = Panels::new(level, &pool.points, pool.width);
     parallel::map(strips.len(), threads, true, |k| {
-        upper_rows(level, pool, k * ROWS, &mut lock(&strips[k]));
+        upper_rows(
+            level,
+            pool,
+            panels.as_ref(),
+            k * ROWS,
+            &mut lock(&strips[k]),
+        );
     });
     drop(strips);
     all

@@ -197,7 +197,6 @@ pub fn mmd<T: Real>(problem: &Problem<'_, T>, options: &Options<'_>, threads: us
     }
     let plan = Plan {
         pool: &pool,
-        transposed: pool.transposed(),
         shape: Shape::new(options.kernel, options.scales, bandwidth),
         sides,
         scaled,

@@ -5,7 +5,7 @@
 
 mod tile;
 
-pub use tile::Tiles;
+pub use tile::{Left, Tiles};
 
 use crate::buffer::{Aligned, padded};
 use crate::real::{LANES, Real};
@@ -42,17 +42,24 @@ impl<T: Real> Panels<T> {
 
     /// `out = A P` for the rows of A; those of `out` are padded.
     pub fn times(&self, level: Level, a: &[T], out: &mut [T]) {
+        self.times_from(level, a, 0, out);
+    }
+
+    /// The same for the column `first` and all later ones; of those before it some may be written.
+    pub fn times_from(&self, level: Level, a: &[T], first: usize, out: &mut [T]) {
         let depth = self.depth;
         let stride = self.data.len() / depth;
-        let mut first = 0;
-        for panel in self.data.chunks(self.wide * depth) {
+        let skipped = first / self.wide;
+        let mut first = skipped * self.wide;
+        for panel in self.data.chunks(self.wide * depth).skip(skipped) {
             let width = panel.len() / depth;
             T::strip(
                 level,
-                (a, depth),
+                Left::rows(a, depth),
                 (panel, width, 0),
                 width,
                 (out, stride, first),
+                None,
             );
             first += width;
         }
@@ -69,10 +76,11 @@ impl<T: Real> Panels<T> {
             let upper = &mut out[..last * stride];
             T::strip(
                 level,
-                (points, depth),
+                Left::rows(points, depth),
                 (panel, width, 0),
                 width,
                 (upper, stride, first),
+                None,
             );
             for j in 0..first {
                 for i in first..last {
@@ -104,12 +112,42 @@ pub fn times<T: Real>(
         let place = first.min(width - columns);
         T::strip(
             level,
-            (a, stride),
+            Left::rows(a, stride),
             (b, width, place),
             columns,
             (out, width, place),
+            None,
         );
         first = place + columns;
+    }
+    true
+}
+
+/// `out += factor A B` for a B with rows of `width` elements, a whole number of lane arrays. False
+/// where this level has no such products.
+#[must_use]
+pub fn add_times<T: Real>(
+    level: Level,
+    factor: T,
+    a: Left<'_, T>,
+    (b, width): (&[T], usize),
+    out: &mut [T],
+) -> bool {
+    let Some(wide) = T::wide(level) else {
+        return false;
+    };
+    let mut first = 0;
+    while first < width {
+        let columns = if first + wide <= width { wide } else { LANES };
+        T::strip(
+            level,
+            a,
+            (b, width, first),
+            columns,
+            (out, width, first),
+            Some(factor),
+        );
+        first += columns;
     }
     true
 }

@@ -11,6 +11,7 @@ from ucmkd.distributed import Batch, Group, global_batch
 from ucmkd.losses._common import REDUCTIONS, OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._two_samples import two_samples
 from ucmkd.ops.mmd import SCALES, run
 
 
@@ -102,6 +103,14 @@ def mmd_align(
         check_finite = False
     _check.one_of(reduction, REDUCTIONS, "reduction")
     names = ("student", "teacher")
+    extras = (student_weight, teacher_weight, student_label, teacher_label)
+    if all(t is None for t in extras):
+        simple = two_samples(
+            student, teacher, bandwidth, estimator, (kernel, scales, degree, gamma, coef), names,
+            check_finite=check_finite, backend=backend,
+        )  # fmt: skip
+        if simple is not None:
+            return simple
     _check.pair(student, teacher, *names)
     if check_finite and not torch.compiler.is_compiling():
         _check.finite(student, "student")

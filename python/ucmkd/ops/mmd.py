@@ -15,6 +15,7 @@ from ucmkd.ops._check import Number
 from ucmkd.ops._classes import class_masses, memberships
 from ucmkd.ops._mmd_op import Spec, apply
 from ucmkd.ops._plain import plain
+from ucmkd.ops._two_samples import two_samples
 from ucmkd.ops.bandwidth import RULES, bandwidth_of
 from ucmkd.reference import KERNELS, Kernel, kernel_value
 
@@ -110,6 +111,13 @@ def mmd(
     Source: Gretton et al. 2012, eq. 3, 5 and 14; several scales after Long et al. 2015; energy
     distance as MMD after Sejdinovic et al. 2013; polynomial after Binkowski et al. 2018.
     """
+    if x_weight is None and y_weight is None and x_class is None and y_class is None:
+        simple = two_samples(
+            x, y, bandwidth, estimator, (kernel, scales, degree, gamma, coef), ("x", "y"),
+            check_finite=False, backend=backend,
+        )  # fmt: skip
+        if simple is not None:
+            return simple
     return run(
         x, y, kernel=kernel, bandwidth=bandwidth, scales=scales, estimator=estimator,
         weights=(x_weight, y_weight), classes=(x_class, y_class), num_classes=num_classes,

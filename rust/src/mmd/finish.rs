@@ -71,6 +71,11 @@ fn positions<T: Real>(
         }
     });
     drop(chunks);
+    let dim = plan.pool.dim;
+    if dim < width {
+        let points = moved.chunks_exact(width);
+        return points.flat_map(|point| &point[..dim]).copied().collect();
+    }
     moved
 }
 
@@ -123,7 +128,7 @@ pub(super) fn finish<T: Real>(
     let (grad_a, grad_b) = (masses(0..n, 0, 1.0), masses(n..total, 1, -1.0));
     let mut grad_x = positions(plan, sums.moved, &parts, &sums.coefficient, threads);
     let grad_y = match (options.want_x, options.want_y) {
-        (true, true) => grad_x.split_off(n * pool.width),
+        (true, true) => grad_x.split_off(n * pool.dim),
         (false, _) => std::mem::take(&mut grad_x),
         (true, false) => Vec::new(),
     };

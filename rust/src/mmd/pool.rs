@@ -1,7 +1,7 @@
 //! The two point sets of a problem, pooled and centred.
 
-use crate::buffer::Aligned;
-use crate::real::{LANES, Real};
+use crate::buffer::{Aligned, padded};
+use crate::real::Real;
 use crate::simd::Level;
 use crate::vmath::{axpy, squared_norms};
 
@@ -10,7 +10,7 @@ use crate::vmath::{axpy, squared_norms};
 /// Squared distances come from norms and scalar products, which lose digits when the points lie
 /// far from the origin; a common shift changes no distance.
 pub struct Pool<T> {
-    /// `(n + m, width)`.
+    /// `(n + m, width)`, zeros behind the coordinates of a point.
     pub points: Aligned<T>,
     /// Squared norms of the moved points.
     pub norms: Vec<T>,
@@ -19,6 +19,8 @@ pub struct Pool<T> {
     /// Number of points of the first set.
     pub split: usize,
     /// Coordinates of a point.
+    pub dim: usize,
+    /// The same, padded to whole lane arrays: zeros change neither norm nor product.
     pub width: usize,
     /// Masses of a point.
     pub classes: usize,
@@ -38,14 +40,14 @@ impl<T: Real> Pool<T> {
         x: &[T],
         y: &[T],
         sizes: (usize, usize),
-        width: usize,
+        dim: usize,
         a: Option<&[T]>,
         b: Option<&[T]>,
         classes: usize,
         centred: bool,
     ) -> Self {
         let (n, m) = sizes;
-        assert!(x.len() == n * width && y.len() == m * width && classes > 0);
+        assert!(x.len() == n * dim && y.len() == m * dim && classes > 0);
         assert!(a.is_none_or(|a| a.len() == n * classes));
         assert!(b.is_none_or(|b| b.len() == m * classes));
         let mut weights = Vec::with_capacity((n + m) * classes);
@@ -58,14 +60,24 @@ impl<T: Real> Pool<T> {
             Some(b) => weights.extend(b.iter().map(|&w| -w)),
             None => weights.extend(std::iter::repeat_n(-uniform(m), m * classes)),
         }
+        let width = padded(dim);
         let mut points = Aligned::arbitrary((n + m) * width);
-        points[..x.len()].copy_from_slice(x);
-        points[x.len()..].copy_from_slice(y);
+        if width == dim {
+            points[..x.len()].copy_from_slice(x);
+            points[x.len()..].copy_from_slice(y);
+        } else {
+            let given = x.chunks_exact(dim).chain(y.chunks_exact(dim));
+            for (point, given) in points.chunks_exact_mut(width).zip(given) {
+                point[..dim].copy_from_slice(given);
+                point[dim..].fill(T::ZERO);
+            }
+        }
         let mut pool = Pool {
             norms: vec![T::ZERO; n + m],
             points,
             weights,
             split: n,
+            dim,
             width,
             classes,
         };
@@ -124,35 +136,6 @@ impl<T: Real> Pool<T> {
         for point in self.points.chunks_exact_mut(width) {
             axpy(level, -T::ONE, &partial, point);
         }
-    }
-
-    /// The coordinates in the rows, and the length of a row: matrix products pack such operands
-    /// faster, by up to a half for small tiles.
-    #[must_use]
-    pub fn transposed(&self) -> (Aligned<T>, usize) {
-        // An odd number of cache lines, lest the rows compete for the same sets of the cache.
-        let lead = self.len().next_multiple_of(2 * LANES) + LANES;
-        // What lies beyond the points of a row is never read.
-        let mut all = Aligned::arbitrary(self.width * lead);
-        let width = self.width;
-        if width == 0 {
-            return (all, lead);
-        }
-        for (block, points) in self.points.chunks(LANES * width).enumerate() {
-            let at = block * LANES;
-            for first in (0..width).step_by(LANES) {
-                let count = (width - first).min(LANES);
-                let mut square = [[T::ZERO; LANES]; LANES];
-                for (line, point) in square.iter_mut().zip(points.chunks_exact(width)) {
-                    line[..count].copy_from_slice(&point[first..first + count]);
-                }
-                for (r, row) in all[first * lead..].chunks_mut(lead).take(count).enumerate() {
-                    let column: [T; LANES] = std::array::from_fn(|i| square[i][r]);
-                    row[at..at + LANES].copy_from_slice(&column);
-                }
-            }
-        }
-        (all, lead)
     }
 
     /// Number of points of both sets.

@@ -2,6 +2,7 @@
 
 use super::sweep::{Plan, Sums};
 use crate::parallel;
+use crate::product::Panels;
 use crate::real::{LANES, Real};
 
 /// Side of a tile: two of them fit the second-level cache, and the matrix products repay packing.
@@ -9,6 +10,9 @@ const EDGE: usize = 256;
 
 /// Below this many multiply-adds a thread costs more than it saves.
 const WORK_PER_THREAD: f64 = 1e6;
+
+/// Coordinates from which the threads share the packing.
+const SHARED: usize = 1 << 18;
 
 /// Multiply-adds of a few milliseconds.
 const BRIEF: f64 = 3e8;
@@ -19,6 +23,8 @@ pub(super) struct Block {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) second: bool,
+    /// Which of all blocks it is.
+    pub(super) place: usize,
 }
 
 impl Block {
@@ -40,7 +46,13 @@ pub(super) struct Pair {
 }
 
 /// Cuts a range into blocks of nearly equal length.
-fn blocks(start: usize, end: usize, edge: usize, second: bool) -> impl Iterator<Item = Block> {
+fn blocks(
+    start: usize,
+    end: usize,
+    edge: usize,
+    second: bool,
+    place: usize,
+) -> impl Iterator<Item = Block> {
     let count = (end - start).div_ceil(edge);
     // Whole lane arrays, where that is possible.
     let cut = move |i: usize| match (end - start) * i / count.max(1) {
@@ -51,6 +63,7 @@ fn blocks(start: usize, end: usize, edge: usize, second: bool) -> impl Iterator<
         start: cut(i),
         end: cut(i + 1),
         second,
+        place: place + i,
     })
 }
 
@@ -84,6 +97,7 @@ impl<T: Real> Plan<'_, T> {
             start: 0,
             end: total,
             second: false,
+            place: 0,
         };
         let work = self.work(Pair {
             row: whole,
@@ -97,15 +111,19 @@ impl<T: Real> Plan<'_, T> {
         } else {
             EDGE
         };
-        let all: Vec<Block> = blocks(0, n, edge, false)
-            .chain(blocks(n, total, edge, true))
-            .collect();
+        let mut all: Vec<Block> = blocks(0, n, edge, false, 0).collect();
+        all.extend(blocks(n, total, edge, true, all.len()));
+        let (level, width) = (self.options.level, self.pool.width);
+        let spread = |k: usize| Panels::new(level, all[k].of(&self.pool.points, width), width);
+        let packers = if total * width < SHARED { 1 } else { threads };
+        let panels: Vec<_> = parallel::map(all.len(), packers, true, spread);
+        let panels: Vec<_> = panels.into_iter().flatten().collect();
         let mut pairs: Vec<Pair> = Vec::with_capacity(all.len() * (all.len() + 1) / 2);
         for (i, &row) in all.iter().enumerate() {
-            // The product with a transposed tile is the faster one: the points whose gradient is
-            // wanted stand in the columns.
+            // The product with the tile is faster than with its transpose: the points whose gradient
+            // is wanted stand in the rows.
             pairs.extend(all[i..].iter().map(|&column| {
-                if self.wanted(row) && !self.wanted(column) {
+                if self.wanted(column) && !self.wanted(row) {
                     Pair {
                         row: column,
                         column: row,
@@ -116,7 +134,7 @@ impl<T: Real> Plan<'_, T> {
             }));
         }
         if threads == 1 {
-            return vec![self.accumulate(&pairs)];
+            return vec![self.accumulate(&panels, &pairs)];
         }
         // Largest first, each to the thread with the least work so far.
         pairs.sort_by(|p, q| self.work(*q).total_cmp(&self.work(*p)));
@@ -128,7 +146,7 @@ impl<T: Real> Plan<'_, T> {
             share.1.push(pair);
         }
         parallel::map(threads, threads, work < BRIEF, |k| {
-            self.accumulate(&shares[k].1)
+            self.accumulate(&panels, &shares[k].1)
         })
     }
 }

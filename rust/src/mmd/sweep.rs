@@ -6,6 +6,7 @@ use super::tile::{Points, Tile, combine, kernels, tile};
 use super::{Options, Pool, Within};
 use crate::buffer::Aligned;
 use crate::gemm::gemm;
+use crate::product::{Left, Panels, add_times};
 use crate::real::{LANES, Real};
 
 /// Sums over the pairs of points, with weights that are negative in the second set.
@@ -25,8 +26,6 @@ pub(super) struct Sums<T> {
 /// Everything that the tiles read.
 pub(super) struct Plan<'a, T> {
     pub(super) pool: &'a Pool<T>,
-    /// [`Pool::transposed`].
-    pub(super) transposed: (Aligned<T>, usize),
     pub(super) shape: Shape<T>,
     /// Multipliers of the within sums, for each set and class.
     pub(super) sides: [Vec<Within>; 2],
@@ -37,7 +36,7 @@ pub(super) struct Plan<'a, T> {
 
 /// Buffers of one thread.
 struct Workspace<T> {
-    entries: Vec<T>,
+    entries: Aligned<T>,
     /// With several classes: distances, kernels and pair weights of a tile.
     tiles: [Vec<T>; 3],
     vectors: Vec<T>,
@@ -65,7 +64,7 @@ impl<T: Real> Plan<'_, T> {
         let several = self.pool.classes > 1;
         let tile = || vec![T::ZERO; if several { side * side } else { 0 }];
         Workspace {
-            entries: vec![T::ZERO; side * side],
+            entries: Aligned::arbitrary(side * side),
             tiles: [tile(), tile(), tile()],
             vectors: vec![T::ZERO; 8 * side],
             products: vec![T::ZERO; if several { side * self.pool.classes } else { 0 }],
@@ -73,7 +72,9 @@ impl<T: Real> Plan<'_, T> {
     }
 
     /// The sums over some of the tiles.
-    pub(super) fn accumulate(&self, pairs: &[Pair]) -> Sums<T> {
+    ///
+    /// `panels`: the points of each block, where this level has products of such.
+    pub(super) fn accumulate(&self, panels: &[Panels<T>], pairs: &[Pair]) -> Sums<T> {
         let (pool, n) = (self.pool, self.pool.len());
         let mut sums = Sums {
             within: vec![0.0; n * pool.classes],
@@ -84,7 +85,7 @@ impl<T: Real> Plan<'_, T> {
         };
         let mut workspace = self.workspace(pairs);
         for &pair in pairs {
-            self.products(pair, &mut workspace.entries);
+            self.products(pair, panels.get(pair.column.place), &mut workspace.entries);
             if pool.classes == 1 {
                 self.one_mass(pair, &mut workspace, &mut sums);
             } else {
@@ -96,29 +97,36 @@ impl<T: Real> Plan<'_, T> {
     }
 
     /// Scalar products of the points of a tile.
-    fn products(&self, Pair { row, column }: Pair, entries: &mut [T]) {
-        let (pool, width) = (self.pool, self.pool.width);
-        let (transposed, lead) = (&self.transposed.0, self.transposed.1);
+    fn products(&self, pair: Pair, panels: Option<&Panels<T>>, entries: &mut [T]) {
+        let Pair { row, column } = pair;
+        let (pool, width, level) = (self.pool, self.pool.width, self.options.level);
         let stride = column.len().next_multiple_of(LANES);
         let entries = &mut entries[..row.len() * stride];
-        if stride > column.len() {
-            for line in entries.chunks_exact_mut(stride) {
-                line[column.len()..].fill(T::ZERO);
+        let (rows, columns) = (row.of(&pool.points, width), column.of(&pool.points, width));
+        match panels {
+            Some(panels) if row.start == column.start => panels.square(level, rows, entries),
+            Some(panels) => panels.times(level, rows, entries),
+            None => {
+                if stride > column.len() {
+                    for line in entries.chunks_exact_mut(stride) {
+                        line[column.len()..].fill(T::ZERO);
+                    }
+                }
+                gemm(
+                    row.len(),
+                    width,
+                    column.len(),
+                    T::ONE,
+                    rows,
+                    (width, 1),
+                    columns,
+                    (1, width),
+                    T::ZERO,
+                    entries,
+                    (stride, 1),
+                );
             }
         }
-        gemm(
-            row.len(),
-            width,
-            column.len(),
-            T::ONE,
-            &transposed[row.start..],
-            (1, lead),
-            &transposed[column.start..],
-            (lead, 1),
-            T::ZERO,
-            entries,
-            (stride, 1),
-        );
         if row.start == column.start && self.shape.invariant() {
             for (i, &norm) in row.of(&pool.norms, 1).iter().enumerate() {
                 entries[i * stride + i] = norm; // a distance of exactly zero
@@ -285,30 +293,45 @@ impl<T: Real> Plan<'_, T> {
     /// Both sides of the gradient: `G z` and `G^T z`.
     fn gradient(&self, pair: Pair, entries: &[T], sums: &mut Sums<T>) {
         let Pair { row, column } = pair;
-        let width = self.pool.width;
         let stride = column.len().next_multiple_of(LANES);
-        let span = self.span();
-        let mut product = |to: Block, from: Block, strides: (usize, usize)| {
-            gemm(
-                to.len(),
-                from.len(),
-                width,
-                T::from_f64(2.0 * self.factor(pair)),
-                entries,
-                strides,
-                from.of(&self.pool.points, width),
-                (width, 1),
-                T::ONE,
-                &mut sums.moved[(to.start - span.start) * width..(to.end - span.start) * width],
-                (width, 1),
-            );
-        };
-        if self.wanted(column) {
-            product(column, row, (1, stride)); // a tile on the diagonal is symmetric
+        let entries = &entries[..row.len() * stride];
+        if self.wanted(row) {
+            self.moved(pair, (row, column), Left::rows(entries, stride), sums);
         }
-        if self.wanted(row) && row.start != column.start {
-            product(row, column, (stride, 1));
+        // A tile on the diagonal is symmetric.
+        if self.wanted(column) && row.start != column.start {
+            self.moved(pair, (column, row), Left::columns(entries, stride), sums);
         }
+    }
+
+    /// Adds the products of entries with the points `from` to those of `to`.
+    fn moved(
+        &self,
+        pair: Pair,
+        (to, from): (Block, Block),
+        entries: Left<'_, T>,
+        sums: &mut Sums<T>,
+    ) {
+        let (width, start) = (self.pool.width, self.span().start);
+        let points = from.of(&self.pool.points, width);
+        let out = &mut sums.moved[(to.start - start) * width..(to.end - start) * width];
+        let factor = T::from_f64(2.0 * self.factor(pair));
+        if add_times(self.options.level, factor, entries, (points, width), out) {
+            return;
+        }
+        gemm(
+            to.len(),
+            from.len(),
+            width,
+            factor,
+            entries.data,
+            (entries.row, entries.column),
+            points,
+            (width, 1),
+            T::ONE,
+            out,
+            (width, 1),
+        );
     }
 }
 

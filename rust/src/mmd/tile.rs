@@ -9,7 +9,7 @@ use crate::vmath::sum_lanes;
 ///
 /// The columns are padded to `stride`, a multiple of [`LANES`], with norms and weights of zero.
 pub struct Points<'a, T> {
-    /// Coordinates of a point.
+    /// Coordinates of a point, zeros behind them.
     pub width: usize,
     /// Points of the rows.
     pub row: &'a [T],

@@ -2,24 +2,58 @@
 
 use crate::simd::Level;
 
+/// The left operand: an element, and the steps to the same column of the next row and to the next
+/// column of the same row. One of the steps is 1.
+#[derive(Clone, Copy)]
+pub struct Left<'a, T> {
+    /// The first element and all that follow.
+    pub data: &'a [T],
+    /// To the next row.
+    pub row: usize,
+    /// To the next column.
+    pub column: usize,
+}
+
+impl<'a, T> Left<'a, T> {
+    /// Rows of `stride` elements.
+    pub fn rows(data: &'a [T], stride: usize) -> Self {
+        Left {
+            data,
+            row: stride,
+            column: 1,
+        }
+    }
+
+    /// The transpose of [`Self::rows`].
+    pub fn columns(data: &'a [T], stride: usize) -> Self {
+        Left {
+            data,
+            row: 1,
+            column: stride,
+        }
+    }
+}
+
 /// A number type whose products are made in tiles.
 pub trait Tiles: Sized {
     /// Columns of the widest tile, a multiple of the lanes; None where the level has no tiles.
     fn wide(level: Level) -> Option<usize>;
 
-    /// `columns` columns of `out = A B`, [`Tiles::wide`] of them or as many as there are lanes.
+    /// `columns` columns of `out = A B`, [`Tiles::wide`] of them or as many as there are lanes;
+    /// with `add`, of `out += add A B`.
     ///
-    /// A is given with the length of its rows, `B` and `out` with theirs and the first column to
-    /// be used; B has as many rows as A has columns, or less.
+    /// `B` and `out` are given with the length of their rows and the first column to be used; B has
+    /// as many rows as A has columns, or less.
     ///
     /// # Panics
     /// If an operand leaves its slice, or the level has no tiles.
     fn strip(
         level: Level,
-        a: (&[Self], usize),
+        a: Left<'_, Self>,
         b: (&[Self], usize, usize),
         columns: usize,
         out: (&mut [Self], usize, usize),
+        add: Option<Self>,
     );
 }
 
@@ -32,10 +66,11 @@ macro_rules! none {
             }
             fn strip(
                 level: Level,
-                _: (&[Self], usize),
+                _: Left<'_, Self>,
                 _: (&[Self], usize, usize),
                 _: usize,
                 _: (&mut [Self], usize, usize),
+                _: Option<Self>,
             ) {
                 panic!("no tiles at level {level:?}");
             }
@@ -52,7 +87,7 @@ none!(f64);
 mod x86 {
     use std::arch::x86_64 as arch;
 
-    use super::Tiles;
+    use super::{Left, Tiles};
     use crate::real::LANES;
     use crate::simd::Level;
 
@@ -63,21 +98,22 @@ mod x86 {
         ($name:ident, $t:ty, $feature:literal, $len:literal, $zero:ident, $load:ident,
          $splat:ident, $fma:ident, $add:ident, $store:ident) => {
             mod $name {
-                use super::{DEPTH, arch};
+                use super::{DEPTH, Left, arch};
 
                 /// One tile of the product.
                 ///
                 /// # Safety
                 /// `ROWS` rows of `depth` elements of `a`, `depth` rows of `WIDE` vectors of `b`
                 /// and `ROWS` rows of as many of `out` must be in bounds, and `out` not overlap
-                /// the others.
+                /// the others. The rows of `a` are `lda` apart, with `TURNED` its columns are.
                 #[inline]
                 #[target_feature(enable = $feature)]
-                unsafe fn tile<const ROWS: usize, const WIDE: usize>(
+                unsafe fn tile<const ROWS: usize, const WIDE: usize, const TURNED: bool>(
                     (a, lda): (*const $t, usize),
                     (b, ldb): (*const $t, usize),
                     (out, ldo): (*mut $t, usize),
                     depth: usize,
+                    add: Option<$t>,
                 ) {
                     let mut start = 0;
                     while start < depth {
@@ -90,8 +126,9 @@ mod x86 {
                                 row[w] = unsafe { arch::$load(b.add(k * ldb + w * $len)) };
                             }
                             for r in 0..ROWS {
+                                let at = if TURNED { k * lda + r } else { r * lda + k };
                                 // SAFETY: row r of a has the element k.
-                                let factor = arch::$splat(unsafe { *a.add(r * lda + k) });
+                                let factor = arch::$splat(unsafe { *a.add(at) });
                                 for w in 0..WIDE {
                                     sums[r][w] = arch::$fma(factor, row[w], sums[r][w]);
                                 }
@@ -103,7 +140,10 @@ mod x86 {
                                 unsafe {
                                     let place = out.add(r * ldo + w * $len);
                                     let mut sum = sums[r][w];
-                                    if start > 0 {
+                                    if let Some(factor) = add {
+                                        let factor = arch::$splat(factor);
+                                        sum = arch::$fma(factor, sum, arch::$load(place));
+                                    } else if start > 0 {
                                         sum = arch::$add(arch::$load(place), sum);
                                     }
                                     arch::$store(place, sum);
@@ -116,38 +156,46 @@ mod x86 {
 
                 /// All rows of some columns, as [`super::Tiles::strip`].
                 #[target_feature(enable = $feature)]
-                pub(super) fn strip<const ROWS: usize, const WIDE: usize>(
-                    (a, lda): (&[$t], usize),
+                pub(super) fn strip<const ROWS: usize, const WIDE: usize, const TURNED: bool>(
+                    a: Left<'_, $t>,
                     (b, ldb, from): (&[$t], usize, usize),
                     (out, ldo, to): (&mut [$t], usize, usize),
+                    add: Option<$t>,
                 ) {
                     let (rows, depth) = (out.len() / ldo, b.len() / ldb);
-                    if rows == 0 {
+                    if rows == 0 || depth == 0 {
                         return;
                     }
-                    assert!(a.len() >= (rows - 1) * lda + depth && lda >= depth);
+                    let (lda, along, across) = if TURNED {
+                        (a.column, depth, rows)
+                    } else {
+                        (a.row, rows, depth)
+                    };
+                    assert!(a.data.len() >= (along - 1) * lda + across);
+                    assert!(TURNED || lda >= depth);
                     assert!(ldb >= from + WIDE * $len && ldo >= to + WIDE * $len);
                     // SAFETY: the assertions keep all rows and columns in their slices, which are
                     // as long as whole rows; `out` is exclusive.
                     unsafe {
-                        let (a, b) = (a.as_ptr(), (b.as_ptr().add(from), ldb));
+                        let (step, a) = (if TURNED { 1 } else { lda }, a.data.as_ptr());
+                        let b = (b.as_ptr().add(from), ldb);
                         let out = out.as_mut_ptr().add(to);
-                        let place = |i: usize| ((a.add(i * lda), lda), (out.add(i * ldo), ldo));
+                        let place = |i: usize| ((a.add(i * step), lda), (out.add(i * ldo), ldo));
                         let mut i = 0;
                         while i + ROWS <= rows {
                             let (a, out) = place(i);
-                            tile::<ROWS, WIDE>(a, b, out, depth);
+                            tile::<ROWS, WIDE, TURNED>(a, b, out, depth, add);
                             i += ROWS;
                         }
-                        if i < rows && rows >= ROWS {
+                        if i < rows && rows >= ROWS && add.is_none() {
                             // The last rows together with some that are written once more.
                             let (a, out) = place(rows - ROWS);
-                            tile::<ROWS, WIDE>(a, b, out, depth);
+                            tile::<ROWS, WIDE, TURNED>(a, b, out, depth, add);
                             return;
                         }
                         for i in i..rows {
                             let (a, out) = place(i);
-                            tile::<1, WIDE>(a, b, out, depth);
+                            tile::<1, WIDE, TURNED>(a, b, out, depth, add);
                         }
                     }
                 }
@@ -215,18 +263,38 @@ mod x86 {
 
         fn strip(
             level: Level,
-            a: (&[Self], usize),
+            a: Left<'_, Self>,
             b: (&[Self], usize, usize),
             columns: usize,
             out: (&mut [Self], usize, usize),
+            add: Option<Self>,
         ) {
-            match (level.on_host(), columns) {
+            assert!(a.column == 1 || a.row == 1);
+            match (level.on_host(), columns, a.column == 1) {
                 // SAFETY: `on_host` names only levels whose features were detected.
-                (Level::Avx512, 32) => unsafe { f32_512::strip::<8, 2>(a, b, out) },
+                (Level::Avx512, 32, true) => unsafe {
+                    f32_512::strip::<8, 2, false>(a, b, out, add);
+                },
                 // SAFETY: as above.
-                (Level::Avx512, 16) => unsafe { f32_512::strip::<8, 1>(a, b, out) },
+                (Level::Avx512, 16, true) => unsafe {
+                    f32_512::strip::<8, 1, false>(a, b, out, add);
+                },
                 // SAFETY: as above.
-                (Level::Avx2, 16) => unsafe { f32_256::strip::<6, 2>(a, b, out) },
+                (Level::Avx2, 16, true) => unsafe {
+                    f32_256::strip::<6, 2, false>(a, b, out, add);
+                },
+                // SAFETY: as above.
+                (Level::Avx512, 32, false) => unsafe {
+                    f32_512::strip::<8, 2, true>(a, b, out, add);
+                },
+                // SAFETY: as above.
+                (Level::Avx512, 16, false) => unsafe {
+                    f32_512::strip::<8, 1, true>(a, b, out, add);
+                },
+                // SAFETY: as above.
+                (Level::Avx2, 16, false) => unsafe {
+                    f32_256::strip::<6, 2, true>(a, b, out, add);
+                },
                 _ => panic!("no tiles of {columns} columns at level {level:?}"),
             }
         }
@@ -239,16 +307,30 @@ mod x86 {
 
         fn strip(
             level: Level,
-            a: (&[Self], usize),
+            a: Left<'_, Self>,
             b: (&[Self], usize, usize),
             columns: usize,
             out: (&mut [Self], usize, usize),
+            add: Option<Self>,
         ) {
-            match (level.on_host(), columns) {
+            assert!(a.column == 1 || a.row == 1);
+            match (level.on_host(), columns, a.column == 1) {
                 // SAFETY: `on_host` names only levels whose features were detected.
-                (Level::Avx512, 16) => unsafe { f64_512::strip::<8, 2>(a, b, out) },
+                (Level::Avx512, 16, true) => unsafe {
+                    f64_512::strip::<8, 2, false>(a, b, out, add);
+                },
                 // SAFETY: as above.
-                (Level::Avx2, 16) => unsafe { f64_256::strip::<3, 4>(a, b, out) },
+                (Level::Avx2, 16, true) => unsafe {
+                    f64_256::strip::<3, 4, false>(a, b, out, add);
+                },
+                // SAFETY: as above.
+                (Level::Avx512, 16, false) => unsafe {
+                    f64_512::strip::<8, 2, true>(a, b, out, add);
+                },
+                // SAFETY: as above.
+                (Level::Avx2, 16, false) => unsafe {
+                    f64_256::strip::<3, 4, true>(a, b, out, add);
+                },
                 _ => panic!("no tiles of {columns} columns at level {level:?}"),
             }
         }
