@@ -104,6 +104,21 @@ pub fn available() -> Vec<Level> {
         .collect()
 }
 
+/// Calls the cache line of an element into the first-level cache, where the target can.
+///
+/// Nothing is read: any address will do.
+#[inline(always)]
+pub fn fetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch neither faults nor changes anything that a program can see.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Compiles one function body for every level.
 ///
 /// ```text

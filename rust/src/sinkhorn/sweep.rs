@@ -5,6 +5,7 @@
 
 use crate::lanes::{max_lanes, sum_four, sum_lanes};
 use crate::real::{LANES, Real};
+use crate::simd::fetch;
 use crate::simd_dispatch;
 
 /// Rows that are multiplied together, so that each vector is loaded once for all of them.
@@ -15,6 +16,9 @@ pub const SETTLED: f64 = 0.22;
 
 /// Numbers in a sweep may reach `MAX` to this power: products of three of them stay in range.
 const USABLE: f64 = 0.3;
+
+/// Bytes of a block's kernel that the second-level cache holds beside everything else.
+const NEAR: usize = 1 << 19;
 
 /// A block's constants in a sweep.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +119,16 @@ fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], tota
 }
 
 #[inline(always)]
-fn add_row<T: Real, const FMA: bool, const COLUMNS: usize>(
+fn add_row<T: Real, const FMA: bool, const COLUMNS: usize, const AHEAD: bool>(
+    ahead: usize,
     row: &[[T; LANES]],
     c: T,
     sums: &mut [[T; LANES]; COLUMNS],
 ) {
     for (sum, p) in sums.iter_mut().zip(&row[..COLUMNS]) {
+        if AHEAD {
+            fetch(p.as_ptr().wrapping_add(ahead));
+        }
         for l in 0..LANES {
             sum[l] = p[l].fma::<FMA>(c, sum[l]);
         }
@@ -128,9 +136,16 @@ fn add_row<T: Real, const FMA: bool, const COLUMNS: usize>(
 }
 
 /// `column_j += sum_i c_i K_ij` for `COLUMNS` lane arrays from `j`, with `PARTS` sums of every
-/// `PARTS`-th row.
+/// `PARTS`-th row. With `AHEAD`, what lies `ahead` elements further is called into the cache.
 #[inline(always)]
-fn add_rows<T: Real, const FMA: bool, const COLUMNS: usize, const PARTS: usize>(
+fn add_rows<
+    T: Real,
+    const FMA: bool,
+    const COLUMNS: usize,
+    const PARTS: usize,
+    const AHEAD: bool,
+>(
+    ahead: usize,
     kernel: &[[T; LANES]],
     width: usize,
     c: &[T],
@@ -145,11 +160,16 @@ fn add_rows<T: Real, const FMA: bool, const COLUMNS: usize, const PARTS: usize>(
         .zip(c.as_chunks::<PARTS>().0)
     {
         for part in 0..PARTS {
-            add_row::<T, FMA, COLUMNS>(&rows[part * width + j..], c[part], &mut sums[part]);
+            add_row::<T, FMA, COLUMNS, AHEAD>(
+                ahead,
+                &rows[part * width + j..],
+                c[part],
+                &mut sums[part],
+            );
         }
     }
     for (row, &c) in rest.chunks_exact(width).zip(&c[whole..]) {
-        add_row::<T, FMA, COLUMNS>(&row[j..], c, &mut sums[0]);
+        add_row::<T, FMA, COLUMNS, AHEAD>(ahead, &row[j..], c, &mut sums[0]);
     }
     for (k, column) in column[j..j + COLUMNS].iter_mut().enumerate() {
         for l in 0..LANES {
@@ -164,27 +184,34 @@ fn add_rows<T: Real, const FMA: bool, const COLUMNS: usize, const PARTS: usize>(
 
 /// `column_j += sum_i c_i K_ij` for some rows, whose sums stay in registers.
 #[inline(always)]
-fn accumulate<T: Real, const FMA: bool>(kernel: &[T], stride: usize, c: &[T], column: &mut [T]) {
+fn accumulate<T: Real, const FMA: bool, const AHEAD: bool>(
+    kernel: &[T],
+    stride: usize,
+    c: &[T],
+    column: &mut [T],
+) {
+    let ahead = kernel.len();
     let kernel = kernel.as_chunks::<LANES>().0;
     let column = column[..stride].as_chunks_mut::<LANES>().0;
     let width = column.len();
     let mut j = 0;
     while j + 4 <= width {
-        add_rows::<T, FMA, 4, 1>(kernel, width, c, j, column);
+        add_rows::<T, FMA, 4, 1, AHEAD>(ahead, kernel, width, c, j, column);
         j += 4;
     }
     if j + 2 <= width {
-        add_rows::<T, FMA, 2, 2>(kernel, width, c, j, column);
+        add_rows::<T, FMA, 2, 2, AHEAD>(ahead, kernel, width, c, j, column);
         j += 2;
     }
     if j < width {
-        add_rows::<T, FMA, 1, 4>(kernel, width, c, j, column);
+        add_rows::<T, FMA, 1, 4, AHEAD>(ahead, kernel, width, c, j, column);
     }
 }
 
-/// Finishes a group of rows: `c_i = a_i ratio_i` into `scratch`, then the column sums.
+/// Finishes a group of rows: `c_i = a_i ratio_i` into `scratch`, then the column sums. With
+/// `AHEAD`, calls the next group into the cache meanwhile.
 #[inline(always)]
-fn close_group<T: Real, const FMA: bool>(
+fn close_group<T: Real, const FMA: bool, const AHEAD: bool>(
     kernel: &[T],
     stride: usize,
     weight: &[T],
@@ -196,7 +223,7 @@ fn close_group<T: Real, const FMA: bool>(
     for ((s, &a), &u) in scratch.iter_mut().zip(weight).zip(ratio) {
         *s = a * u;
     }
-    accumulate::<T, FMA>(kernel, stride, scratch, column);
+    accumulate::<T, FMA, AHEAD>(kernel, stride, scratch, column);
 }
 
 #[inline(always)]
@@ -326,7 +353,7 @@ fn log_body<T: Real, const FMA: bool>(
             }
         }
         if rule.columns {
-            close_group::<T, FMA>(
+            close_group::<T, FMA, false>(
                 &kernel[start * stride..end * stride],
                 stride,
                 &rows.weight[start..end],
@@ -358,6 +385,7 @@ fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], ro
     let stride = v.len();
     let count = rows.weight.len();
     let step = group::<T>(stride);
+    let far = size_of_val(kernel) > NEAR;
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);
         let part = &kernel[start * stride..end * stride];
@@ -376,13 +404,12 @@ fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], ro
                 *u = (p - b).exp_fast::<FMA>();
             }
         }
-        close_group::<T, FMA>(
-            part,
-            stride,
-            &rows.weight[start..end],
-            &rows.ratio[start..end],
-            rows.column,
-        );
+        let (weight, column) = (&rows.weight[start..end], &mut *rows.column);
+        if far {
+            close_group::<T, FMA, true>(part, stride, weight, &rows.ratio[start..end], column);
+        } else {
+            close_group::<T, FMA, false>(part, stride, weight, &rows.ratio[start..end], column);
+        }
     }
 }
 
