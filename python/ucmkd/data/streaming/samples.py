@@ -13,6 +13,7 @@ import json
 import math
 import tarfile
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -128,21 +129,38 @@ def _input(
 
 def _array(place: str, content: bytes) -> NDArray[np.float32]:
     """A real array as float32; its head is compared with what follows before anything is made."""
-    stream = io.BytesIO(content)
+    size = _head_size(content)
     try:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): "read_array_header_1_0", (2, 0): "read_array_header_2_0"}[version]
-        shape, fortran, dtype = getattr(np.lib.format, read)(stream, max_header_size=TEXT)
+        shape, fortran, dtype = _head(content[:size])
     except Exception as error:  # a damaged head is parsed as Python text
         raise ShardError(f"{place}: no .npy array: {type(error).__name__}: {error}") from error
     if dtype.hasobject or dtype.kind not in "fiub":
         raise ShardError(f"{place}: the input must be real numbers, got {dtype}")
-    body = content[stream.tell() :]
+    body = content[size:]
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(body):
         raise ShardError(f"{place}: an array {shape} of {dtype} does not fit {len(body)} bytes")
     flat = np.frombuffer(body, dtype=dtype)
     found = flat.reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(found, dtype=np.float32).reshape(shape)
+    return np.array(found, dtype=np.float32, order="C")
+
+
+def _head_size(content: bytes) -> int:
+    """Bytes before the numbers: magic and version, the length of a text, and the text."""
+    wide = content[6:7] == b"\x02"
+    length = int.from_bytes(content[8 : 12 if wide else 10], "little")
+    return min((12 if wide else 10) + length, TEXT)
+
+
+@lru_cache(maxsize=16)
+def _head(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type; the samples of a shard have the same head, parsed once."""
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): "read_array_header_1_0", (2, 0): "read_array_header_2_0"}[version]
+    shape, fortran, dtype = getattr(np.lib.format, read)(stream, max_header_size=TEXT)
+    if stream.tell() != len(head):
+        raise ValueError("the head does not end where its length says")
+    return shape, fortran, dtype
 
 
 def _label(place: str, archive: tarfile.TarFile, members: Members, classes: int) -> int:
