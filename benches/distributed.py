@@ -7,9 +7,9 @@ Each process is one rank with one thread. An iteration of the cross term is the 
 solves of 2 and of 8 iterations that cannot stop earlier, so that checks, mean cost and gradient
 cancel; its time is the least of several rounds, on all ranks together. The bytes are those that
 the loopback device of Linux counted (its headers with them), per rank. Memory is what value and
-gradient add to the resident set of a rank at the most (:mod:`benches.memory`), the largest over the
-ranks, each run in fresh processes. Beside them: what :mod:`ucmkd.distributed.model` says, and then the
-same model for many GPUs, which is not a measurement.
+gradient add to the resident set of a rank at the most (:mod:`benches.memory`), the largest over
+the ranks, each run in fresh processes. Beside them: what :mod:`ucmkd.distributed.model` says, and
+then the same model for many GPUs, which is not a measurement.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a call adds to the resident memory of its process at the most. Linux only.
 
-The peak of the resident set, not a count of tensors: with it comes what the allocator, the products of
-matrices and the exchange between processes take, which is what a machine must have.
+The peak of the resident set, not a count of tensors: with it comes what the allocator, the products
+of matrices and the exchange between processes take, which is what a machine must have.
 """
 
 from __future__ import annotations

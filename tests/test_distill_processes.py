@@ -25,9 +25,8 @@ pytest.importorskip("sklearn")
 import sklearn.datasets  # imported late otherwise, in every child
 import torch
 import torch.utils.tensorboard
-from safetensors.torch import load_file
-
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
 
 from distributed_common import run_ranks
 from ucmkd import distill as distill_module

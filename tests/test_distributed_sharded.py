@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from benches.memory import available, peak_growth
 from torch import Tensor
 
-from benches.memory import available, peak_growth
 from distributed_common import needs_fork, run_ranks
 from ucmkd import losses
 from ucmkd.distributed import Ranks, _costs, mmd, model, sharded_mmd_align, sharded_sinkhorn_align

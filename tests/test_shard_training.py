@@ -1,4 +1,4 @@
-"""``ucmkd distill`` on shards: the samples of a training in memory, an exact resume, all recipes."""
+"""``ucmkd distill`` on shards: the samples of a training in memory, and an exact resume."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ucmkd.methods import create
 from ucmkd.models import MLP
 from ucmkd.pools import MatchedStreamSampler, Stream
 from ucmkd.preparation import prepare
+from ucmkd.recipe_file import SHIPPED, load_recipe
 from ucmkd.rehearsal import check_method, rehearse
 from ucmkd.taught import untaught
 
@@ -137,6 +138,14 @@ def test_the_samples_are_those_of_a_training_in_memory(tmp_path: Path, cache: Pa
     assert sum(path.is_dir() for path in shelf.iterdir()) == 2
 
 
+def test_the_shipped_recipe_is_another_one_in_shards() -> None:
+    few, streamed = (
+        to_mapping(load_recipe(SHIPPED / f"digits_pen_{name}.yaml")) for name in ("few", "streamed")
+    )
+    assert streamed["data"].pop("stream")["write"] and not few["data"].pop("stream")["write"]
+    assert few | {"name": "digits_pen_streamed"} == streamed
+
+
 def _direction(tensor: torch.Tensor) -> torch.Tensor:
     width = tensor[0].numel()
     return torch.randn(width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -180,7 +189,7 @@ def of_folders(tmp_path: Path, **changes: Any) -> Recipe:
 
 
 def test_folders_of_ones_own(tmp_path: Path) -> None:
-    """Sixty steps on them are better than chance, 0.1, by far; the report has the sizes of the pools."""
+    """Sixty steps on them are better than chance by far; the report has the sizes of the pools."""
     found = distill(of_folders(tmp_path, **{"training.steps": 60, "optimizer": {"lr": 0.03}}))
     assert found.test.count == 100 and found.test.accuracy > 0.5
     assert found.teacher is not None and found.teacher.count == 50
@@ -260,8 +269,10 @@ def test_what_a_method_needs(tmp_path: Path) -> None:
     check_method(chosen)
     made = prepare(chosen.data, 0)
     rehearse(chosen, made)
-    banked = of_folders(tmp_path, **{"method": {"name": "joint_alignment", "options": {"bank": True}}})
-    with pytest.raises(ConfigError, match="method.options.bank must be false where samples are"):
+    banked = of_folders(
+        tmp_path, **{"method": {"name": "joint_alignment", "options": {"bank": True}}}
+    )
+    with pytest.raises(ConfigError, match=r"method.options.bank must be false where samples are"):
         rehearse(banked, made)
     method = create(
         "joint_alignment", MLP(8, num_classes=10), num_classes=10, teacher_width=8, bank=True,
@@ -269,9 +280,7 @@ def test_what_a_method_needs(tmp_path: Path) -> None:
     )  # fmt: skip
     data = untaught(made, inputs=True)
     rows = len(data.teacher_label)
-    data = replace(
-        data, teacher_feature=torch.zeros(rows, 8), teacher_logits=torch.zeros(rows, 10)
-    )
+    data = replace(data, teacher_feature=torch.zeros(rows, 8), teacher_logits=torch.zeros(rows, 10))
     with pytest.raises(ValueError, match="needs all of the teacher's samples in each step"):
         Batches(data, method, TrainingConfig(), 0)
 

@@ -134,7 +134,7 @@ class TrainingData:
         return self.streams[pool].counts if pool in self.streams else None
 
     def samples(self, pool: str) -> int:
-        """Number of samples of ``student``, ``unlabelled``, ``validation``, ``test``, ``paired``."""
+        """Samples of ``student``, ``unlabelled``, ``validation``, ``test`` or ``paired``."""
         if pool in self.streams:
             return len(self.streams[pool])
         rows = getattr(self, pool)

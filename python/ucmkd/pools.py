@@ -162,7 +162,9 @@ class MatchedStreamSampler:
         free = int(counted[self._counts == 0].sum())
         need = np.where(self._counts == 0, 0, counted)
         read, limit = 0, 4 * len(self.stream) + 4 * len(wanted) + self.stream.buffer
-        while len(any_class) < free or any(len(q) < n for q, n in zip(self._queues, need)):
+        while len(any_class) < free or any(
+            len(queue) < count for queue, count in zip(self._queues, need, strict=True)
+        ):
             if read > limit:
                 raise ShardError(
                     f"{self.stream.folder.path}: classes {np.flatnonzero(need).tolist()} were not "

@@ -92,11 +92,12 @@ def _write(
     nothing = np.empty(0, dtype=np.int64)
     if roles == ["teacher"]:
         own = teacher_split(data, np.arange(len(data)), generator)
-        parts = capped(config, Parts(*own, nothing, nothing, nothing), data, data, seed)
+        parts = capped(config, Parts(own[0], own[1], nothing, nothing, nothing), data, data, seed)
         _write_teacher(folder, config, seed, data, *parts[:2])
         return []
     test, notes = test_rows(config, data, seed)
-    parts = Parts(nothing, nothing, *student_split(config, data, test, generator))
+    train, validation, tested = student_split(config, data, test, generator)
+    parts = Parts(nothing, nothing, train, validation, tested)
     parts = capped(config, parts, data, data, seed)
     labelled, unlabelled, drawn = choose_labels(config, data, parts.student_train, seed, generator)
     labelled, unlabelled = thinned(config, data, labelled, unlabelled, seed)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ..batches import TrainingData
 from ..config_data import DataConfig, StudentDataConfig, TeacherDataConfig
@@ -113,25 +114,30 @@ def _problem(
             )
     side: TeacherDataConfig = getattr(config, role)
     standardiser = _standardiser(folder, pools) if side.standardise else None
-    options = {"workers": config.stream.workers, "buffer": config.stream.buffer}
+    read = config.stream
     streams = {
-        {"train": "student"}.get(name, name): Stream(folder, name, standardiser, **options)
+        {"train": "student"}.get(name, name): Stream(
+            folder, name, standardiser, workers=read.workers, buffer=read.buffer
+        )
         for name in pools
     }
     inputs, label = streams["student"].specimen()
     assert label is not None
-    held = {
+    held: dict[str, tuple[Tensor, Tensor | None]] = {
         name: Stream(folder, name, standardiser).whole()
-        for name in ("validation", "test")
+        for name in ("validation", "test")[: 1 if role == "teacher" else 2]
         if name in folder.splits and folder.splits[name].labels is not None
     }
-    nothing = (None, None)
+    validation, validation_label = held.get("validation", (None, None))
+    test, test_label = held.get("test", (None, None))
     data = TrainingData(
         len(folder.class_names),
         inputs,
         label,
-        *held.get("validation", nothing),
-        *(held.get("test", nothing) if role == "student" else nothing),
+        validation,
+        validation_label,
+        test,
+        test_label,
         unlabelled=streams["unlabelled"].specimen()[0] if "unlabelled" in streams else None,
         modalities=folder.modalities,
         streams=streams,
@@ -149,8 +155,8 @@ def _check(config: DataConfig, given: dict[str, TeacherDataConfig]) -> None:
     for key, accepted in _MEMORY_ONLY.items():
         if getattr(config, key) != accepted:
             raise ConfigError(
-                f"data.{key} must be {json.dumps(accepted)} where samples are streamed (data.stream, "
-                f"or a folder of shards), got {getattr(config, key)!r}"
+                f"data.{key} must be {json.dumps(accepted)} where samples are streamed "
+                f"(data.stream, or a folder of shards), got {getattr(config, key)!r}"
             )
     if importlib.util.find_spec("torchdata") is None:
         raise ConfigError(
@@ -175,6 +181,7 @@ def _check(config: DataConfig, given: dict[str, TeacherDataConfig]) -> None:
         for key, (value, accepted) in wanted.items():
             if value != accepted:
                 raise ConfigError(
-                    f"{key} must be {json.dumps(accepted)} for the folder of shards {side.dataset!r}, "
-                    f"which is divided and labelled as it was written; got {value!r}"
+                    f"{key} must be {json.dumps(accepted)} for the folder of shards "
+                    f"{side.dataset!r}, which is divided and labelled as it was written; got "
+                    f"{value!r}"
                 )

@@ -1,10 +1,10 @@
 """Data that do not fit into memory: shards in tar files, read as streams.
 
-The files are laid out as WebDataset's are, a ``.npy`` and a ``.cls`` for each sample, so that its
-tools read them and its data can be used; an ``index.json`` beside them has what a training must know
-beforehand (samples, classes, their frequencies, mean and scale). Reading is of the package itself, on
-the standard library: nothing is unpickled, no command is run, no file is written. The processes that
-read ahead, and the exact resume, come from torchdata (the extra ``stream``).
+The files are laid out as WebDataset's are, a ``.npy`` and a ``.cls`` for each sample: its tools
+read them, and its data can be used. An ``index.json`` beside them has what a training must know
+before it reads any (samples, classes, their frequencies, mean and scale). Reading is of the package
+itself, on the standard library: nothing is unpickled, no command is run, no file is written. The
+processes that read ahead, and their states, are torchdata's (the extra ``stream``).
 
 >>> from ucmkd.data import streaming
 >>> folder = streaming.write_shards("shards", {"train": (inputs, labels)}, names)  # doctest: +SKIP

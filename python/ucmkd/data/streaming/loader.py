@@ -187,8 +187,9 @@ class ShardBatches:
         try:
             return next(self._iterator)
         except ShardError as error:  # of a worker it comes with the worker's traceback
-            raise ShardError(str(error).strip().splitlines()[-1].partition("ShardError: ")[2] or
-                             str(error)) from None
+            raise ShardError(
+                str(error).strip().splitlines()[-1].partition("ShardError: ")[2] or str(error)
+            ) from None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the coming batches depend on: numbers, no sample."""

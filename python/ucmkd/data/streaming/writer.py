@@ -146,7 +146,7 @@ class ShardWriter:
             path = self.folder / f"{own.name}-{len(own.files):06d}.tar"
             own.files.append(path)
             own.sizes.append(0)
-            own.archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
+            own.archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         return own.archive
 
     def __enter__(self) -> ShardWriter:
@@ -206,8 +206,7 @@ def write_shards(
         named.add(tuple(class_names))
     if len(named) != 1:
         raise ValueError(
-            "class_names must be given, and be those of the data sets; got "
-            f"{sorted(named) or None}"
+            f"class_names must be given, and be those of the data sets; got {sorted(named) or None}"
         )
     sources: dict[str, Any] = {}
     for name, source in splits.items():
