@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from distributed_common import run_ranks
 from ucmkd import distill as distill_module
 from ucmkd import processes, trainer
+from ucmkd.checkpoint import Checkpointer
 from ucmkd.config import (
     ConfigError,
     HardwareConfig,
@@ -39,9 +40,11 @@ from ucmkd.config import (
     TrainingConfig,
     from_mapping,
 )
+from ucmkd.config_data import StreamConfig
 from ucmkd.distill import distill
 from ucmkd.methods import Method
 from ucmkd.models import MLP
+from ucmkd.pools import StreamSampler
 from ucmkd.recipe_file import recipe_to_yaml
 
 pytestmark = [
@@ -258,6 +261,50 @@ def test_buffers_and_unused_parameters(tmp_path: Path) -> None:
         assert torch.equal(value, second["own"][name]), name
     assert torch.equal(first["own"]["nobody"], torch.ones(3))
     assert (first["own"]["second"] < 0.9).all()
+
+
+def test_two_processes_divide_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of two processes: an equal student, from samples of which none comes on both within
+    a pass; and one process goes on where two were interrupted."""
+    pytest.importorskip("torchdata")
+    monkeypatch.setenv("UCMKD_CACHE", str(tmp_path / "cache"))
+
+    def record(rank: int) -> None:
+        original = StreamSampler.__next__
+
+        def drawn(sampler: StreamSampler) -> Any:
+            rows = original(sampler)
+            with open(tmp_path / f"places.{rank}", "a") as file:
+                file.write(json.dumps([sampler.stream.name, rows["place"].tolist()]) + "\n")
+            return rows
+
+        StreamSampler.__next__ = drawn  # type: ignore[method-assign]
+        save = Checkpointer.save
+
+        def stopped(self: Checkpointer, state: dict[str, Any]) -> None:
+            save(self, state)
+            raise KeyboardInterrupt
+
+        Checkpointer.save = stopped  # type: ignore[method-assign]
+
+    chosen = recipe(tmp_path / "run", steps=12, unlabelled_batch_size=20, diagnose_every=0)
+    student = replace(chosen.data.student, max_unlabelled=160)
+    stream = StreamConfig(write=True, buffer=20, shard_size=10)
+    chosen = replace(chosen, data=replace(chosen.data, student=student, stream=stream))
+    first, second = start(chosen, 2, record)
+    assert (wait(first), wait(second)) == (1, 1)
+    assert error_of(chosen, 0).startswith("KeyboardInterrupt")
+    places = []
+    for rank in range(2):
+        lines = map(json.loads, (tmp_path / f"places.{rank}").read_text().splitlines())
+        drawn = [tuple(p) for name, rows in lines if name == "unlabelled" for p in rows]
+        assert len(drawn) >= 80
+        places.append(set(drawn[:80]))  # a pass of 160 samples
+    assert len(places[0] | places[1]) == 160
+    reached = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
+    assert reached == 8
+    assert [wait(child) for child in start(chosen, 1)] == [0], error_of(chosen, 0)
+    assert steps_of(tmp_path / "run") == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize("how", ["killed", "silent"])
