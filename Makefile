@@ -94,10 +94,10 @@ $(VENV)/.environment:
 	@touch $@
 
 $(VENV)/.built-train: EXTRAS = train
-$(VENV)/.built-test:  EXTRAS = train,test,lint,docs,examples
+$(VENV)/.built-test:  EXTRAS = train,stream,test,lint,docs,examples
 $(VENV)/.built-bench: EXTRAS = train,test,bench
 $(VENV)/.built-docs:  EXTRAS = train,docs
-$(VENV)/.built-audit: EXTRAS = train,audit
+$(VENV)/.built-audit: EXTRAS = train,stream,audit
 $(VENV)/.built-%: $(VENV)/.environment pyproject.toml $(RUST)
 	@echo "==> installing ucmkd[$(EXTRAS)] (PyTorch is large: a few minutes the first time) and compiling the Rust kernels"
 	@$(BIN)/maturin develop --release --locked --extras $(EXTRAS)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,26 @@ pytest.importorskip("sklearn")
 import sklearn.datasets  # imported late otherwise, in every child
 import torch
 import torch.utils.tensorboard
+from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
+from distributed_common import run_ranks
+from ucmkd import distill as distill_module
 from ucmkd import processes, trainer
-from ucmkd.config import ConfigError, HardwareConfig, Recipe, from_mapping
+from ucmkd.checkpoint import Checkpointer
+from ucmkd.config import (
+    ConfigError,
+    HardwareConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    from_mapping,
+)
+from ucmkd.config_data import StreamConfig
 from ucmkd.distill import distill
+from ucmkd.methods import Method
+from ucmkd.models import MLP
+from ucmkd.pools import StreamSampler
 from ucmkd.recipe_file import recipe_to_yaml
 
 pytestmark = [
@@ -145,6 +161,150 @@ def test_two_processes_train_one_student(tmp_path: Path) -> None:
     assert [wait(child) for child in start(alone, 1)] == [0]
     one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
     assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_untrained_teacher_does_not_lock(tmp_path: Path) -> None:
+    """The first process saves it at once; the second, late, still takes the way of the first."""
+
+    def late(rank: int) -> None:
+        original = distill_module.build_teacher
+
+        def slow(*given: Any, **options: Any) -> Any:
+            if rank == 1:  # the other one would have saved its teacher by now
+                time.sleep(2)
+            return original(*given, **options)
+
+        distill_module.build_teacher = slow
+
+    chosen = recipe(tmp_path / "run", steps=2)
+    chosen = replace(chosen, teacher=replace(chosen.teacher, kind="untrained"))
+    assert [wait(child) for child in start(chosen, 2, late)] == [0, 0], error_of(chosen, 1)
+    assert steps_of(tmp_path / "run") == [2]
+
+
+class _OfThisProcess(Method):
+    """Cross-entropy; a buffer that counts what each process sees, and two more parameters: one that
+    only the second process uses, one that nobody does."""
+
+    name = "of_this_process"
+
+    def __init__(self, student: Any, **options: Any) -> None:
+        super().__init__(student, **options)
+        self.register_buffer("seen", torch.zeros(()))
+        self.second = torch.nn.Parameter(torch.ones(3))
+        self.nobody = torch.nn.Parameter(torch.ones(3))
+
+    def terms(self, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        first = os.environ.get("RANK", "0") == "0"
+        self.seen += 1 if first else 10
+        loss = self.cross_entropy(self.student(batch.student), batch.student_label)
+        return {"ce": loss if first else loss + self.second.sum()}
+
+
+def _fit_of_this_process(rank: int, world: int) -> dict[str, Any]:
+    """Eight steps with a large decay, validations after 3, 6 and 8, saves after 4 and 8."""
+    os.environ["RANK"] = str(rank)
+    source = torch.Generator().manual_seed(0)
+    data = trainer.TrainingData(
+        2, torch.randn(20, 3, generator=source), torch.arange(20) % 2,
+        torch.randn(6, 3, generator=source), torch.arange(6) % 2,
+    )  # fmt: skip
+    torch.manual_seed(rank)
+    method = _OfThisProcess(MLP(3, num_classes=2, hidden=4, width=4), num_classes=2)
+    saved: list[float] = []
+    held: list[float] = []
+    original = trainer._from_all
+
+    def at_a_save(fabric: Any, own: Any) -> Any:
+        held.append(float(method.seen))
+        return original(fabric, own)
+
+    trainer._from_all = at_a_save
+    trainer.fit(
+        method, data,
+        TrainingConfig(steps=8, batch_size=10, eval_every=3, log_every=4, diagnose_every=0),
+        OptimizerConfig(lr=0.1, weight_decay=0.5),
+        fabric=_Joined(rank, world),
+        save=lambda state: saved.append(float(state["method"]["seen"])),
+    )  # fmt: skip
+    own = {name: value.detach().clone() for name, value in method.named_parameters()}
+    return {"saved": saved, "held": held, "own": own}
+
+
+class _Joined(Fabric):
+    """A process of those that have met already."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        super().__init__(accelerator="cpu", devices=1)
+        self._place = rank, world
+
+    @property
+    def global_rank(self) -> int:
+        return self._place[0]
+
+    @property
+    def world_size(self) -> int:
+        return self._place[1]
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self._place[0] == 0
+
+
+def test_buffers_and_unused_parameters(tmp_path: Path) -> None:
+    """At a save every process has the buffers of the first; a parameter without a gradient on any
+    is not even decayed, one with a gradient on one of them moves on all."""
+    first, second = run_ranks(tmp_path, 2, _fit_of_this_process)
+    assert first["saved"] == first["held"] == second["held"] == [4.0, 8.0]
+    assert not second["saved"]
+    for name, value in first["own"].items():
+        assert torch.equal(value, second["own"][name]), name
+    assert torch.equal(first["own"]["nobody"], torch.ones(3))
+    assert (first["own"]["second"] < 0.9).all()
+
+
+def test_two_processes_divide_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of two processes: an equal student, from samples of which none comes on both within
+    a pass; and one process goes on where two were interrupted."""
+    pytest.importorskip("torchdata")
+    monkeypatch.setenv("UCMKD_CACHE", str(tmp_path / "cache"))
+
+    def record(rank: int) -> None:
+        original = StreamSampler.__next__
+
+        def drawn(sampler: StreamSampler) -> Any:
+            rows = original(sampler)
+            with open(tmp_path / f"places.{rank}", "a") as file:
+                file.write(json.dumps([sampler.stream.name, rows["place"].tolist()]) + "\n")
+            return rows
+
+        StreamSampler.__next__ = drawn  # type: ignore[method-assign]
+        save = Checkpointer.save
+
+        def stopped(self: Checkpointer, state: dict[str, Any]) -> None:
+            save(self, state)
+            raise KeyboardInterrupt
+
+        Checkpointer.save = stopped  # type: ignore[method-assign]
+
+    chosen = recipe(tmp_path / "run", steps=12, unlabelled_batch_size=20, diagnose_every=0)
+    student = replace(chosen.data.student, max_unlabelled=160)
+    stream = StreamConfig(write=True, buffer=20, shard_size=10)
+    chosen = replace(chosen, data=replace(chosen.data, student=student, stream=stream))
+    first, second = start(chosen, 2, record)
+    assert (wait(first), wait(second)) == (1, 1)
+    assert error_of(chosen, 0).startswith("KeyboardInterrupt")
+    places = []
+    for rank in range(2):
+        lines = map(json.loads, (tmp_path / f"places.{rank}").read_text().splitlines())
+        drawn = [tuple(p) for name, rows in lines if name == "unlabelled" for p in rows]
+        assert len(drawn) >= 80
+        places.append(set(drawn[:80]))  # a pass of 160 samples
+    assert len(places[0] | places[1]) == 160
+    reached = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
+    assert reached == 8
+    assert [wait(child) for child in start(chosen, 1)] == [0], error_of(chosen, 0)
+    assert steps_of(tmp_path / "run") == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize("how", ["killed", "silent"])

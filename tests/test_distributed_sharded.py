@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from benches.memory import available, peak_growth
 from torch import Tensor
 
 from distributed_common import needs_fork, run_ranks
 from ucmkd import losses
-from ucmkd.distributed import Ranks, _costs, model, sharded_mmd_align, sharded_sinkhorn_align
+from ucmkd.distributed import Ranks, _costs, mmd, model, sharded_mmd_align, sharded_sinkhorn_align
 from ucmkd.distributed._ring import Ring
 
 pytestmark = [
@@ -263,6 +264,40 @@ def test_the_model_by_hand() -> None:
     block, reduce = 100 * 10 * 4 / 0.1, 2 * 0.75 * 400 * 4 / 0.1
     assert model.seconds(p, slow) == pytest.approx(2 * (3 * block + 20_000) + 2 * reduce)
     assert model.seconds(p._replace(world=1), slow) == pytest.approx(2 * 800 * 400)
+
+
+def memory_of(rank: int, world: int) -> dict[str, int]:
+    """By how much a rank grows, by loss; tiles are small, so that a matrix would be seen."""
+    _costs.TILE = mmd.TILE = 2**14
+    n = 2400 // world
+    losses = {
+        "sinkhorn": lambda x, y: sharded_sinkhorn_align(x, y, debias=False, tol=0.0, max_iter=2),
+        "kept": lambda x, y: sharded_sinkhorn_align(
+            x, y, debias=False, tol=0.0, max_iter=2, keep_costs=True
+        ),
+        # The median would look at pairs of a thousand points, whatever n.
+        "mmd": lambda x, y: sharded_mmd_align(x, y, bandwidth=2.0),
+    }
+    found = {}
+    for name, loss in losses.items():
+
+        def solve(rows: int, loss: Callable[..., Tensor] = loss) -> None:
+            x = torch.randn(rows, 4, requires_grad=True)
+            loss(x, torch.randn(rows, 4)).backward()
+
+        solve(50)
+        found[name] = peak_growth(lambda: solve(n))
+    return found
+
+
+@needs_fork
+@pytest.mark.skipif(not available(), reason="this system does not tell the peak of a process")
+def test_no_rank_holds_the_matrix(tmp_path: Path) -> None:
+    """2400 × 2400 costs are 23 MB, a rank's rows of them 11.5: held only where they are kept."""
+    share = 2400 * 2400 * 4 // 2
+    for found in run_ranks(tmp_path, 2, memory_of):
+        assert found["kept"] > share  # the measurement sees a matrix
+        assert max(found["sinkhorn"], found["mmd"]) < share / 2
 
 
 def test_without_processes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from .config import TrainingConfig
 from .data import ClassMatchedSampler, GroupSampler, InfiniteSampler
 from .methods.base import Batch
+from .pools import MatchedStreamSampler, Stream, StreamSampler
 from .stored_inputs import Inputs, StoredInputs
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class TrainingData:
             and their labels where known.
         modalities, teacher_modalities: where a side has several modalities, how many columns of
             its inputs belong to each, in their order; else None.
+        streams: pools that are too big for memory, by name: ``student``, ``unlabelled``,
+            ``teacher``. Batches come from there; the fields of such a pool hold a few of its
+            samples, for building models.
 
     Raises:
         ValueError: rows of a group that do not agree, labels outside [0, C), an empty set.
@@ -74,6 +78,7 @@ class TrainingData:
     teacher_input: Inputs | None = None
     modalities: Mapping[str, int] | None = None
     teacher_modalities: Mapping[str, int] | None = None
+    streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for group in ("student", "validation", "test", "teacher", "unlabelled", "paired", "cohort"):
@@ -109,16 +114,31 @@ class TrainingData:
     @property
     def class_prior(self) -> Tensor | None:
         """The teacher's class frequencies (C,), summing to 1; None without teacher labels."""
-        if self.teacher_label is None:
-            return None
-        return torch.bincount(self.teacher_label, minlength=self.num_classes) / len(
-            self.teacher_label
-        )
+        counts = self._counted("teacher")
+        if counts is None:
+            if self.teacher_label is None:
+                return None
+            counts = torch.bincount(self.teacher_label, minlength=self.num_classes)
+        return counts / int(counts.sum())
 
     @property
     def label_counts(self) -> Tensor:
         """Labelled student samples per class (C,), int64."""
-        return torch.bincount(self.student_label, minlength=self.num_classes)
+        counts = self._counted("student")
+        if counts is None:
+            counts = torch.bincount(self.student_label, minlength=self.num_classes)
+        return counts
+
+    def _counted(self, pool: str) -> Tensor | None:
+        """Samples per class of a pool that is streamed."""
+        return self.streams[pool].counts if pool in self.streams else None
+
+    def samples(self, pool: str) -> int:
+        """Samples of ``student``, ``unlabelled``, ``validation``, ``test`` or ``paired``."""
+        if pool in self.streams:
+            return len(self.streams[pool])
+        rows = getattr(self, pool)
+        return 0 if rows is None else len(rows)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TrainingData:
         """The same data on a device; floating-point tensors as ``dtype`` if given."""
@@ -128,6 +148,7 @@ class TrainingData:
             if isinstance(value, Tensor | StoredInputs):
                 kind = dtype if value.is_floating_point() else None
                 changes[item.name] = value.to(device=device, dtype=kind)
+        changes["streams"] = {name: s.to(device, dtype) for name, s in self.streams.items()}
         return dataclasses.replace(self, **changes)
 
 
@@ -163,6 +184,15 @@ class _Bank(NamedTuple):
         )
 
 
+# What a row of a stream is to `Batches._rows`, in the order of its tensors.
+_COLUMNS = {
+    "student": ("input", "label"),
+    "unlabelled": ("input", "group"),
+    "teacher": ("feature", "logits", "label", "input"),
+    "unlabelled_teacher": ("feature", "logits", "label", "group"),
+}
+
+
 class Batches:
     """Draws one :class:`~ucmkd.methods.base.Batch` per step from independent samplers.
 
@@ -175,13 +205,21 @@ class Batches:
             ``class_matched``, ``paired`` or ``uses_pairs``).
         training: batch sizes; a pool that is smaller is the batch.
         seed: of all samplers; ``rank`` tells processes apart.
+        world: number of processes; those that read a stream divide it.
 
     Raises:
-        ValueError: the method needs a pool that the data do not have.
+        ValueError: the method needs a pool that the data do not have, or all of one at once that
+            is streamed.
     """
 
     def __init__(
-        self, data: TrainingData, method: Method, training: TrainingConfig, seed: int, rank: int = 0
+        self,
+        data: TrainingData,
+        method: Method,
+        training: TrainingConfig,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         wanted = {
             "teacher_feature": method.needs_teacher and not method.paired,
@@ -199,7 +237,12 @@ class Batches:
                 f"method {method.name!r} needs {', '.join(missing)}, and the data have none"
             )
         self.data, self.method = data, method
-        self._seed, self._rank = seed, rank
+        if method.whole_teacher and "teacher" in data.streams:
+            raise ValueError(
+                f"method {method.name!r} needs all of the teacher's samples in each step (its "
+                "option bank), and they are streamed"
+            )
+        self._seed, self._rank, self._world = seed, rank, world
         self._samplers: dict[str, Any] = {}
         self._pool("student", data.student, training.batch_size)
         self._bank = _Bank.of(data)
@@ -220,27 +263,43 @@ class Batches:
                 self._pool("unlabelled_teacher", data.teacher_feature, training.teacher_batch_size)
         if method.class_matched:
             assert data.teacher_label is not None
-            self._samplers["teacher"] = ClassMatchedSampler(
-                data.teacher_label, self._generator("teacher"), num_classes=data.num_classes
-            )
+            if "teacher" in data.streams:
+                size = training.batch_size
+                self._samplers["teacher"] = self._stream(MatchedStreamSampler, "teacher", size)
+            else:
+                self._samplers["teacher"] = ClassMatchedSampler(
+                    data.teacher_label, self._generator("teacher"), num_classes=data.num_classes
+                )
         elif method.needs_teacher:
             self._pool("teacher", data.teacher_feature, training.teacher_batch_size)
         elif method.needs_peer:
             self._pool("teacher", data.teacher_input, training.teacher_batch_size)
         if method.paired or method.uses_pairs:
             self._pool("paired", data.paired, training.pair_batch_size)
-        lengths = [math.ceil(len(data.student) / training.batch_size)]
+        lengths = [math.ceil(data.samples("student") / training.batch_size)]
         if method.needs_unlabelled and data.unlabelled is not None:
-            lengths.append(math.ceil(len(data.unlabelled) / training.unlabelled_batch_size))
+            lengths.append(math.ceil(data.samples("unlabelled") / training.unlabelled_batch_size))
         self.steps_per_epoch = max(lengths)
 
-    def _generator(self, name: str) -> torch.Generator:
+    def _seed_of(self, name: str, rank: int) -> int:
         streams = ("student", "unlabelled", "unlabelled_teacher", "teacher", "paired")
-        number = len(streams) * self._rank + streams.index(name)
-        return torch.Generator().manual_seed((self._seed * 1_000_003 + number) % 2**63)
+        number = len(streams) * rank + streams.index(name)
+        return (self._seed * 1_000_003 + number) % 2**63
+
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self._seed_of(name, self._rank))
+
+    def _stream(
+        self, kind: type[StreamSampler | MatchedStreamSampler], name: str, batch_size: int
+    ) -> StreamSampler | MatchedStreamSampler:
+        """A sampler of a pool that is streamed; its order is that of all processes."""
+        stream = self.data.streams[name.replace("unlabelled_teacher", "teacher")]
+        return kind(stream, batch_size, self._seed_of(name, 0), self._rank, self._world)
 
     def _pool(self, name: str, pool: Inputs | None, batch_size: int) -> None:
-        if pool is not None:
+        if name.replace("unlabelled_teacher", "teacher") in self.data.streams:
+            self._samplers[name] = self._stream(StreamSampler, name, batch_size)
+        elif pool is not None:
             size = min(batch_size, len(pool))
             self._samplers[name] = InfiniteSampler(len(pool), size, self._generator(name))
 
@@ -248,6 +307,8 @@ class Batches:
         sampler = self._samplers.get(name)
         if sampler is None:
             return [None] * len(tensors)
+        if isinstance(sampler, StreamSampler):
+            return _chosen(next(sampler), name, tensors)
         index = next(sampler).to(self.data.student.device, non_blocking=True)
         return [None if tensor is None else tensor[index] for tensor in tensors]
 
@@ -272,7 +333,10 @@ class Batches:
         cached = (data.teacher_feature, data.teacher_logits, data.teacher_label, inputs)
         student, student_label = self._rows("student", data.student, data.student_label)
         assert student is not None and student_label is not None
-        if self.method.class_matched:
+        matching = self._samplers.get("teacher")
+        if isinstance(matching, MatchedStreamSampler):
+            teacher = _chosen(matching.draw(student_label.cpu()), "teacher", cached)
+        elif self.method.class_matched:
             index = self._samplers["teacher"].draw(student_label.cpu()).to(student.device)
             teacher = [None if tensor is None else tensor[index] for tensor in cached]
         else:
@@ -311,3 +375,13 @@ class Batches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, sampler in self._samplers.items():
             sampler.load_state_dict(state[name])
+
+
+def _chosen(
+    rows: Mapping[str, Tensor], name: str, tensors: Sequence[Inputs | None]
+) -> list[Tensor | None]:
+    """The columns of a streamed batch of which the data have any."""
+    return [
+        None if tensor is None else rows[column]
+        for column, tensor in zip(_COLUMNS[name], tensors, strict=True)
+    ]

@@ -13,7 +13,8 @@ class TeacherDataConfig:
     """What the teacher is trained on."""
 
     dataset: str = "digits"
-    """Name of a data set of ``ucmkd.data``, or the path of an ``.npz`` file with X and y."""
+    """Name of a data set of ``ucmkd.data``, the path of an ``.npz`` file with X and y, or of a
+    folder of shards."""
     view: str | None = None
     """View of a multi-view data set (``rna``), or several of them joined (``rna+meth``); None for a
     data set with one modality."""
@@ -70,6 +71,29 @@ class StudentDataConfig(TeacherDataConfig):
 
 
 @dataclass(frozen=True)
+class StreamConfig:
+    """Training samples that are read from shards in files, and not held in memory.
+
+    A side whose ``dataset`` is a folder of shards (``ucmkd.data.streaming``) is streamed in any
+    case, and then the other side, too.
+    """
+
+    write: bool = False
+    """Write the samples of both sides to shards in the cache first, once, and stream them."""
+    workers: int = 0
+    """Processes that read ahead, for each pool of samples; 0: reading happens in between."""
+    buffer: int = 1000
+    """Samples of a pool that each reader holds and mixes."""
+    shard_size: int = 500
+    """Samples in a shard that is written. No more processes read a pool than it has shards."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "workers", self.workers, "zero or more")
+        _count("buffer", self.buffer)
+        _count("shard_size", self.shard_size)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The two sides, and how the samples are split."""
 
@@ -108,6 +132,7 @@ class DataConfig:
     null: no such samples."""
     root: str | None = None
     """Folder with local data sets; null: the environment variable ``UCMKD_DATA``."""
+    stream: StreamConfig = field(default_factory=StreamConfig)
 
     def __post_init__(self) -> None:
         require(self.pairs >= -1, "pairs", self.pairs, "a count, or -1 for all")

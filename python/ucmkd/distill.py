@@ -264,7 +264,7 @@ def _with_teacher(
         metrics = Metrics.from_dict(stored) if isinstance(stored, dict) else None
         say(f"teacher: loaded from {source}")
     else:
-        training = f"training on {len(own.student)} samples"
+        training = f"training on {own.samples('student')} samples"
         say("teacher: " + (training if config.kind == "trained" else f"{config.kind}, a control"))
         metrics = train_teacher(teacher, own, config, seed=recipe.seed, fabric=fabric)
         if fabric.is_global_zero:

@@ -17,6 +17,7 @@ from .methods import options as method_options
 from .methods.refused import refusal
 from .models import Student, head_module
 from .preparation import Prepared
+from .preparation.streamed import is_folder
 from .recipe_file import nearest
 from .teacher import build_model, build_teacher, load_weights, one_line
 from .teacher_inputs import shown
@@ -53,7 +54,8 @@ def check_method(recipe: Recipe) -> None:
         raise ConfigError(
             f"method {name!r} needs pairs: data.pairs must be a count, or -1 for all, got 0"
         )
-    if kind.needs_unlabelled and (not side.unlabelled or side.labels_per_class is None):
+    divided = side.labels_per_class is not None or is_folder(side.dataset)
+    if kind.needs_unlabelled and not (side.unlabelled and divided):
         raise ConfigError(
             f"method {name!r} needs unlabelled samples: data.student.unlabelled must be true and "
             "data.student.labels_per_class a number, "
@@ -119,6 +121,11 @@ def rehearse(recipe: Recipe, prepared: Prepared) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the method is made in earnest
         method = make_method(recipe, student, teacher, data)
+    if method.whole_teacher and own.streams:
+        raise ConfigError(
+            f"method {recipe.method.name!r}: method.options.bank must be false where samples are "
+            "streamed: a bank is all of the teacher's samples in memory"
+        )
     if method.needs_unlabelled and data.unlabelled is None:
         raise ConfigError(
             f"method {recipe.method.name!r} needs unlabelled samples, and none are left beside "

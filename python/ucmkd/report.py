@@ -19,7 +19,6 @@ from .recipe_file import recipe_to_yaml
 from .report_figures import panels, svg
 from .report_page import confusion_table, page, paragraph, section, table
 from .runlog import read_log
-from .stored_inputs import Inputs
 
 if TYPE_CHECKING:
     from .distill import RunResult
@@ -164,7 +163,8 @@ def _classes(result: RunResult, data: TrainingData) -> str:
 
     # A class without samples has no recall (nan).
     recall = ["–" if value != value else f"{value:.1%}" for value in result.test.recall]
-    columns = (result.class_names, counted(data.student_label), counted(data.test_label), recall)
+    labelled = [str(n) for n in data.label_counts.tolist()]
+    columns = (result.class_names, labelled, counted(data.test_label), recall)
     rows = [list(row) for row in zip(*columns, strict=True)]
     return table(["class", "labelled", "test", "recall"], rows)
 
@@ -174,13 +174,10 @@ def _sizes(recipe: Recipe, data: TrainingData, teacher: TrainingData | None) -> 
         config = getattr(recipe.data, side)
         return config.dataset + (f", {config.view}" if config.view else "")
 
-    def size(samples: Inputs | None) -> str:
-        return "–" if samples is None else str(len(samples))
-
     def row(label: str, dataset: str, part: TrainingData) -> list[str]:
         shape = " × ".join(map(str, part.student.shape[1:]))
-        sizes = (part.student, part.unlabelled, part.paired, part.validation, part.test)
-        return [label, dataset, shape, *map(size, sizes)]
+        pools = ("student", "unlabelled", "paired", "validation", "test")
+        return [label, dataset, shape, *(str(part.samples(pool) or "–") for pool in pools)]
 
     rows = [row("student", name("student"), data)]
     if teacher is not None:

@@ -8,6 +8,7 @@ import torch
 
 from .batches import TrainingData
 from .models import Student
+from .pools import Stream
 from .preparation import Prepared
 from .teacher import cache_outputs
 
@@ -26,6 +27,7 @@ def untaught(prepared: Prepared, *, inputs: bool = False) -> TrainingData:
         paired=None,
         paired_label=None,
         cohort_group=None,
+        streams=_streams(prepared, None),
     )
 
 
@@ -50,7 +52,11 @@ def taught(
     own = prepared.teacher
     feature, logits = cache_outputs(teacher, own.student.to(device))
     data = replace(
-        replace(prepared.student, teacher_label=own.student_label).to(device),
+        replace(
+            prepared.student,
+            teacher_label=own.student_label,
+            streams=_streams(prepared, teacher),
+        ).to(device),
         teacher_feature=feature,
         teacher_logits=logits,
     )
@@ -61,3 +67,11 @@ def taught(
         cohort = cache_outputs(teacher, prepared.cohort_teacher.to(device))
         data = replace(data, cohort_feature=cohort[0], cohort_logits=cohort[1])
     return data
+
+
+def _streams(prepared: Prepared, teacher: Student | None) -> dict[str, Stream]:
+    """The student's streams, and the teacher's own samples as one if they are."""
+    found = dict(prepared.student.streams)
+    if "student" in prepared.teacher.streams:
+        found["teacher"] = replace(prepared.teacher.streams["student"], teacher=teacher)
+    return found

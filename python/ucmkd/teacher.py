@@ -156,7 +156,7 @@ def train_teacher(
         return evaluate(method, data.validation, data.validation_label, data.num_classes)
     steps = config.steps
     if config.epochs is not None:
-        steps = config.epochs * math.ceil(len(data.student) / config.batch_size)
+        steps = config.epochs * math.ceil(data.samples("student") / config.batch_size)
     every = max(1, steps // 20)
     training = TrainingConfig(
         steps=steps, batch_size=config.batch_size, eval_every=every, log_every=every

@@ -179,7 +179,7 @@ def fit(
     dtype = torch.float64 if precision.precision == "64-true" else torch.float32
     data = data.to(fabric.device, dtype)
     method.to(device=fabric.device, dtype=dtype).train()
-    batches = Batches(data, method, training, seed, fabric.global_rank)
+    batches = Batches(data, method, training, seed, fabric.global_rank, fabric.world_size)
     epoch = batches.steps_per_epoch
     steps = training.epochs * epoch if training.epochs else training.steps
     between_saves = epoch * math.ceil(training.eval_every / epoch)

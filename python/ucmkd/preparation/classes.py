@@ -45,7 +45,7 @@ def common_classes(teacher: Dataset, student: Dataset) -> tuple[Dataset, Dataset
             f"classes: {len(common)} are common to teacher and student, by name "
             f"({', '.join(common)}); left out: {', '.join(left)}"
         )
-    return _restricted(teacher, common), _restricted(student, common), notes
+    return restricted(teacher, common), restricted(student, common), notes
 
 
 def _sizes(role: str, data: Dataset) -> dict[str, int]:
@@ -66,7 +66,7 @@ def _listed(sizes: dict[str, int]) -> str:
     return ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
 
 
-def _restricted(data: Dataset, names: tuple[str, ...]) -> Dataset:
+def restricted(data: Dataset, names: tuple[str, ...]) -> Dataset:
     """The samples of the classes ``names``, numbered in that order."""
     if data.class_names == names:
         return data

@@ -97,6 +97,19 @@ def _as_if_complete(
         ) from error
 
 
+def known_labels(
+    config: DataConfig, student: Dataset, labelled: Rows, seed: int, notes: list[str]
+) -> NDArray[np.int64]:
+    """The labels of the labelled rows as the student is told them; adds to ``notes``."""
+    known = student.labels[labelled]
+    if config.student.label_noise:
+        generator = option_generator(seed, "label_noise")
+        known = noisy_labels(known, config.student.label_noise, generator)
+        wrong = int((known != student.labels[labelled]).sum())
+        notes.append(f"label noise: {wrong} of the student's {len(known)} labels are wrong")
+    return known
+
+
 def noisy_labels(
     labels: NDArray[np.int64], share: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,52 +13,16 @@ from ..data import Dataset
 from ..data.base import FloatArray
 from ..data.stored import StoredArray
 from ..stored_inputs import Inputs
-from .classes import common_classes
-from .correspondence import cohorts, corresponding_split, group_codes
-from .heldout import test_rows
-from .labels import choose_labels, noisy_labels
+from .choice import choose
+from .correspondence import cohorts, group_codes
+from .labels import known_labels
 from .mismatch import MISMATCHES, DomainShift
-from .parts import Parts, Rows, common_split, divides_groups, separate_split
-from .pool import absent_classes, capped, choose_pairs, thinned
-from .sides import both_sides
+from .parts import Parts, Rows
+from .pool import absent_classes, choose_pairs
+from .result import CONSEQUENCE, Prepared
+from .streamed import is_streamed, prepare_streams
 from .streams import option_generator
 from .transform import InputTransform
-
-CONSEQUENCE = {
-    "training sample of the teacher": "it cannot teach it",
-    "label of the student": "only the teacher and the unlabelled samples speak of it",
-    "validation sample of the student": "it has no say in the choice of the model",
-    "test sample of the student": "it has no recall, and balanced accuracy is over the others",
-}
-"""What follows where a class is absent; said in :attr:`Prepared.notes`."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Both sides as tensors, before there is a teacher.
-
-    Attributes:
-        teacher: the teacher's own supervised problem (its labelled samples as ``student``, its
-            validation samples as ``validation``).
-        student: the student's problem; the teacher's cached outputs are still missing.
-        paired_teacher: the pairs in the teacher's modality (p, ...), or None.
-        cohort_teacher: the teacher's samples of known cohort (g, ...), or None.
-        teacher_test: the test samples in the teacher's modality, for a teacher that is trained
-            along; None where they are not measured in it.
-        transform: of the student's inputs.
-        class_names: C names, the classes that both sides have.
-        notes: what was decided on the way and a reader should know: classes that were left out or
-            that a part lacks, what was drawn by chance.
-    """
-
-    teacher: TrainingData
-    student: TrainingData
-    paired_teacher: Inputs | None
-    transform: InputTransform
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    cohort_teacher: Inputs | None = None
-    teacher_test: Inputs | None = None
 
 
 def prepare(config: DataConfig, seed: int) -> Prepared:
@@ -73,23 +35,18 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     an official test split of the package's own data sets divides the groups itself, or
     ``correspondence`` lets the two trainings share them. Classes are matched by name; where the two
     sides differ, those in common are used. The other options of a scenario draw from random streams
-    of their own: they change what they are about and nothing else.
+    of their own: they change what they are about and nothing else. With ``config.stream``, or a
+    folder of shards as a data set, training samples stay in files (:mod:`.streamed`).
 
     Raises:
         ConfigError: data sets that do not fit together, shares, groups or labels that the samples
             do not allow, or pairs where there can be none; names the keys of the recipe.
         ValueError: an unknown data set or view, too few samples (from ``ucmkd.data``).
     """
+    if is_streamed(config):
+        return prepare_streams(config, seed)
     generator = np.random.default_rng(seed)
-    teacher, student, together = both_sides(config)
-    teacher, student, notes = common_classes(teacher, student)
-    parts, more = _split(config, teacher, student, together, seed, generator)
-    parts = capped(config, parts, teacher, student, seed)
-    labelled, unlabelled, drawn = choose_labels(
-        config, student, parts.student_train, seed, generator
-    )
-    notes += more + drawn
-    labelled, unlabelled = thinned(config, student, labelled, unlabelled, seed)
+    teacher, student, together, parts, labelled, unlabelled, notes = choose(config, seed, generator)
     train = np.union1d(labelled, unlabelled)
     paired = choose_pairs(config, train if config.shared else unlabelled, together, generator)
 
@@ -111,12 +68,7 @@ def prepare(config: DataConfig, seed: int) -> Prepared:
     def labels(side: Dataset, index: Rows) -> Tensor:
         return torch.from_numpy(side.labels[index])
 
-    known = student.labels[labelled]
-    if config.student.label_noise:
-        generator = option_generator(seed, "label_noise")
-        known = noisy_labels(known, config.student.label_noise, generator)
-        wrong = int((known != student.labels[labelled]).sum())
-        notes.append(f"label noise: {wrong} of the student's {len(known)} labels are wrong")
+    known = known_labels(config, student, labelled, seed, notes)
     found = (
         teacher.labels[parts.teacher_train],
         known,
@@ -177,25 +129,6 @@ def _pair_labels(labelled: Rows, known: Rows, paired: Rows) -> Tensor | None:
     if not len(paired) or not np.isin(paired, labelled).all():
         return None
     return torch.from_numpy(known[position])
-
-
-def _split(
-    config: DataConfig,
-    teacher: Dataset,
-    student: Dataset,
-    together: bool,
-    seed: int,
-    generator: np.random.Generator,
-) -> tuple[Parts, list[str]]:
-    test, notes = test_rows(config, student, seed)
-    if config.correspondence is not None:
-        parts, more = corresponding_split(config, teacher, student, together, test, generator)
-        return parts, notes + more
-    if together:
-        if config.test_groups is None and test is not None and divides_groups(student, test):
-            test = None  # an official split by recording: the sides could share a speaker
-        return common_split(config, student, test, generator), notes
-    return separate_split(config, teacher, student, test, generator), notes
 
 
 def _shift(config: DataConfig, train: FloatArray | StoredArray, seed: int) -> DomainShift | None:

@@ -24,8 +24,8 @@ def both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
             or groups of the same name in two data sets without ``correspondence``.
         ValueError: an unknown data set or view, or the same samples in two files.
     """
-    teacher = _read(config, "teacher", config.teacher)
-    student = _read(config, "student", config.student)
+    teacher = read_side(config, "teacher")
+    student = read_side(config, "student")
     if config.teacher.dataset == config.student.dataset:
         if not np.array_equal(teacher.labels, student.labels):
             raise ConfigError(
@@ -49,8 +49,14 @@ def both_sides(config: DataConfig) -> tuple[Dataset, Dataset, bool]:
     return teacher, student, False
 
 
-def _read(config: DataConfig, role: str, side: TeacherDataConfig) -> Dataset:
-    """One view of one data set."""
+def read_side(config: DataConfig, role: str) -> Dataset:
+    """One view of one data set, ``role`` being ``teacher`` or ``student``.
+
+    Raises:
+        ConfigError: a view that is missing or too much.
+        ValueError: an unknown data set or view.
+    """
+    side: TeacherDataConfig = getattr(config, role)
     name, place = side.dataset, f"data.{role}.view"
     known = DATASETS[name].views if name in DATASETS else ()
     if known and side.view is None:
@@ -75,6 +81,6 @@ def _cached(name: str, view: str | None, root: Path | None, cache: Path) -> Data
 
 def _one_view(loaded: Dataset | Views, view: str | None) -> Dataset:
     if isinstance(loaded, Views):
-        assert view is not None  # `_read` has seen to it
+        assert view is not None  # `read_side` has seen to it
         return loaded.join(view.split(JOIN)) if JOIN in view else loaded.view(view)
     return loaded

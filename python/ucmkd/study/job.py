@@ -16,6 +16,7 @@ from torch import Tensor
 import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
+from ucmkd.data.streaming.index import INDEX
 from ucmkd.focus import focused
 from ucmkd.methods.modalities import alone
 from ucmkd.metrics import Metrics, classification_metrics, predict
@@ -156,14 +157,9 @@ class Bench:
         sides = [student]
         if recipe.data.teacher.dataset == recipe.data.student.dataset:
             sides.append(teacher)  # other samples of the same population
-        parts = [
-            part
-            for side in sides
-            for part in (side.student, side.unlabelled, side.validation)
-            if part is not None
-        ]
-        assert student.test is not None
-        return {"train_size": sum(len(part) for part in parts), "test_size": len(student.test)}
+        pools = ("student", "unlabelled", "validation")
+        train = sum(side.samples(pool) for side in sides for pool in pools)
+        return {"train_size": train, "test_size": student.samples("test")}
 
     def prepared(self, config: DataConfig) -> Prepared:
         """The data of this seed."""
@@ -236,4 +232,6 @@ def _digest(own: TrainingData) -> str:
         if part is not None:
             for rows in part.split(1024):
                 digest.update(rows.numpy().tobytes())
+    for stream in own.streams.values():
+        digest.update((stream.folder.path / INDEX).read_bytes())
     return digest.hexdigest()

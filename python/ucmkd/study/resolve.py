@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ucmkd.config import ConfigError, Recipe, from_mapping, to_mapping
+from ucmkd.config_data import StreamConfig
 from ucmkd.methods import options as method_options
 from ucmkd.rehearsal import check_method, uses_peer, uses_teacher
 from ucmkd.study.config import MethodEntry, Section, StudyConfig
@@ -38,6 +39,8 @@ class Resolved:
         if not self.recipe.teacher.focus:  # results from before there was a focus stay known
             for key in ("focus", "focus_channels"):
                 del mapping["teacher"][key]
+        if self.recipe.data.stream == StreamConfig():  # and those from before there were streams
+            del mapping["data"]["stream"]
         return mapping
 
     @property
