@@ -7,7 +7,7 @@ import math
 from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.intervals import Spread
 from ucmkd.information.ksg import ksg_limit
-from ucmkd.information.methods import NEIGHBOURS
+from ucmkd.information.methods import KRASKOV, NEIGHBOURS
 from ucmkd.information.ties import repeated_rows, tied_share
 from ucmkd.information.variables import Variable, entropy
 
@@ -45,7 +45,7 @@ def notes_on_value(
     width = x.width + y.width
     if math.isinf(value):
         notes += ("one side is a linear function of the other: infinite",)
-    if method in ("ksg", "ksg1", "ksg2"):
+    if method in KRASKOV:
         limit = ksg_limit(len(x), k)
         if value > SATURATED * limit:
             notes += (
