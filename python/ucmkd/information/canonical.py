@@ -62,8 +62,9 @@ def canonical_functions(x: Array, y: Array, *, seed: int) -> Functions:
         y: ``(n, d_y)``.
         seed: Of the parts and the centres.
 
-    Source: Bach and Jordan 2002, "Kernel Independent Component Analysis", section 3.2; the
-    penalty as in Fukumizu, Bach and Gretton 2007 (JMLR 8), equation 9.
+    Source: the regularised kernel canonical correlation of Bach and Jordan 2002, "Kernel
+    Independent Component Analysis" (JMLR 3), as in Fukumizu, Bach and Gretton 2007, "Statistical
+    Consistency of Kernel Canonical Correlation Analysis" (JMLR 8).
     """
     a, b = coordinates(normal_scores(x)), coordinates(normal_scores(y))
     order = np.random.default_rng([seed, 3]).permutation(len(a))
