@@ -156,10 +156,10 @@ def run(samples: int, seeds: list[int]) -> str:
     return "\n\n".join(
         [
             "# Tasks that no rule was made on",
-            f"Made by `python -m benches.information_fresh`: n = {samples:,}, seeds "
-            f"{', '.join(map(str, seeds))}, nats; mean value and its error. `auto` is within the "
-            f"aim in {near} of {count} estimates, its 95 % interval covers the truth in "
-            f"{covered}. KSG and canonical: the same samples by that estimator alone.",
+            f"Made by `python -m benches.information_fresh --seeds {' '.join(map(str, seeds))}`: "
+            f"n = {samples:,}, nats; mean value and its error. `auto` is within the aim in {near} "
+            f"of {count} estimates, its 95 % interval covers the truth in {covered}. KSG and "
+            "canonical: the same samples by that estimator alone.",
             "\n".join(lines),
         ]
     )

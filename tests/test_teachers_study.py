@@ -182,8 +182,8 @@ def test_trainings_resume(small: Problem, tmp_path: Path) -> None:
 
 
 def test_networks_are_asked_once() -> None:
-    wanted = [PROBLEMS["brca"], PROBLEMS["digits_many"]]
-    found = {(a.problem, a.seed, n) for a in missing(wanted, (7, 8), [], False) for n in a.questions}
+    asks = missing([PROBLEMS["brca"], PROBLEMS["digits_many"]], (7, 8), [], False)
+    found = {(ask.problem, ask.seed, name) for ask in asks for name in ask.questions}
     assert ("brca", 7, "CCH, InfoNCE") in found and ("brca", 7, "CCH, latent") in found
     asked = {(problem, seed) for problem, seed, name in found if QUESTIONS[name].only}
     assert asked == {("brca", 7)}

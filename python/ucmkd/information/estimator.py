@@ -157,7 +157,7 @@ class Estimator:
 
     def settings(self, x: Variable, y: Variable) -> Settings:
         """The options of the quick estimators; whether to shrink is settled by all samples."""
-        enough = len(x) - 1 >= SHRINK_BELOW * (x.width + y.width)
+        enough = len(x) - 1 >= SHRINK_BELOW * (x.columns + y.columns)
         shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
         return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 

@@ -63,9 +63,10 @@ def notes_on_value(
         bound = min(entropy(side.codes) for side in (x, y) if side.discrete)
         if value > bound:
             notes += (f"above the entropy of the label, {bound:.3f} nats, which bounds it",)
-    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * width:
+    columns = x.columns + y.columns
+    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * columns:
         notes += (
-            f"only {len(x)} samples for {width} dimensions: correlations were shrunk, and the "
+            f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the "
             "value is cautious",
         )
     if method in NEIGHBOURS and spread.drift > max(0.1, 0.25 * abs(value)):
