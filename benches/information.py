@@ -23,8 +23,8 @@ RESULTS = Path(__file__).parent / "results" / "information"
 SAMPLES = (500, 2000, 10_000)
 #: ``auto`` first, then quick ones before slow ones.
 METHODS = (
-    "auto", "gaussian", "ksg", "ksg2", "ross", "mixed", "discrete", "classifier", "student",
-    "infonce", "smile", "nwj", "mine", "latent",
+    "auto", "gaussian", "ksg", "ksg2", "ksg0", "ross", "mixed", "discrete", "classifier",
+    "student", "canonical", "infonce", "smile", "nwj", "mine", "latent",
 )  # fmt: skip
 FIELDS = ("task", "n", "method", "seed", "truth", "value", "low", "high", "seconds", "by")
 

@@ -26,7 +26,7 @@ from ucmkd.information.mixed import gao, ross
 from ucmkd.information.neighbours import count_within, kth_distance
 from ucmkd.information.reduction import fit_pca, normal_scores
 from ucmkd.information.tasks import TASKS
-from ucmkd.information.variables import Variable
+from ucmkd.information.variables import Variable, one_hot
 
 
 def pairs(n: int, d: int, seed: int = 0, rho: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +102,16 @@ def test_subsets_are_shrunk_only_where_all_samples_are() -> None:
     out = mutual_information(x, y, method="gaussian")
     assert out.covers(TASKS["multinormal-sparse-25-25-2-2.0"].truth)
     assert not any("shrunk" in note for note in out.warnings)
+
+
+def test_classes_count_as_their_indicators() -> None:
+    # 50 labels of 10 classes beside 10 dimensions: 19 columns, which unshrunk show 4 nats.
+    rng = np.random.default_rng(0)
+    x, label = rng.standard_normal((50, 10)), np.repeat(np.arange(10), 5)
+    out = mutual_information(x, label, method="gaussian", margins="raw", subsamples=0)
+    plain = gaussian(x, one_hot(label))
+    assert out.value == pytest.approx(max(0.0, plain), abs=1e-12) and out.value < 0.5
+    assert any("50 samples for 19 dimensions" in note for note in out.warnings)
 
 
 def test_shrinkage_intensity_literally() -> None:

@@ -109,8 +109,10 @@ def test_samples_have_their_shapes_and_repeat() -> None:
     [
         ("1v1-cube-0.75", "gaussian"),
         ("1v1-student-1", "student"),
-        ("1v1-additive-0.75", "ksg"),
+        ("1v1-additive-0.75", "ksg0"),
+        ("1v1-additive-0.1", "ksg0"),
         ("swiss-roll-2-1-0.75", "ksg"),
+        ("spiral-sparse-3-3-2-2.0", "canonical"),
         ("multinormal-sparse-25-25-2-2.0", "gaussian"),
         ("labels-5-3", "ross"),
         ("channel-4-0.3", "discrete"),

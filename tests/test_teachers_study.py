@@ -181,6 +181,15 @@ def test_trainings_resume(small: Problem, tmp_path: Path) -> None:
     assert len({row["key"] for row in rows}) == 6 and all("error" not in row for row in rows)
 
 
+def test_networks_are_asked_once() -> None:
+    asks = missing([PROBLEMS["brca"], PROBLEMS["digits_many"]], (7, 8), [], False)
+    found = {(ask.problem, ask.seed, name) for ask in asks for name in ask.questions}
+    assert ("brca", 7, "CCH, InfoNCE") in found and ("brca", 7, "CCH, latent") in found
+    asked = {(problem, seed) for problem, seed, name in found if QUESTIONS[name].only}
+    assert asked == {("brca", 7)}
+    assert ("digits_many", 8, "trial") in found
+
+
 def test_questions_resume_and_see_the_trainings_samples(small: Problem, tmp_path: Path) -> None:
     path = tmp_path / "margins.jsonl"
     asks = missing([small], (5, 6), [], False)

@@ -24,12 +24,24 @@ from ucmkd.teachers.samples import Samples, read_candidates
 
 @dataclass(frozen=True)
 class Question:
-    """A rule with its options; ``slow`` ones are asked on the first seed of ``SLOW`` only."""
+    """A rule with its options.
+
+    Attributes:
+        rule: Its name.
+        method: Estimator of information.
+        dims: Dimensions that representations are reduced to.
+        only: Problems on whose first seed alone it is asked; empty: all, on all seeds. For
+            estimators that train networks, some seconds each.
+    """
 
     rule: str
     method: str = "auto"
     dims: int = 5
-    slow: bool = False
+    only: tuple[str, ...] = ()
+
+
+FEW_LABELS = ("brca", "mfeat", "digits")
+"""The paired problems that rules are compared on first."""
 
 
 QUESTIONS: dict[str, Question] = {
@@ -38,11 +50,11 @@ QUESTIONS: dict[str, Question] = {
     "CCH, mixed": Question("cch", "mixed"),
     "CCH, Gaussian": Question("cch", "gaussian"),
     "CCH, Gaussian, 10 dims": Question("cch", "gaussian", dims=10),
-    "CCH, latent": Question("cch", "latent", slow=True),
-    "CCH, InfoNCE": Question("cch", "infonce", slow=True),
-    "CCH, SMILE": Question("cch", "smile", slow=True),
-    "CCH, MINE": Question("cch", "mine", slow=True),
-    "CCH, NWJ": Question("cch", "nwj", slow=True),
+    "CCH, latent": Question("cch", "latent", only=("brca",)),
+    "CCH, InfoNCE": Question("cch", "infonce", only=FEW_LABELS),
+    "CCH, SMILE": Question("cch", "smile", only=("brca",)),
+    "CCH, MINE": Question("cch", "mine", only=("brca",)),
+    "CCH, NWJ": Question("cch", "nwj", only=("brca",)),
     "Gaussian gain": Question("gaussian"),
     "Gaussian gain, teacher's part": Question("gaussian_own"),
     "trial": Question("trial"),
@@ -51,9 +63,6 @@ QUESTIONS: dict[str, Question] = {
     "MMD": Question("mmd"),
 }
 """What people read, to what is asked."""
-
-SLOW = "brca"
-"""The problem with questions that train networks, some seconds each."""
 
 UNPAIRED = ("CCH, nearest neighbours", "CCH, mixed", "CCH, Gaussian", "accuracy", "CKA", "MMD")
 """Those that the class-conditional surrogate allows."""
@@ -149,7 +158,7 @@ def missing(
                 name
                 for name, question in QUESTIONS.items()
                 if (problem.paired or name in UNPAIRED)
-                and (not question.slow or (seed == seeds[0] and problem.name == SLOW))
+                and (not question.only or (seed == seeds[0] and problem.name in question.only))
             ]
             for student in problem.students:
                 left = [n for n in names if (problem.name, student, seed, n) not in known]

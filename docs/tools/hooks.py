@@ -26,6 +26,7 @@ OUTSIDE = (
     "benches/results/*.png",
     "benches/results/*.md",
     "benches/results/*/table.md",
+    "benches/results/information/fresh.md",
     "benches/results/*/*.png",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -36,6 +36,9 @@ def mutual_information(
     - ``"gaussian"``: canonical correlations, exactly unbiased for Gaussian samples.
     - ``"student"``: a Student copula, for heavy tails.
     - ``"ksg"`` (``"ksg1"``) and ``"ksg2"``: Kraskov's, two continuous sides.
+    - ``"ksg0"``: KSG carried on to no neighbours at all, for densities with sharp edges.
+    - ``"canonical"``: what few nonlinear functions of either side have in common, for two
+      continuous sides of some dimensions.
     - ``"ross"``: a label and a continuous side; ``"mixed"``: Gao's, atoms and density.
     - ``"discrete"``: the table of counts, with Miller and Madow's correction.
     - ``"knn"``: ksg, ross or discrete, as the kinds of both sides ask for.

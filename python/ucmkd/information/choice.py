@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ucmkd.information.canonical_estimate import LEAST, CanonicalEstimate, canonical
 from ucmkd.information.copula import Copula
 from ucmkd.information.gaussian import SHRINK_BELOW
-from ucmkd.information.goodness import closest_copula, misfit
+from ucmkd.information.goodness import Misfit, closest_copula, misfit
 from ucmkd.information.ties import has_atom
-from ucmkd.information.variables import Variable
+from ucmkd.information.variables import Array, Variable
 
 #: Most dimensions of both sides together for nearest neighbours.
 KNN_DIMENSIONS = 10
@@ -22,6 +23,8 @@ TEST_ROWS = 2000
 #: Standard deviations at which a copula is rejected: in few dimensions, where nearest neighbours
 #: do nearly as well; and in many, where what comes instead is far worse.
 REJECT_FEW, REJECT_MANY = 3.0, 4.5
+#: Standard deviations of KSG by which functions must show more than it.
+CLEARLY = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,19 @@ class Choice:
     """A method and why.
 
     Attributes:
-        method: ``"gaussian"``, ``"student"``, ``"ksg"``, ``"ross"``, ``"mixed"``,
-            ``"discrete"``, ``"classifier"`` or ``"infonce"``.
+        method: ``"gaussian"``, ``"student"``, ``"ksg"``, ``"ksg0"``, ``"canonical"``,
+            ``"ross"``, ``"mixed"``, ``"discrete"``, ``"classifier"`` or ``"infonce"``.
         reason: One sentence.
         reference: The closest copula, for ``"ksg"``: its samples show the bias of KSG.
         doubt: What nearest neighbours would add to a copula's value.
+        canonical: For ``"canonical"``: the estimate from the rows that decided.
     """
 
     method: str
     reason: str
     reference: Copula | None = None
     doubt: float = 0.0
+    canonical: CanonicalEstimate | None = None
 
 
 def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice:
@@ -48,8 +53,15 @@ def choose(x: Variable, y: Variable, *, k: int, folds: int, seed: int) -> Choice
     Two continuous sides are compared with a Gaussian copula, or a Student one where the tails
     ask for it. KSG is run on the data and on samples from the fitted copula: where both differ
     from the copula's own value alike, and second-order statistics agree too, the copula's value
-    is taken, which is far more precise. Otherwise nearest neighbours in few dimensions, and in
-    many a critic's lower bound.
+    is taken, which is far more precise. Otherwise
+
+    - two single coordinates: KSG carried on to no neighbours
+      (:func:`ucmkd.information.extrapolation.ksg_line`);
+    - up to ``KNN_DIMENSIONS``: KSG less its bias on the copula; or nonlinear canonical functions
+      (:func:`ucmkd.information.canonical_estimate.canonical`) where, on samples that they were
+      not learned from, they show more than it by ``CLEARLY`` standard deviations. Both err on
+      the low side, so that the larger is nearer;
+    - more: a critic's lower bound.
 
     Args:
         x: One side.
@@ -114,13 +126,32 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
         if abs(found.score) > limit
         else f"products of coordinates correlate by {found.moment:.2f} beside the closest copula"
     )
+    if width == 2:
+        reason = f"{against}; nearest neighbours, carried on to none"
+        return Choice("ksg0", reason)
     if width <= KNN_DIMENSIONS:
-        # On a plane KSG has next to no bias to correct.
-        reference = copula if width > 2 else None
-        bias = ", less their bias on that copula" if width > 2 else ""
-        reason = f"{against}; {width} dimensions suit nearest neighbours{bias}"
-        return Choice("ksg", reason, reference)
+        return _neighbours_or_functions(a, b, copula, found, against, k, seed)
     return Choice(
         "infonce",
         f"{against}; {width} dimensions are too many for nearest neighbours: a lower bound",
     )
+
+
+def _neighbours_or_functions(
+    a: Array, b: Array, copula: Copula, found: Misfit, against: str, k: int, seed: int
+) -> Choice:
+    """KSG less its bias on the closest copula, or functions that show clearly more."""
+    neighbours = copula.information + found.gap
+    if len(a) >= LEAST:
+        functions = canonical(a, b, k=k, seed=seed)
+        if functions.held_out > neighbours + CLEARLY * found.deviation:
+            reason = (
+                f"{against}; {functions.reason} show {functions.held_out:.2f} nats on samples "
+                f"they do not know, nearest neighbours {neighbours:.2f}"
+            )
+            return Choice("canonical", reason, canonical=functions)
+    width = a.shape[1] + b.shape[1]
+    reason = (
+        f"{against}; {width} dimensions suit nearest neighbours, less their bias on that copula"
+    )
+    return Choice("ksg", reason, copula)

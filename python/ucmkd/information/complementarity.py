@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ucmkd.information.candidates import gather
+from ucmkd.information.methods import KRASKOV
 from ucmkd.information.rules import RULES, Finding, Settings
 from ucmkd.information.rules.cch import AUTO, METHODS
 
 Verdict = Literal["helps", "does not help", "cannot tell"]
 Pairing = Literal["rows", "class"]
 
-ONE_SIDED = ("ksg", "ksg1", "ksg2", "student", "ross", "classifier", "discrete")
+ONE_SIDED = (*KRASKOV, "canonical", "student", "ross", "classifier", "discrete")
 """Estimators of mutual information that take features only, or a label on one side only."""
 
 

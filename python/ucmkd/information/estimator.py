@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ucmkd.information.canonical_estimate import LEAST, canonical
 from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import ksg_shift, shifted
@@ -24,6 +25,7 @@ from ucmkd.information.intervals import (
 )
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
+    KRASKOV,
     METHODS,
     NEIGHBOURS,
     NEURAL,
@@ -140,6 +142,8 @@ class Estimator:
     ) -> tuple[float, Spread, tuple[str, ...]]:
         """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
         settings = self.settings(x, y)
+        if choice.method == "canonical":
+            return self._canonical(x, y, choice)
         if choice.method not in QUICK:
             found = self._train(x, y, choice.method)
             return (*self._held_out(found), found.warnings)
@@ -153,7 +157,7 @@ class Estimator:
 
     def settings(self, x: Variable, y: Variable) -> Settings:
         """The options of the quick estimators; whether to shrink is settled by all samples."""
-        enough = len(x) - 1 >= SHRINK_BELOW * (x.width + y.width)
+        enough = len(x) - 1 >= SHRINK_BELOW * (x.columns + y.columns)
         shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
         return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 
@@ -177,6 +181,21 @@ class Estimator:
             seed=self.seed, progress=self.progress,
             rate=neighbour_rate(x.width + y.width) if choice.method in NEIGHBOURS else 0.5,
         )  # fmt: skip
+
+    def _canonical(
+        self, x: Variable, y: Variable, choice: Choice
+    ) -> tuple[float, Spread, tuple[str, ...]]:
+        """Functions learned from all samples; the interval is theirs, they stay as learned."""
+        found = choice.canonical
+        if found is None or len(found.functions.own[0]) != len(x):
+            found = canonical(x.values, y.values, k=self.k, seed=self.seed)
+        if not self.subsamples:
+            return found.value, Spread(math.nan, math.nan, math.nan, math.nan), ()
+        spread = subsample_interval(
+            found.evaluate, found.own, len(x), subsamples=self.subsamples,
+            confidence=self.confidence, seed=self.seed, progress=self.progress,
+        )  # fmt: skip
+        return found.value, found.around(spread), ()
 
     def _train(self, x: Variable, y: Variable, method: str) -> HeldOut:
         """The methods that fit a model on some samples and value it on others."""
@@ -225,7 +244,7 @@ class Estimator:
             side = Variable(normal_scores(side.values), False)
         elif margins == "standard":
             side = Variable(standard_scores(side.values), False)
-        if method in ("ksg", "ksg1", "ksg2") and tied_share(side.values) > 0.0:
+        if method in (*KRASKOV, "canonical") and tied_share(side.values) > 0.0:
             return jitter(side, self.seed + number)
         return side
 
@@ -233,6 +252,7 @@ class Estimator:
         searches = method in (*NEIGHBOURS, *NEURAL, "auto")
         # A network is trained on half of the samples, and neighbours are sought in the other.
         least = (4 if method in NEURAL else 1) * (self.k + 2) if searches else 4
+        least = max(least, LEAST) if method == "canonical" else least
         if samples < least:
             raise ValueError(
                 f"x and y must hold at least {least} samples for {method!r}"

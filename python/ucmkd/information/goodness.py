@@ -26,13 +26,15 @@ class Misfit:
     Attributes:
         gap: KSG of the data less the copula's value, beyond the same on the copula's samples,
             in nats.
-        score: ``gap`` over its standard deviation on the copula's samples.
+        score: ``gap`` over ``deviation``.
+        deviation: Of ``gap`` on the copula's samples, in nats.
         moment: Largest difference of a correlation between products of coordinates.
         moment_score: The same over its standard deviation.
     """
 
     gap: float
     score: float
+    deviation: float
     moment: float
     moment_score: float
 
@@ -76,9 +78,8 @@ def misfit(x: Array, y: Array, copula: Copula, fit: Fit, *, k: int, seed: int) -
     ]
     moment = float(np.abs(_second_order(x, y) - moments.mean(axis=0)).max())
     deviation = max(float(np.std(usual, ddof=1)), 1e-12)
-    return Misfit(
-        gap, gap / max(spread, 1e-12), moment, (moment - float(np.mean(usual))) / deviation
-    )
+    spread = max(spread, 1e-12)
+    return Misfit(gap, gap / spread, spread, moment, (moment - float(np.mean(usual))) / deviation)
 
 
 def _heavy(x: Array, y: Array, plain: Copula) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ucmkd.information.copula import fit_student
 from ucmkd.information.discrete import discrete
+from ucmkd.information.extrapolation import ksg_line
 from ucmkd.information.gaussian import gaussian
 from ucmkd.information.ksg import ksg1, ksg2
 from ucmkd.information.mixed import gao, ross
@@ -51,6 +52,10 @@ def _ksg2(x: Variable, y: Variable, settings: Settings) -> float:
     return ksg2(x.values, y.values, k=settings.k)
 
 
+def _ksg0(x: Variable, y: Variable, settings: Settings) -> float:
+    return ksg_line(x.values, y.values, k=settings.k)
+
+
 def _ross(x: Variable, y: Variable, settings: Settings) -> float:
     if x.discrete:
         x, y = y, x
@@ -76,17 +81,22 @@ QUICK: dict[str, Quick] = {
     "ksg": _ksg1,
     "ksg1": _ksg1,
     "ksg2": _ksg2,
+    "ksg0": _ksg0,
     "ross": _ross,
     "mixed": _mixed,
     "discrete": _discrete,
 }
 #: Every name that ``method`` may have.
-METHODS = ("auto", "knn", *QUICK, "classifier", "latent", "mine", "nwj", "infonce", "smile")
+METHODS = (
+    "auto", "knn", *QUICK, "canonical", "classifier", "latent", "mine", "nwj", "infonce", "smile",
+)  # fmt: skip
 #: How many discrete sides a method takes; those not named take any.
 DISCRETE_SIDES = {
     "ksg": 0,
     "ksg1": 0,
     "ksg2": 0,
+    "ksg0": 0,
+    "canonical": 0,
     "student": 0,
     "ross": 1,
     "classifier": 1,
@@ -94,8 +104,10 @@ DISCRETE_SIDES = {
 }
 #: Methods that train networks.
 NEURAL = ("latent", "mine", "nwj", "infonce", "smile")
+#: Kraskov's estimators.
+KRASKOV = ("ksg", "ksg1", "ksg2", "ksg0")
 #: Methods that look for k neighbours.
-NEIGHBOURS = ("ksg", "ksg1", "ksg2", "ross", "mixed")
+NEIGHBOURS = (*KRASKOV, "ross", "mixed")
 
 
 def check_sides(method: str, x: Variable, y: Variable) -> None:

@@ -33,6 +33,14 @@ def kth_distance(points: Array, k: int) -> tuple[Array, Counts]:
     return np.concatenate(far), _without_self(np.concatenate(near), k)
 
 
+def kth_distances(points: Array, neighbours: Counts) -> Array:
+    """Distances to the k-th neighbour for several k, ``(n, len(neighbours))``."""
+    if points.shape[1] < TREE_DIMENSIONS:
+        found = cKDTree(points).query(points, k=neighbours + 1, p=np.inf)[0]
+        return np.asarray(found)
+    return np.stack([kth_distance(points, int(k))[0] for k in neighbours], axis=1)
+
+
 def count_within(points: Array, radius: Array, *, strict: bool) -> Counts:
     """Other points within ``radius[i]`` of point i, ``(n,)``; ``strict`` excludes the border."""
     if points.shape[1] == 1:

@@ -7,7 +7,7 @@ import math
 from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.intervals import Spread
 from ucmkd.information.ksg import ksg_limit
-from ucmkd.information.methods import NEIGHBOURS
+from ucmkd.information.methods import KRASKOV, NEIGHBOURS
 from ucmkd.information.ties import repeated_rows, tied_share
 from ucmkd.information.variables import Variable, entropy
 
@@ -45,7 +45,7 @@ def notes_on_value(
     width = x.width + y.width
     if math.isinf(value):
         notes += ("one side is a linear function of the other: infinite",)
-    if method in ("ksg", "ksg1", "ksg2"):
+    if method in KRASKOV:
         limit = ksg_limit(len(x), k)
         if value > SATURATED * limit:
             notes += (
@@ -63,9 +63,10 @@ def notes_on_value(
         bound = min(entropy(side.codes) for side in (x, y) if side.discrete)
         if value > bound:
             notes += (f"above the entropy of the label, {bound:.3f} nats, which bounds it",)
-    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * width:
+    columns = x.columns + y.columns
+    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * columns:
         notes += (
-            f"only {len(x)} samples for {width} dimensions: correlations were shrunk, and the "
+            f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the "
             "value is cautious",
         )
     if method in NEIGHBOURS and spread.drift > max(0.1, 0.25 * abs(value)):

@@ -34,6 +34,11 @@ class Variable(NamedTuple):
     def width(self) -> int:
         return int(self.values.shape[1])
 
+    @property
+    def columns(self) -> int:
+        """Columns that a covariance has of it: of a discrete variable its classes less one."""
+        return len(np.unique(self.values)) - 1 if self.discrete else self.width
+
     def rows(self, index: NDArray[np.intp]) -> Variable:
         """The samples ``index``; codes stay as they were."""
         return Variable(self.values[index], self.discrete)

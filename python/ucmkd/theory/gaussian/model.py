@@ -22,32 +22,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import checks
+from .criterion import Complementarity, criterion
 from .design import design_factors, inverse_square_factor, ordinary_factor
-
-#: α at which a risk without a closed form is compared before the minimum is refined.
-GRID = np.linspace(0.0, 1.0, 101)
-
-
-class Complementarity(NamedTuple):
-    """The complementarity criterion in the model; informations in nats.
-
-    Attributes:
-        teacher_information: I(t; ŝ), with ŝ = w*ᵀx the best student's answer.
-        label_information: I(ŝ; y).
-        says_helps: Whether the first is larger.
-        premise: Whether Var t ≤ Var y, without which the criterion promises nothing.
-    """
-
-    teacher_information: float
-    label_information: float
-    says_helps: bool
-    premise: bool
+from .weights import GRID, refine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,45 +288,7 @@ class GaussianModel:
         """
         if self.signal is None or self.teacher_signal is None:
             raise ValueError("cch needs signal and teacher_signal, got None")
-        w, v = self.signal, self.teacher_signal
-        inner = 0.5 * (w + v - self.mismatch)
-        variance = v + self.teacher_noise
-        with_label = w / (w + self.noise)
-        # Rounding may lift a perfect correlation above one.
-        with_teacher = min(1.0, inner**2 / (w * variance)) if w > 0.0 and variance > 0.0 else 0.0
-        teacher, label = information(with_teacher), information(with_label)
-        return Complementarity(teacher, label, teacher > label, variance <= w + self.noise)
-
-
-def weight_from_penalty(penalty: float, *, labelled: int, pairs: int) -> float:
-    """The α of a loss ``mean over labelled + λ · mean over pairs``: ``λn / (P + λn)``.
-
-    Args:
-        penalty: λ ≥ 0.
-        labelled: n, the samples of the first mean.
-        pairs: P, those of the second, labelled ones included where they are pairs.
-
-    Raises:
-        ValueError: A negative λ or a count below one.
-    """
-    checks.not_negative("penalty", penalty)
-    checks.count("labelled", labelled, 1)
-    checks.count("pairs", pairs, 1)
-    return penalty * labelled / (pairs + penalty * labelled)
-
-
-def information(squared_correlation: float) -> float:
-    """Mutual information of a Gaussian pair in nats, ``-½ log(1 - ρ²)``; inf at ρ² = 1."""
-    rest = 1.0 - squared_correlation
-    return math.inf if rest <= 0.0 else -0.5 * math.log(rest)
-
-
-def refine(grid: NDArray[np.float64], risk: NDArray[np.float64]) -> float:
-    """Where the risk is least: a grid point, moved to the vertex of the parabola through three."""
-    best = int(np.nanargmin(risk))
-    if best in (0, len(grid) - 1) or not np.isfinite(risk[best - 1 : best + 2]).all():
-        return float(grid[best])
-    left, middle, right = risk[best - 1 : best + 2]
-    curvature = left - 2.0 * middle + right
-    step = 0.5 * (left - right) / curvature if curvature > 0.0 else 0.0
-    return float(grid[best] + step * (grid[1] - grid[0]))
+        return criterion(
+            signal=self.signal, teacher_signal=self.teacher_signal, mismatch=self.mismatch,
+            noise=self.noise, teacher_noise=self.teacher_noise,
+        )  # fmt: skip

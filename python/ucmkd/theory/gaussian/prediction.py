@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import checks, inputs
 from .estimation import Quantities, estimate_quantities
-from .model import GRID, GaussianModel, refine
+from .model import GaussianModel
+from .outcome import OUTCOMES, Setting
+from .ranges import Range, intervals, squared, verdict
 
 #: Most principal components taken without being asked.
 MOST_DIMS = 32
-
-
-class Range(NamedTuple):
-    """An estimate with its interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +130,7 @@ def predicted_gain(
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
     x = _reduce(x, dims, n_labelled)
-    setting = _Setting(n_labelled, x.shape[1] + 1, unlabelled_pairs, labelled_paired, weight)
+    setting = Setting(n_labelled, x.shape[1] + 1, unlabelled_pairs, labelled_paired, weight)
     quantities = estimate_quantities(x, y, answer)
     whole = setting.outcome(quantities)
     rng = np.random.default_rng(seed)
@@ -152,14 +138,14 @@ def predicted_gain(
     for row in range(subsamples):
         half = rng.permutation(len(x))[: len(x) // 2]
         spread[row] = setting.outcome(estimate_quantities(x[half], y[half], answer[half])).numbers
-    gain, relative, over, margin = _intervals(whole.numbers, spread, confidence)
+    gain, relative, over, margin = intervals(whole.numbers, spread, confidence)
     if weight is None:
-        gain, relative = _squared(gain), _squared(relative)
+        gain, relative = squared(gain), squared(relative)
     deciding = margin if weight is None and unlabelled_pairs == 0 else gain
     return PredictedGain(
         value=gain.value, low=gain.low, high=gain.high, confidence=confidence, relative=relative,
-        over_constant=over, margin=margin, helps=_verdict(deciding),
-        beats_constant=_verdict(over), weight=whole.weight,
+        over_constant=over, margin=margin, helps=verdict(deciding),
+        beats_constant=verdict(over), weight=whole.weight,
         excess_risk_without=whole.without, excess_risk_with=whole.without - gain.value,
         model=whole.model, quantities=quantities, dimension=x.shape[1], reference_samples=len(x),
         warnings=_warnings(quantities, inputs.tail_weight(x)),
@@ -182,98 +168,6 @@ def _reduce(x: NDArray[np.float64], dims: int | None, n_labelled: int) -> NDArra
             f"{len(x)}"
         )
     return inputs.principal(x, dims, most)
-
-
-#: What an interval is made for.
-OUTCOMES = ("gain", "relative", "over_constant", "margin")
-
-
-class _Outcome(NamedTuple):
-    numbers: NDArray[np.float64]
-    gain: float
-    weight: float
-    without: float
-    model: GaussianModel
-
-
-class _Setting:
-    """The student's side of the model, for which the coefficients of the risk are fixed."""
-
-    def __init__(
-        self, samples: int, dimension: int, pairs: int, paired: bool, weight: float | None
-    ) -> None:
-        self.samples, self.dimension = samples, dimension
-        self.pairs, self.paired, self.weight = pairs, paired, weight
-        unit = Quantities(1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
-        grid = GRID if weight is None else np.array([0.0, weight])
-        self.grid = grid
-        model = self.model(unit)
-        self.table = np.stack([model.coefficients(float(alpha)) for alpha in grid])
-
-    def model(self, found: Quantities) -> GaussianModel:
-        noise = max(found.noise, 1e-12)
-        teacher_noise = max(found.teacher_noise, 0.0)
-        bound = math.sqrt(noise * teacher_noise)
-        return GaussianModel(
-            noise=noise, teacher_noise=teacher_noise,
-            noise_covariance=min(bound, max(-bound, found.noise_covariance)),
-            mismatch=max(found.mismatch, 0.0), samples=self.samples, dimension=self.dimension,
-            signal=max(found.signal, 0.0), teacher_signal=max(found.teacher_signal, 0.0),
-            unlabelled_pairs=self.pairs, labelled_paired=self.paired,
-        )  # fmt: skip
-
-    def outcome(self, found: Quantities) -> _Outcome:
-        """The numbers of :data:`OUTCOMES`, the first two as roots where the weight is the best."""
-        model = self.model(found)
-        weight, gain = self._gain(model)
-        _, constant = self._gain(model.constant_teacher())
-        without = model.excess_risk(0.0)
-        margin = 1.0 - model.noise_covariance / model.threshold
-        first, second = gain, gain / without
-        if self.weight is None:
-            first = self._root(model, gain)
-            second = first / math.sqrt(without)
-        numbers = np.array([first, second, gain - constant, margin])
-        return _Outcome(numbers, gain, weight, without, model)
-
-    def _root(self, model: GaussianModel, gain: float) -> float:
-        """The root of the best gain, nearly linear in σ² - c and below 0 where that is."""
-        distance = model.noise_covariance - model.noise
-        if self.pairs > 0 or distance <= 0.0:
-            return math.sqrt(max(0.0, gain))
-        spread = model.noise - 2.0 * model.noise_covariance + model.teacher_noise
-        below = model.mismatch + model.noise_factor * spread
-        return -model.noise_factor * distance / math.sqrt(max(below, 1e-300))
-
-    def _gain(self, model: GaussianModel) -> tuple[float, float]:
-        if self.weight is not None:
-            alpha = self.weight
-        elif self.pairs == 0:
-            alpha = model.best_weight()
-        else:
-            parts = [model.mismatch, model.noise, model.noise_covariance, model.teacher_noise]
-            alpha = refine(self.grid, self.table @ np.array(parts))
-        return alpha, model.gain(alpha)
-
-
-def _intervals(
-    whole: NDArray[np.float64], spread: NDArray[np.float64], confidence: float
-) -> list[Range]:
-    """``θ̂ ± z s``, s the root mean square distance of the half samples' values from θ̂."""
-    reach = NormalDist().inv_cdf(0.5 * (1.0 + confidence))
-    error = reach * np.sqrt(np.mean((spread - whole) ** 2, axis=0))
-    return [
-        Range(float(value), float(value - e), float(value + e))
-        for value, e in zip(whole, error, strict=True)
-    ]
-
-
-def _squared(root: Range) -> Range:
-    return Range(*(max(0.0, end) ** 2 for end in root))
-
-
-def _verdict(found: Range) -> bool | None:
-    return True if found.low > 0.0 else False if found.high < 0.0 else None
 
 
 def _warnings(found: Quantities, tails: float) -> tuple[str, ...]:
