@@ -7,11 +7,13 @@ files are ordinary ``torch.save`` archives that load with ``weights_only=True``.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,46 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Around the loading of a state: whatever it ends in becomes a :class:`CheckpointError`.
+
+    A file without damage may still hold a state of another model, of other data, or of no training
+    at all; every part then fails in its own way.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the checkpoint does not fit this training ({type(error).__name__}: {text[:300]}); "
+            "resume with the data, model and method that it was made with, or delete it"
+        ) from error
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """See that a loaded optimiser fits its parameters: a fused step reads memory by their shapes.
+
+    Raises:
+        ValueError: a moment of another shape or type, or settings that are no numbers.
+    """
+    for group in optimizer.param_groups:
+        for name, value in group.items():
+            if name in ("lr", "momentum", "weight_decay", "eps") and not 0 <= value < math.inf:
+                raise ValueError(f"the optimiser's {name} is {value!r}")
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                shape = () if name == "step" else tuple(parameter.shape)
+                if value is None and name == "momentum_buffer":
+                    continue
+                if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
+                    raise ValueError(f"the optimiser's {name} of a {tuple(parameter.shape)} tensor")
+                if not value.is_floating_point() or value.layout != torch.strided:
+                    raise ValueError(f"the optimiser's {name} is {value.dtype}, {value.layout}")
 
 
 class Checkpointer:

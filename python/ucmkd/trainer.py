@@ -23,7 +23,7 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
 from .batches import Batches, TrainingData
-from .checkpoint import random_state, set_random_state
+from .checkpoint import check_optimizer, random_state, restoring, set_random_state
 from .config import OptimizerConfig, TrainingConfig
 from .diagnosis import ConflictWatch, GradientConflictWarning, Probe, diagnose
 from .methods.base import Method
@@ -163,7 +163,8 @@ def fit(
         The trained method with its validation metrics; ``.test()`` for the final figures.
 
     Raises:
-        ValueError: the data lack what the method needs, or ``state`` is of another kind of run.
+        ValueError: the data lack what the method needs.
+        CheckpointError: ``state`` is of another kind of run, or of none.
         TrainingError: a loss term is NaN or infinite.
 
     Warns:
@@ -200,18 +201,20 @@ def fit(
     shown = replace(data, test=None, test_label=None) if probes else data  # test() comes once
     first, started = 0, time.perf_counter()
     if state is not None:
-        own = _own_part(state, fabric)
-        first, started = state["step"], started - state["seconds"]
-        method.load_state_dict(state["method"])
-        descent.load_state_dict(state["optimizer"])
-        precision.load_state_dict(state["precision"])
-        best = _Best(**state["best"])
-        if own is not None:  # else its samplers begin, as those of no other process
-            meter.load_state_dict(own["meter"], fabric.device)
-            batches.load_state_dict(own["batches"])
-            if "conflict" in own:
-                conflict.load_state_dict(own["conflict"])
-            set_random_state(own["random"])
+        with restoring():
+            own = _own_part(state, fabric)
+            first, started = state["step"], started - state["seconds"]
+            method.load_state_dict(state["method"])
+            descent.load_state_dict(state["optimizer"])
+            check_optimizer(descent)
+            precision.load_state_dict(state["precision"])
+            best = _Best(**state["best"])
+            if own is not None:  # else its samplers begin, as those of no other process
+                meter.load_state_dict(own["meter"], fabric.device)
+                batches.load_state_dict(own["batches"])
+                if "conflict" in own:
+                    conflict.load_state_dict(own["conflict"])
+                set_random_state(own["random"])
 
     for step in range(first, steps):
         if optimizer.warmup or optimizer.schedule != "constant":
