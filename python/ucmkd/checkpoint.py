@@ -7,13 +7,11 @@ files are ordinary ``torch.save`` archives that load with ``weights_only=True``.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,51 +80,13 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Restore what :func:`random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    kind, keys, position, *rest = state["numpy"]
+    if type(position) is not int or not 0 <= position <= len(keys):  # NumPy would not look
+        raise ValueError(f"a position of {position!r} in NumPy's generator")
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, *rest))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
-
-
-@contextmanager
-def restoring() -> Iterator[None]:
-    """Around the loading of a state: whatever it ends in becomes a :class:`CheckpointError`.
-
-    A file without damage may still hold a state of another model, of other data, or of no training
-    at all; every part then fails in its own way.
-    """
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise CheckpointError(
-            f"the checkpoint does not fit this training ({type(error).__name__}: {text[:300]}); "
-            "resume with the data, model and method that it was made with, or delete it"
-        ) from error
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """See that a loaded optimiser fits its parameters: a fused step reads memory by their shapes.
-
-    Raises:
-        ValueError: a moment of another shape or type, or settings that are no numbers.
-    """
-    for group in optimizer.param_groups:
-        for name, value in group.items():
-            if name in ("lr", "momentum", "weight_decay", "eps") and not 0 <= value < math.inf:
-                raise ValueError(f"the optimiser's {name} is {value!r}")
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                shape = () if name == "step" else tuple(parameter.shape)
-                if value is None and name == "momentum_buffer":
-                    continue
-                if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
-                    raise ValueError(f"the optimiser's {name} of a {tuple(parameter.shape)} tensor")
-                if not value.is_floating_point() or value.layout != torch.strided:
-                    raise ValueError(f"the optimiser's {name} is {value.dtype}, {value.layout}")
 
 
 class Checkpointer:
@@ -183,7 +143,7 @@ class Checkpointer:
                 f"{self._advice(path)}"
             ) from error
         found = state.get("format") if isinstance(state, dict) else None
-        if found != FORMAT:
+        if type(found) is not int or found != FORMAT:
             raise CheckpointError(
                 f"checkpoint {path} has format {found!r}, this version reads {FORMAT}; "
                 f"{self._advice(path)}"

@@ -69,14 +69,15 @@ def _is_record(entry: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     """Whether a line is as the trainer writes it: who shows a log relies on that."""
     if entry is None or type(entry.get("step")) is not int or entry["step"] < 0:
         return False
-    groups = [entry.get(name, {}) for name in ("loss", "weighted", "validation", "diagnostics")]
+    groups = [entry.get(name, {}) for name in ("validation", "loss", "weighted", "diagnostics")]
     warned = entry.get("warning", {})
     if not all(isinstance(group, dict) for group in (*groups, warned)):
         return False
-    if "validation" in entry and not {"accuracy", "balanced_accuracy"} <= groups[2].keys():
+    if "validation" in entry and not {"accuracy", "balanced_accuracy"} <= groups[0].keys():
         return False
     numbers = [entry.get(name) for name in ("lr", "seconds", "epoch")]
-    numbers += [value for group in groups for name, value in group.items() if name != "recall"]
+    numbers += [value for name, value in groups[0].items() if name != "recall"]
+    numbers += [value for group in groups[1:] for value in group.values()]
     return all(isinstance(text, str) for text in warned.values()) and all(
         number is None or (isinstance(number, int | float) and abs(number) < 1e300)
         for number in numbers

@@ -23,12 +23,13 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
 from .batches import Batches, TrainingData
-from .checkpoint import check_optimizer, random_state, restoring, set_random_state
+from .checkpoint import random_state, set_random_state
 from .config import OptimizerConfig, TrainingConfig
 from .diagnosis import ConflictWatch, GradientConflictWarning, Probe, diagnose
 from .methods.base import Method
 from .methods.collapse import TrainingError
 from .metrics import Metrics, classification_metrics, confusion_matrix, evaluate, predict
+from .restoring import check_optimizer, check_progress, check_weights, restoring
 
 __all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "evaluate", "fit"]
 
@@ -101,10 +102,10 @@ class _Meter:
         return {"sums": self.sums, "count": self.count}
 
     def load_state_dict(self, state: Record, device: torch.device) -> None:
-        self.count = state["count"]
+        self.count = int(state["count"])
         self.sums = {
-            kind: {name: total.to(device) for name, total in sums.items()}
-            for kind, sums in state["sums"].items()
+            kind: {name: t.to(device).reshape(()) for name, t in state["sums"][kind].items()}
+            for kind in self.sums
         }
 
     def means(self, step: int) -> Record:
@@ -203,10 +204,13 @@ def fit(
     if state is not None:
         with restoring():
             own = _own_part(state, fabric)
+            check_progress(state, method)
+            check_weights(state["method"], method)
             first, started = state["step"], started - state["seconds"]
             method.load_state_dict(state["method"])
+            fresh = descent.state_dict()
             descent.load_state_dict(state["optimizer"])
-            check_optimizer(descent)
+            check_optimizer(descent, fresh)
             precision.load_state_dict(state["precision"])
             best = _Best(**state["best"])
             if own is not None:  # else its samplers begin, as those of no other process

@@ -15,7 +15,7 @@ import torch
 YAML_WORDS = (
     "null", "true", "-1", "1e999", ".nan", "''", "[]", "{}", "&a", "*a", "!!python/name:os.system",
     "? [a, b]", "<<: *a", "999999999999999999999", "data", "\t", "- x", "|", "\u2028", "0x10",
-    "2020-13-45", "0x_", "!!int x", "!!bool x", "!!timestamp x", "!!binary x", "[" * 2000, ".inf",
+    "2020-13-45", "0x_", "!!int x", "!!bool x", "!!timestamp x", "!!binary x", "[" * 300, ".inf",
     "9" * 5000, "../../etc/passwd", "'\\0'", "~", "0b", "1:60", "=", "&a [*a]", "-0.0", "1_0",
 )  # fmt: skip
 JSON_WORDS = (

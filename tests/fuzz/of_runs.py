@@ -37,7 +37,7 @@ from .kind import Kind
 
 STUDY: dict[str, Any] = {
     "name": "small",
-    "seeds": {"explore": [5], "fresh": [0, 1, 2]},
+    "seeds": {"explore": [5], "fresh": [0, 1]},
     "scenarios": {"digits": {}},
     "methods": {
         "ce": {"method": {"name": "ce"}, "candidates": [{}, {"optimizer.lr": 0.1}]},
@@ -88,9 +88,9 @@ def results() -> Kind:
     runs = [run for row in Only().rows(study) for run in fresh(study, *row, {("digits", "ce"): 1})]
 
     def read(path: Path) -> object:
-        attempt = StudyRun.open(study, path.parent)
-        attempt.configurations.choices["digits", "ce"] = 1
-        return summarise(study, attempt.rows())
+        # As StudyRun.rows, without resolving all recipes again for every case.
+        known = StudyRun.open(study, path.parent).results
+        return summarise(study, [row for run in runs if (row := known.get(run)) is not None])
 
     content = lines(*(_row(run) for run in runs))
     return Kind(read, "results.jsonl", [content], (), JSON_WORDS, lines_altered)

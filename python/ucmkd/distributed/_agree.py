@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -30,8 +31,14 @@ def describe(tensor: Tensor | None, *, rows: int | None = None) -> str:
 
 
 def shown(value: Any) -> str:
-    """An option as text; a tensor by its numbers."""
-    return repr(value.tolist()) if isinstance(value, Tensor) else repr(value)
+    """An option as text, equal for equal values: 1 and 1.0, a tensor and its numbers."""
+    if isinstance(value, Tensor):
+        return shown(value.tolist())
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(shown, value))})"
+    if isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer()):
+        return repr(value) if isinstance(value, bool) else repr(int(value))
+    return repr(float(value)) if isinstance(value, Real) else repr(value)
 
 
 def agree(

@@ -11,26 +11,31 @@ from ucmkd.study.plan import Run
 Row = dict[str, Any]
 RESULTS, RECIPES = "results.jsonl", "recipes.jsonl"
 #: What a result holds, as numbers and as texts, what a tested one holds besides, and what may be.
-_NUMBERS = ("validation_score", "train_size", "test_size", "seconds")
+_NUMBERS = ("validation_score", "seconds")
+_SIZES = ("train_size", "test_size")
 _TEXTS = ("ucmkd", "torch", "code", "recipe")
 _TESTED = ("accuracy", "balanced_accuracy")
-_OPTIONAL = ("macro_f1", "nll", "ece", "teacher_accuracy", "teacher_test_before",
-             "teacher_test_after")  # fmt: skip
+_UNDEFINED = ("macro_f1", "nll", "ece", "teacher_accuracy")
+_OPTIONAL = ("teacher_test_before", "teacher_test_after")
 
 
 def _whole(row: Row, run: Run) -> bool:
     """Whether a row is of this run and holds what a summary needs; a damaged one is not used."""
-    known = run.head() | dict.fromkeys(_TEXTS, "")
-    if any(type(row.get(name)) is not type(value) for name, value in known.items()):
+    if not all(isinstance(row.get(name), str) for name in _TEXTS):
         return False
-    if any(row[name] != value for name, value in run.head().items()):
-        return False
-    needed = (*_NUMBERS, *(_TESTED if run.phase == "fresh" else ()))
+    for name, value in run.head().items():
+        if type(row.get(name)) is not type(value) or row.get(name, row) != value:
+            return False
+    tested = run.phase == "fresh"
+    needed = (*_NUMBERS, *(_TESTED if tested else ()))
     alone = row.get("accuracy_alone", {})
     return (
         row.get("candidate") in run.candidates
         and all(_is_number(row.get(name)) for name in needed)
-        and all(row.get(name) is None or _is_number(row[name]) for name in _OPTIONAL)
+        and (not tested or all(name in row for name in _UNDEFINED))
+        and all(type(row.get(name)) is int and 0 < row[name] < 2**53 for name in _SIZES)
+        and all(row[name] is None or _is_number(row[name]) for name in row.keys() & set(_UNDEFINED))
+        and all(_is_number(row[name]) for name in row.keys() & set(_OPTIONAL))
         and isinstance(alone, dict)
         and all(_is_number(value) for value in alone.values())
     )
