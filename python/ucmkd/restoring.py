@@ -57,7 +57,9 @@ def check_progress(state: Mapping[str, Any], method: nn.Module) -> None:
         ValueError: One of them is not.
         KeyError, TypeError: The best validation has no metrics.
     """
-    best = state["best"]
+    best, ranks = state["best"], state["ranks"]
+    if not isinstance(ranks, list) or not ranks:
+        raise ValueError(f"the parts of the processes are {type(ranks).__name__}")
     for name, value in (("step", state["step"]), ("best step", best["step"])):
         if type(value) is not int or value < 0:
             raise ValueError(f"{name} is {value!r}")

@@ -36,9 +36,12 @@ def shown(value: Any) -> str:
         return shown(value.tolist())
     if isinstance(value, list | tuple):
         return f"({', '.join(map(shown, value))})"
-    if isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer()):
-        return repr(value) if isinstance(value, bool) else repr(int(value))
-    return repr(float(value)) if isinstance(value, Real) else repr(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return repr(value)
+    if isinstance(value, Integral):
+        return repr(int(value))
+    number = float(value)
+    return repr(int(number)) if number.is_integer() else repr(number)
 
 
 def agree(

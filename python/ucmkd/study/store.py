@@ -35,6 +35,7 @@ def _whole(row: Row, run: Run) -> bool:
         and (not tested or all(name in row for name in _UNDEFINED))
         and all(type(row.get(name)) is int and 0 < row[name] < 2**53 for name in _SIZES)
         and all(row[name] is None or _is_number(row[name]) for name in row.keys() & set(_UNDEFINED))
+        and len(row.keys() & set(_OPTIONAL)) in (0, 2)  # before and after, or neither
         and all(_is_number(row[name]) for name in row.keys() & set(_OPTIONAL))
         and isinstance(alone, dict)
         and all(_is_number(value) for value in alone.values())

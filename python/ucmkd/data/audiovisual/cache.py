@@ -125,6 +125,7 @@ def _array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[
         np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
         os.replace(temporary, path)
     try:
+        np.load(path, mmap_mode="r")  # a file that is cut short would grow by zeros in mode "r+"
         array = np.load(path, mmap_mode="r+")
         found = f"{array.dtype} {array.shape}"
     except OSError:
