@@ -136,19 +136,21 @@ def read_archive(path: Path, wanted: Collection[str] | None = None) -> dict[str,
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is no `.npz` file, or a member is damaged, of Python objects, or no array.
+        ValueError: It is no `.npz` file or a single array, or a member is damaged, of Python objects,
+            or no array.
     """
     with path.open("rb") as stream:
         try:
             content = np.load(stream, allow_pickle=False)
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array, not named ones")
+            single = not isinstance(content, np.lib.npyio.NpzFile)
             arrays: dict[str, NDArray | None] = {
                 key: content[key] if wanted is None or key in wanted else None
-                for key in sorted(content.files)
+                for key in (() if single else sorted(content.files))
             }
         except Exception as error:  # a damaged header can end in any: it is parsed as Python text
             raise ValueError(_unreadable(path, error)) from error
+    if single:
+        raise ValueError(f"{path} holds one array, not a .npz archive of named arrays")
     for key, value in arrays.items():
         if value is None:
             continue

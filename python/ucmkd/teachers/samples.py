@@ -139,7 +139,8 @@ def _read_arrays(config: ArraysConfig) -> Samples:
     try:
         found = read_archive(path)
     except OSError as error:
-        raise ConfigError(f"arrays.file {path} cannot be read: {error.strerror}") from error
+        why = "there is no such file" if not path.is_file() else error.strerror
+        raise ConfigError(f"arrays.file {path} cannot be read: {why}") from error
     except ValueError as error:
         raise ConfigError(f"arrays.file: {error}") from error
     special = {config.labels, "class_names", "ids"}
