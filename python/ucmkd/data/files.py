@@ -136,8 +136,8 @@ def read_archive(path: Path, wanted: Collection[str] | None = None) -> dict[str,
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is no `.npz` file or a single array, or a member is damaged, of Python objects,
-            or no array.
+        ValueError: It is no `.npz` file or a single array, or a member of it is damaged, of Python
+            objects, or no array.
     """
     with path.open("rb") as stream:
         try:
