@@ -82,6 +82,7 @@ def test_alignments(loss, arguments, options, error, message) -> None:  # type: 
         ({"tol": -1e-3}, ValueError, "tol must be a number >= 0"),
         ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1"),
         ({"max_iter": 1.5}, ValueError, "max_iter must be an integer >= 1"),
+        ({"max_iter": 10**30}, ValueError, r"max_iter must be below 2\*\*31; got 10000"),
         ({"student_weight": 2 * HALF}, ValueError, "student_weight and teacher_weight must have"),
     ],
 )

@@ -368,6 +368,16 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"devices is 3, and torchrun has started 2 processes"):
         processes.make_fabric(HardwareConfig(accelerator="cpu", devices=3))
+    for machines, here in (("2", "2"), ("2", "1")):  # as either of the two machines sees it
+        for name, value in (("WORLD_SIZE", "3"), ("LOCAL_WORLD_SIZE", here)):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GROUP_WORLD_SIZE", machines)
+        with pytest.raises(ConfigError, match=rf"3 processes on 2 machines, {here} of them on"):
+            processes.started()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert processes.started() == (2, 2)
+    monkeypatch.delenv("GROUP_WORLD_SIZE")
     for text in ("soon", "0", "-1", "inf"):
         monkeypatch.setenv("UCMKD_TIMEOUT", text)
         with pytest.raises(ConfigError, match="UCMKD_TIMEOUT must be a positive number of seconds"):

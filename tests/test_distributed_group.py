@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distributed_common import needs_fork, run_ranks
 from ucmkd import losses
+from ucmkd.distributed._agree import shown
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -284,6 +286,13 @@ def test_mistakes_are_named_on_every_rank(tmp_path: Path) -> None:
     assert first["nan"].startswith("ValueError: rank 1: ") and "rank 1" not in second["nan"]
     assert first["outside"] == "no error"
     assert "group does not contain this process (rank 1)" in second["outside"]
+
+
+def test_options_are_compared_by_value() -> None:
+    for equal in ((1, 1.0, np.float64(1), torch.tensor(1.0), np.int32(1)), ((1, 2.5), [1.0, 2.5])):
+        assert len({shown(value) for value in equal}) == 1
+    different = (1, 1.5, True, None, "1", (1,), 2**70, float("inf"), float("nan"), 0.1, 1e-9)
+    assert len({shown(value) for value in different}) == len(different)
 
 
 def test_without_processes() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docs.tools import costs
 from docs.tools.blocks import ROOT, Block, blocks, pages, run
 
 from ucmkd.cli import USAGE
@@ -136,3 +137,17 @@ def test_it_builds(tmp_path: Path) -> None:
     losses = (tmp_path / "api" / "losses" / "index.html").read_text(encoding="utf-8")
     assert "sinkhorn_align" in losses and ":func:" not in losses and ".. math" not in losses
     assert (tmp_path / "study" / "cohorts" / "figures" / "mfeat_curves.png").is_file()
+
+
+def test_the_costs_are_measured_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--help`` and a mistake measure nothing and leave the table alone."""
+    before = costs.TABLE.read_bytes()
+    for words, status in ((["--help"], 0), (["--round"], 2), (["--rounds", "0"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            costs.main(words)
+        assert ended.value.code == status
+    said = capsys.readouterr()
+    assert "method_costs.csv" in said.out and "--rounds must be at least 1, got 0" in said.err
+    assert costs.TABLE.read_bytes() == before

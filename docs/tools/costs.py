@@ -2,15 +2,18 @@
 
 CPU time of one thread, the medians of interleaved rounds, on random data of the default sizes: a
 perceptron 50 - 128 - 64 - 10, 64 labelled samples, 64 unlabelled, 96 of the teacher, 32 pairs.
-Written to ``docs/method_costs.csv``.
+Written to ``docs/method_costs.csv``, or to ``--out``.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from ucmkd.models import MLP
 
 CLASSES, WIDTH, INPUTS = 10, 64, 50
 ROUNDS, STEPS = 15, 10
+TABLE = ROOT / "docs" / "method_costs.csv"
 
 
 def batch() -> Batch:
@@ -87,21 +91,31 @@ def seconds(method: Method, optimizer: torch.optim.Optimizer, given: Batch) -> f
     return (time.process_time() - start) / STEPS
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measure and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.tools.costs", description="Measure what a step of each method costs."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=TABLE, help="the table to write (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    given = parser.parse_args(words)
+    if given.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {given.rounds}")
     torch.manual_seed(0)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     given = batch()
     ready = {name: made(name) for name in METHODS}
     taken: dict[str, list[float]] = {name: [] for name in METHODS}
-    for turn in range(ROUNDS + 1):
+    for turn in range(given.rounds + 1):
         for name, (method, optimizer) in ready.items():
             spent = seconds(method, optimizer, given)
             if turn:  # the first warms up
                 taken[name].append(spent)
     unit = statistics.median(taken["ce"])
-    with (ROOT / "docs" / "method_costs.csv").open("w", newline="", encoding="utf-8") as file:
+    with given.out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["method", "milliseconds", "times_ce"])
         for name, times in taken.items():

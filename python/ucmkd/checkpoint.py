@@ -80,8 +80,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Restore what :func:`random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    kind, keys, position, *rest = state["numpy"]
+    if type(position) is not int or not 0 <= position <= len(keys):  # NumPy would not look
+        raise ValueError(f"a position of {position!r} in NumPy's generator")
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, *rest))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
@@ -141,7 +143,7 @@ class Checkpointer:
                 f"{self._advice(path)}"
             ) from error
         found = state.get("format") if isinstance(state, dict) else None
-        if found != FORMAT:
+        if type(found) is not int or found != FORMAT:
             raise CheckpointError(
                 f"checkpoint {path} has format {found!r}, this version reads {FORMAT}; "
                 f"{self._advice(path)}"

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ._usage import UsageError
 from .cli_watch import Watch, total_steps
-from .config import OptionValue, Recipe
+from .config import ConfigError, OptionValue, Recipe
 from .diagnosis import GradientConflictWarning
 from .distill import RunResult, distill
 from .processes import is_first
 from .recipe_file import find_recipe, load_recipe, shipped_recipes
 from .runlog import read_log
+from .strict_yaml import read_yaml_text
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def _take_method_options(words: list[str]) -> tuple[list[str], dict[str, OptionV
             except StopIteration:
                 raise UsageError(f"{word} needs a value") from None
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = read_yaml_text(text)
+        except ConfigError:
             value = text
         if isinstance(value, str):
             with suppress(ValueError):  # YAML 1.1 reads 1e-3 as text

@@ -191,7 +191,7 @@ class Watch:
             table.add_row(name, shown, sparkline(values, width, blocks), note)
 
         for name, values in self.curves.get("loss", {}).items():
-            weighted = self.curves["weighted"][name][-1]
+            (weighted,) = self.curves.get("weighted", {}).get(name, values)[-1:]
             note = "" if weighted == values[-1] else f"weighted {weighted:.3g}"
             add(name, f"{values[-1]:.4g}", values, note)
         for name, values in self.curves.get("validation", {}).items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from .config_data import DataConfig
 from .config_data import StudentDataConfig as StudentDataConfig
 from .config_data import TeacherDataConfig as TeacherDataConfig
-from .config_errors import ConfigError
+from .config_errors import ConfigError, require_file_name
 from .config_errors import require as _require
 
 OptionValue = float | int | bool | str | None
@@ -210,7 +211,9 @@ class Recipe:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "zero or more")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require_file_name("name", self.name)
+        _require("\0" not in (self.out_dir or ""), "out_dir", self.out_dir, "a path")
 
     @property
     def run_dir(self) -> Path:
@@ -232,7 +235,7 @@ def _type_name(kind: Any) -> str:
         return "a list of texts"
     if typing.get_origin(kind) is list:
         return "a list"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
     return "null" if kind is type(None) else names.get(kind, "a mapping")
 
 
@@ -267,10 +270,11 @@ def _convert(value: Any, kind: Any, place: str) -> Any:
             return value
     elif kind is float and not isinstance(value, bool):
         try:  # YAML 1.1 reads 1e-3 as text
-            return float(value)
-        except (TypeError, ValueError):
+            if math.isfinite(number := float(value)):
+                return number
+        except (TypeError, ValueError, OverflowError):
             pass
-    elif type(value) is kind:
+    elif type(value) is kind and (kind is not int or abs(value) < 2**63):
         return value
     raise ConfigError(f"{place} must be {_type_name(kind)}, got {value!r}")
 

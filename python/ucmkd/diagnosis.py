@@ -61,7 +61,8 @@ class ConflictWatch:
         return {"recent": self.recent, "warned": self.warned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.recent, self.warned = list(state["recent"]), state["warned"]
+        self.recent = [float(value) for value in state["recent"]]
+        self.warned = bool(state["warned"])
 
 
 def diagnose(

@@ -325,7 +325,7 @@ def _read_result(folder: Path) -> RunResult:
             uncertified=stored.get("uncertified", ""),
             already_finished=True,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}: {one_line(error)}); delete it, and "
             "--resume makes it again from the last checkpoint"

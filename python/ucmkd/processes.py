@@ -49,11 +49,21 @@ def timeout() -> timedelta:
 
 
 def started() -> tuple[int, int] | None:
-    """Processes on this machine and machines, where torchrun has started them."""
+    """Processes on this machine and machines, where torchrun has started them.
+
+    Raises:
+        ConfigError: the machines have different numbers of processes.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     world, here = (int(os.environ[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return here, world // here
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", world // here))
+    if here * machines != world:
+        raise ConfigError(
+            f"torchrun has started {world} processes on {machines} machines, {here} of them on "
+            "this one; every machine must have as many (--nproc-per-node)"
+        )
+    return here, machines
 
 
 def is_first() -> bool:

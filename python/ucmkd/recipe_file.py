@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from .config import ConfigError, Recipe, from_mapping, nearest, to_mapping
+from .strict_yaml import read_yaml_text
 
 T = TypeVar("T")
 
 SHIPPED = Path(__file__).parent / "recipes"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice (plain YAML keeps the last, silently)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen:
-                    line = key_node.start_mark.line + 1
-                    raise ConfigError(f"line {line}: the key {key!r} appears twice")
-                seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def shipped_recipes() -> list[str]:
@@ -74,11 +60,8 @@ def read_yaml(path: str | Path, build: Callable[[Any], T]) -> T:
             message starts with the file's name.
     """
     try:
-        return build(yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader))
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{path}: not valid YAML: {line}{error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return build(read_yaml_text(Path(path).read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from .checkpoint import write_atomically
 
@@ -48,23 +48,45 @@ class RunLog:
 
 
 def lines_up_to(path: Path, step: int) -> list[str]:
-    """The complete lines of a JSONL log whose ``step`` is at most ``step``."""
+    """The complete lines of a JSONL log whose ``step`` is at most ``step``; others are dropped."""
     if not path.exists():
         return []
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the kill cut this line short
-        if isinstance(record, dict) and record.get("step", math.inf) <= step:
-            kept.append(line)
-    return kept
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = ((line, object_of(line)) for line in lines)
+    return [line for line, entry in found if _is_record(entry) and entry["step"] <= step]
+
+
+def object_of(line: str) -> dict[str, Any] | None:
+    """The object of a JSON line; None for one that a kill cut short, or that holds no object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):  # the latter: nested beyond all reason
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_record(entry: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    """Whether a line is as the trainer writes it: who shows a log relies on that."""
+    if entry is None or type(entry.get("step")) is not int or entry["step"] < 0:
+        return False
+    groups = [entry.get(name, {}) for name in ("validation", "loss", "weighted", "diagnostics")]
+    warned = entry.get("warning", {})
+    if not all(isinstance(group, dict) for group in (*groups, warned)):
+        return False
+    if "validation" in entry and not {"accuracy", "balanced_accuracy"} <= groups[0].keys():
+        return False
+    numbers = [entry.get(name) for name in ("lr", "seconds", "epoch")]
+    numbers += [value for name, value in groups[0].items() if name != "recall"]
+    numbers += [value for group in groups[1:] for value in group.values()]
+    return all(isinstance(text, str) for text in warned.values()) and all(
+        number is None or (isinstance(number, int | float) and abs(number) < 1e300)
+        for number in numbers
+    )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL log, null as nan; none where there is no file."""
-    return [_with_nan(json.loads(line)) for line in lines_up_to(path, sys.maxsize)]
+    return [_with_nan(object_of(line)) for line in lines_up_to(path, sys.maxsize)]
 
 
 def _with_nan(value: Any) -> Any:

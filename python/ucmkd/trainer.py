@@ -29,6 +29,7 @@ from .diagnosis import ConflictWatch, GradientConflictWarning, Probe, diagnose
 from .methods.base import Method
 from .methods.collapse import TrainingError
 from .metrics import Metrics, classification_metrics, confusion_matrix, evaluate, predict
+from .restoring import check_optimizer, check_progress, check_weights, restoring
 
 __all__ = ["Batches", "Fitted", "Metrics", "TrainingData", "TrainingError", "evaluate", "fit"]
 
@@ -101,10 +102,10 @@ class _Meter:
         return {"sums": self.sums, "count": self.count}
 
     def load_state_dict(self, state: Record, device: torch.device) -> None:
-        self.count = state["count"]
+        self.count = int(state["count"])
         self.sums = {
-            kind: {name: total.to(device) for name, total in sums.items()}
-            for kind, sums in state["sums"].items()
+            kind: {name: t.to(device).reshape(()) for name, t in state["sums"][kind].items()}
+            for kind in self.sums
         }
 
     def means(self, step: int) -> Record:
@@ -163,7 +164,8 @@ def fit(
         The trained method with its validation metrics; ``.test()`` for the final figures.
 
     Raises:
-        ValueError: the data lack what the method needs, or ``state`` is of another kind of run.
+        ValueError: the data lack what the method needs.
+        CheckpointError: ``state`` is of another kind of run, or of none.
         TrainingError: a loss term is NaN or infinite.
 
     Warns:
@@ -200,18 +202,23 @@ def fit(
     shown = replace(data, test=None, test_label=None) if probes else data  # test() comes once
     first, started = 0, time.perf_counter()
     if state is not None:
-        own = _own_part(state, fabric)
-        first, started = state["step"], started - state["seconds"]
-        method.load_state_dict(state["method"])
-        descent.load_state_dict(state["optimizer"])
-        precision.load_state_dict(state["precision"])
-        best = _Best(**state["best"])
-        if own is not None:  # else its samplers begin, as those of no other process
-            meter.load_state_dict(own["meter"], fabric.device)
-            batches.load_state_dict(own["batches"])
-            if "conflict" in own:
-                conflict.load_state_dict(own["conflict"])
-            set_random_state(own["random"])
+        with restoring():
+            own = _own_part(state, fabric)
+            check_progress(state, method)
+            check_weights(state["method"], method)
+            first, started = state["step"], started - state["seconds"]
+            method.load_state_dict(state["method"])
+            fresh = descent.state_dict()
+            descent.load_state_dict(state["optimizer"])
+            check_optimizer(descent, fresh)
+            precision.load_state_dict(state["precision"])
+            best = _Best(**state["best"])
+            if own is not None:  # else its samplers begin, as those of no other process
+                meter.load_state_dict(own["meter"], fabric.device)
+                batches.load_state_dict(own["batches"])
+                if "conflict" in own:
+                    conflict.load_state_dict(own["conflict"])
+                set_random_state(own["random"])
 
     for step in range(first, steps):
         if optimizer.warmup or optimizer.schedule != "constant":

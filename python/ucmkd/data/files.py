@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -126,36 +127,59 @@ def load_npz(path: str | Path) -> Dataset:
 _PER_SAMPLE = ("X", "y", "ids", "groups", "test")
 
 
-def _read_npz(path: Path) -> dict[str, NDArray]:
-    wanted = (*_PER_SAMPLE, "class_names")
-    try:
-        with path.open("rb") as stream:
+def read_archive(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray | None]:
+    """The named arrays of an `.npz` file, of numbers, booleans or strings.
+
+    Args:
+        path: The file.
+        wanted: Names to read; the others stand for None. None: all.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is no `.npz` file or a single array, or a member of it is damaged, of Python
+            objects, or no array.
+    """
+    with path.open("rb") as stream:
+        try:
             content = np.load(stream, allow_pickle=False)
-            names = sorted(content.files) if isinstance(content, np.lib.npyio.NpzFile) else None
-            arrays = {key: content[key] for key in wanted if key in names} if names else {}
-    except Exception as error:  # a damaged header can end in any: it is parsed as Python text
-        if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path}: arrays of Python objects are not read (they could run code); store "
-                "numbers, booleans or strings"
-            ) from error
-        if not zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} is not an .npz file (an archive as numpy.savez writes it), or it is cut "
-                "short"
-            ) from error
-        raise ValueError(
-            f"{path} cannot be read as an .npz file: {type(error).__name__}: {error}"
-        ) from error
-    if names is None:
+            single = not isinstance(content, np.lib.npyio.NpzFile)
+            arrays: dict[str, NDArray | None] = {
+                key: content[key] if wanted is None or key in wanted else None
+                for key in (() if single else sorted(content.files))
+            }
+        except Exception as error:  # a damaged header can end in any: it is parsed as Python text
+            raise ValueError(_unreadable(path, error)) from error
+    if single:
         raise ValueError(f"{path} holds one array, not a .npz archive of named arrays")
-    if not {"X", "y"} <= set(names):
-        raise ValueError(f"{path} must hold X (inputs) and y (labels); it holds {names}")
     for key, value in arrays.items():
+        if value is None:
+            continue
         if not isinstance(value, np.ndarray):
             raise ValueError(f"{path}: {key} is no array as numpy.savez writes it, but raw bytes")
         if value.dtype.kind == "U" and value.size and _code_points(value).max() > 0x10FFFF:
             raise ValueError(f"{path}: {key} holds texts that are no Unicode; the file is damaged")
+    return arrays
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
+        return (
+            f"{path}: arrays of Python objects are not read (they could run code); store "
+            "numbers, booleans or strings"
+        )
+    if not zipfile.is_zipfile(path):
+        return (
+            f"{path} is not an .npz file (an archive as numpy.savez writes it), or it is cut short"
+        )
+    return f"{path} cannot be read as an .npz file: {type(error).__name__}: {error}"
+
+
+def _read_npz(path: Path) -> dict[str, NDArray]:
+    wanted = (*_PER_SAMPLE, "class_names")
+    found = read_archive(path, wanted)
+    if not {"X", "y"} <= found.keys():
+        raise ValueError(f"{path} must hold X (inputs) and y (labels); it holds {list(found)}")
+    arrays = {key: value for key in wanted if (value := found.get(key)) is not None}
     for key in arrays.keys() - {"X"}:
         if arrays[key].ndim != 1:
             raise ValueError(f"{path}: {key} must have one dimension, got {arrays[key].shape}")

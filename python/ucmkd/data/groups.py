@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ucmkd.data.loaders import check_state, make_generator
+from ucmkd.data.loaders import check_state, checked_order, make_generator
 
 #: Of a group larger than a batch, a batch takes so small a share that it has several groups.
 _SHARE = 4
@@ -118,5 +118,5 @@ class GroupSampler:
         """
         sizes = tuple(state.get("sizes", ()))
         check_state({**state, "sizes": sizes}, blocks=self.blocks, sizes=self.sizes)
-        self._order, self._cursor = state["order"].clone(), int(state["cursor"])
+        self._order, self._cursor = checked_order(state, self.blocks)
         self.generator.set_state(state["generator"])

@@ -100,8 +100,22 @@ class InfiniteSampler:
             ValueError: The state belongs to another pool or batch size.
         """
         check_state(state, n=self.n, batch_size=self.batch_size)
-        self._order, self._cursor = state["order"].clone(), int(state["cursor"])
+        self._order, self._cursor = checked_order(state, self.n)
         self.generator.set_state(state["generator"])
+
+
+def checked_order(state: Mapping[str, Any], n: int) -> tuple[Tensor, int]:
+    """Stored order and cursor: a permutation of ``n`` rows, or none yet, and a place in it.
+
+    Raises:
+        ValueError: They are of no sampler of ``n`` rows.
+    """
+    order, cursor = state["order"].clone(), int(state["cursor"])
+    if order.dtype != torch.int64 or not torch.equal(order.sort().values, torch.arange(len(order))):
+        raise ValueError("the stored order is no permutation")
+    if len(order) not in (0, n) or not 0 <= cursor <= len(order):
+        raise ValueError(f"a stored place {cursor} in an order of {len(order)}, of {n} samples")
+    return order, cursor
 
 
 def check_state(state: Mapping[str, Any], **expected: object) -> None:
@@ -214,8 +228,14 @@ class ClassMatchedSampler:
             ValueError: The state belongs to another set.
         """
         check_state(state, n=int(self._sizes[-1]), num_classes=self.num_classes)
-        self._order = state["order"].cpu().numpy().copy()
-        self._cursors = state["cursors"].cpu().numpy().copy()
+        order, cursors = (state[name].cpu().numpy().copy() for name in ("order", "cursors"))
+        same = order.shape == self._order.shape and cursors.shape == self._cursors.shape
+        for start, size in zip(self._starts, self._sizes, strict=True):
+            queue = slice(start, start + size)  # its samples, in whatever order
+            same = same and np.array_equal(np.sort(order[queue]), np.sort(self._order[queue]))
+        if not same or (cursors < 0).any() or (cursors > self._sizes).any():
+            raise ValueError("state of another sampler: its queues hold other samples")
+        self._order, self._cursors = order, cursors
         self.generator.set_state(state["generator"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -30,8 +31,17 @@ def describe(tensor: Tensor | None, *, rows: int | None = None) -> str:
 
 
 def shown(value: Any) -> str:
-    """An option as text; a tensor by its numbers."""
-    return repr(value.tolist()) if isinstance(value, Tensor) else repr(value)
+    """An option as text, equal for equal values: 1 and 1.0, a tensor and its numbers."""
+    if isinstance(value, Tensor):
+        return shown(value.tolist())
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(shown, value))})"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return repr(value)
+    if isinstance(value, Integral):
+        return repr(int(value))
+    number = float(value)
+    return repr(int(number)) if number.is_integer() else repr(number)
 
 
 def agree(

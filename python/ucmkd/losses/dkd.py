@@ -9,7 +9,7 @@ from torch import Tensor
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.losses.label import check_logit_pair
 from ucmkd.ops import _check
-from ucmkd.ops._plain import mapped
+from ucmkd.ops._plain import mapped, tracked
 
 
 def dkd_loss(
@@ -84,6 +84,7 @@ def dkd_loss(
     dtype = _check.compute_dtype(student_logits, teacher_logits)
     if detach_teacher:
         teacher_logits = teacher_logits.detach()
+    (target,) = tracked(target)
     s_target, s_rest, s_others = _parts(student_logits.to(dtype) / temperature, target)
     t_target, t_rest, t_others = _parts(teacher_logits.to(dtype) / temperature, target)
     tckd = t_target.exp() * (t_target - s_target) + t_rest.exp() * (t_rest - s_rest)

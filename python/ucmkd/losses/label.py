@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ucmkd.losses._common import OptionModule, reduce
 from ucmkd.ops import _check
-from ucmkd.ops._plain import mapped
+from ucmkd.ops._plain import mapped, tracked
 
 
 def check_logits(value: Tensor, name: str) -> None:
@@ -135,6 +135,7 @@ def label_align(
             _check.finite(student_logits, "student_logits")
             _check.finite(teacher_logits, "teacher_logits")
     dtype = _check.compute_dtype(student_logits, teacher_logits)
+    (target,) = tracked(target)
     own = F.cross_entropy(student_logits.to(dtype), target.long(), reduction="none")
     theirs = -F.cross_entropy(teacher_logits.to(dtype), target.long(), reduction="none")
     kernel = _transport_kernel(theirs, kappa, kappa_clip)

@@ -369,6 +369,8 @@ def stopping(tol: float, max_iter: int) -> None:
         raise ValueError(f"tol must be a number >= 0; got {tol!r}")
     if isinstance(max_iter, bool) or not isinstance(max_iter, Integral) or max_iter < 1:
         raise ValueError(f"max_iter must be an integer >= 1; got {max_iter!r}")
+    if max_iter >= 2**31:  # the kernels count in 32 bits
+        raise ValueError(f"max_iter must be below 2**31; got {max_iter}")
 
 
 def one_of(value: str, choices: Sequence[str], name: str) -> None:

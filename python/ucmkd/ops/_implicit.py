@@ -23,6 +23,7 @@ from torch import Tensor
 from ucmkd.ops._adjoint import Dense, adjoint_potentials, ratio
 from ucmkd.ops._once import twice
 from ucmkd.ops._pairwise import add_labels, class_distances, one_hot, pairwise_cost
+from ucmkd.ops._plain import tracked
 from ucmkd.reference.sinkhorn import COARSE_PLAN, solve_dense
 
 #: Stopping rule of a second solve in float64, which starts from the potentials of the first.
@@ -76,7 +77,7 @@ class ImplicitPotentials(torch.autograd.Function):
         symmetric: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.symmetric = symmetric
-        ctx.save_for_backward(f, g, matrix, a, b, epsilon, reach_x, reach_y)
+        ctx.save_for_backward(*tracked(f, g, matrix, a, b, epsilon, reach_x, reach_y))
         return f.clone(), g.clone()
 
     @staticmethod

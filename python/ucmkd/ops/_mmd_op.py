@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ucmkd import _backend, reference
-from ucmkd.ops._plain import transformed
+from ucmkd.ops._plain import tracked, transformed
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import as_numpy
 from ucmkd.reference import Kernel
@@ -215,7 +215,7 @@ class DirectMMD(torch.autograd.Function):
         left, right = _cast(x, kind), _cast(y, kind)
         first, second = (None if w is None else _cast(w, dtype) for w in (a, b))
         value, *ctx.gradients = compute(left, right, first, second, sigma, spec, int(flags))
-        ctx.save_for_backward(x, y, a, b, width)
+        ctx.save_for_backward(*tracked(x, y, a, b, width))
         ctx.sigma, ctx.spec = sigma, spec
         return value
 
@@ -294,7 +294,7 @@ def _(  # type: ignore[no-untyped-def]
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:5], *output[1:])
+    ctx.save_for_backward(*tracked(*inputs[:5], *output[1:]))
     ctx.spec = _spec(*inputs[5:])
 
 

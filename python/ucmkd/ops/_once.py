@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ucmkd.ops._plain import tracked
+
 _SECOND = (
     "the sharp value is differentiable once; a second derivative (create_graph=True and a further"
     " backward through it) is not available"
@@ -31,7 +33,7 @@ class _End(torch.autograd.Function):
 class _OnceThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.save_for_backward(value)
+        ctx.save_for_backward(*tracked(value))
         return value.view_as(value)
 
     @staticmethod

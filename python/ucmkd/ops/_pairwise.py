@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ucmkd.ops._plain import tracked
+
 _DIRECT = "donot_use_mm_for_euclid_dist"  # differences, so that equal points are exactly 0 apart
 
 
@@ -22,7 +24,7 @@ class _Square(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         return torch.cdist(x, y, compute_mode=_DIRECT).square_()
 
     @staticmethod
@@ -40,7 +42,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         return torch.cdist(x, y, p=1.0)
 
     @staticmethod
@@ -54,7 +56,7 @@ class _SignPull(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         to_x, to_y = torch.empty_like(x), torch.empty_like(y)
         for k in range(x.shape[-1]):  # one coordinate at a time keeps the memory at O(nm)
             pull = g * _sign(x, y, k)

@@ -49,3 +49,16 @@ def mapped() -> bool:
         return False
     levels = _stack() or ()
     return any(level.key() == TransformType.Vmap for level in levels)
+
+
+def tracked(*tensors: Any) -> tuple[Any, ...]:
+    """The tensors as autograd can keep them: copies of those made under ``inference_mode``.
+
+    A frozen teacher is often run there; autograd itself refuses such tensors in a graph.
+    """
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return tensors
+    return tuple(
+        tensor.clone() if tensor is not None and tensor.is_inference() else tensor
+        for tensor in tensors
+    )

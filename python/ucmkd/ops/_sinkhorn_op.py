@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ucmkd.ops import _envelope
 from ucmkd.ops._implicit import differentiable_gradients
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._scale import saturated
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._solve import Flag, as_tensors, solve
@@ -89,7 +90,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.cost, ctx.backend = inputs[9], inputs[13]
-    ctx.save_for_backward(*inputs[:7], inputs[8], *output)
+    ctx.save_for_backward(*tracked(*inputs[:7], inputs[8], *output))
 
 
 def absolute(parameters: Tensor, scale: Tensor) -> Tensor:

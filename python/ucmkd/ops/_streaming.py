@@ -37,6 +37,7 @@ from ucmkd.ops._adjoint import adjoint_potentials
 from ucmkd.ops._implicit import Gradients, _alias
 from ucmkd.ops._once import twice
 from ucmkd.ops._pairwise import _unit
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._triton import LOG2E
 from ucmkd.ops._triton_points import kernels
 
@@ -249,7 +250,7 @@ class _Gradients(torch.autograd.Function):
     def forward(ctx: Any, work: _Work, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.work = work
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         wanted = ctx.needs_input_grad[2] and not work.symmetric
         return work.gradient_x(), work.gradient_y() if wanted else x.new_empty(0)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ucmkd import _backend
 from ucmkd.ops import _check, _envelope
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._scale import saturated
 from ucmkd.ops._scale import scale as scale_by
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient, second_order
@@ -374,7 +375,7 @@ class _Sum(torch.autograd.Function):
         value = job.run((x, y), (a, b), parameters, distance, wanted)
         ctx.job = job
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y, a, b, parameters, distance)
+        ctx.save_for_backward(*tracked(x, y, a, b, parameters, distance))
         return value
 
     @staticmethod

@@ -17,6 +17,7 @@ from torch import Tensor
 from ucmkd.ops import _envelope
 from ucmkd.ops._mmd_op import Flag as MMDFlag
 from ucmkd.ops._mmd_op import Spec, compute
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._scale import saturated
 from ucmkd.ops._sinkhorn_op import absolute, class_gradient
 from ucmkd.ops._solve import Flag, as_tensors, solve
@@ -122,7 +123,7 @@ class SinkhornTransform(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:4], inputs[6], inputs[8], *output)
+        ctx.save_for_backward(*tracked(*inputs[:4], inputs[6], inputs[8], *output))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -197,7 +198,7 @@ class MMDTransform(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:5], *output[1:])
+        ctx.save_for_backward(*tracked(*inputs[:5], *output[1:]))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:

@@ -18,7 +18,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check, _deferred
 from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._pack import pack
-from ucmkd.ops._plain import plain
+from ucmkd.ops._plain import plain, tracked
 from ucmkd.ops._sum import Sum
 
 #: Types of options that are the same for every problem, and have no gradient.
@@ -87,7 +87,7 @@ class _Node(torch.autograd.Function):
         value = call.run(x, y, want_x, want_y)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         return value
 
     @staticmethod

@@ -16,6 +16,7 @@ from ucmkd.ops._check import Number, Reach
 from ucmkd.ops._envelope import Sides, gradients
 from ucmkd.ops._implicit import differentiable_gradients_cost
 from ucmkd.ops._pack import pack
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._scale import cast, saturated, scale
 from ucmkd.ops._sinkhorn_op import masses
 from ucmkd.ops._solve import as_numpy
@@ -104,7 +105,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     _, f, g, _, _, _, row, column, transport, plan = output
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(f, g, row, column, transport, plan, *inputs[:3], parameters)
+    ctx.save_for_backward(*tracked(f, g, row, column, transport, plan, *inputs[:3], parameters))
 
 
 def _backward(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:

@@ -10,6 +10,7 @@ import yaml
 
 from ucmkd.checkpoint import write_atomically
 from ucmkd.config import ConfigError
+from ucmkd.strict_yaml import read_yaml_text
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.plan import Choices, digest_of, exploration
 from ucmkd.study.store import Results
@@ -50,8 +51,8 @@ class Configurations:
 
     def _read(self) -> None:
         try:
-            found = yaml.safe_load(self.path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            found = read_yaml_text(self.path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise ConfigError(
                 f"{self.path} cannot be read: {' '.join(str(error).split())}"
             ) from None
@@ -66,7 +67,8 @@ class Configurations:
         return (
             isinstance(entry, dict)
             and entry.get("digest") == self._digest(scenario, method)
-            and entry.get("candidate") in range(len(self.study.methods[method].options))
+            and type(entry.get("candidate")) is int
+            and entry["candidate"] in range(len(self.study.methods[method].options))
         )
 
     def _digest(self, scenario: str, method: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ucmkd.config import ConfigError, nearest
+from ucmkd.config_errors import require_file_name
 from ucmkd.study.controls import Control
 
 Choose = Literal["explored", "per_run"]
@@ -27,8 +28,10 @@ class SeedsConfig:
     def __post_init__(self) -> None:
         for name in ("explore", "fresh"):
             seeds: list[int] = getattr(self, name)
-            if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-                raise ConfigError(f"{name} must be different integers from 0 up, got {seeds}")
+            if any(not 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
+                raise ConfigError(
+                    f"{name} must be different integers from 0 up, below 2**32, got {seeds}"
+                )
         if not self.fresh:
             raise ConfigError("fresh must hold at least one seed, got []")
         both = sorted(set(self.explore) & set(self.fresh))
@@ -112,6 +115,7 @@ class StudyConfig:
     """What the curves' x is."""
 
     def __post_init__(self) -> None:
+        require_file_name("name", self.name)
         for name in ("scenarios", "methods"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} must hold at least one entry, got none")

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ucmkd.runlog import object_of
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, in order; empty without a file.
@@ -15,15 +17,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [entry for line in lines if (entry := object_of(line)) is not None]
 
 
 def append_line(path: Path, entry: dict[str, Any]) -> None:

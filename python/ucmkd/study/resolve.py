@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ucmkd.config import ConfigError, Recipe, from_mapping, to_mapping
@@ -43,7 +44,7 @@ class Resolved:
             del mapping["data"]["stream"]
         return mapping
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits of :meth:`mapping`."""
         text = json.dumps(self.mapping(), sort_keys=True)

@@ -10,13 +10,48 @@ from ucmkd.study.plan import Run
 
 Row = dict[str, Any]
 RESULTS, RECIPES = "results.jsonl", "recipes.jsonl"
+#: What a result holds, as numbers and as texts, what a tested one holds besides, and what may be.
+_NUMBERS = ("validation_score", "seconds")
+_SIZES = ("train_size", "test_size")
+_TEXTS = ("ucmkd", "torch", "code", "recipe")
+_TESTED = ("accuracy", "balanced_accuracy")
+_UNDEFINED = ("macro_f1", "nll", "ece", "teacher_accuracy")
+_OPTIONAL = ("teacher_test_before", "teacher_test_after")
+
+
+def _whole(row: Row, run: Run) -> bool:
+    """Whether a row is of this run and holds what a summary needs; a damaged one is not used."""
+    if not all(isinstance(row.get(name), str) for name in _TEXTS):
+        return False
+    for name, value in run.head().items():
+        if type(row.get(name)) is not type(value) or row.get(name, row) != value:
+            return False
+    tested = run.phase == "fresh"
+    needed = (*_NUMBERS, *(_TESTED if tested else ()))
+    alone = row.get("accuracy_alone", {})
+    return (
+        row.get("candidate") in run.candidates
+        and all(_is_number(row.get(name)) for name in needed)
+        and (not tested or all(name in row for name in _UNDEFINED))
+        and all(type(row.get(name)) is int and 0 < row[name] < 2**53 for name in _SIZES)
+        and all(row[name] is None or _is_number(row[name]) for name in row.keys() & set(_UNDEFINED))
+        and len(row.keys() & set(_OPTIONAL)) in (0, 2)  # before and after, or neither
+        and all(_is_number(row[name]) for name in row.keys() & set(_OPTIONAL))
+        and isinstance(alone, dict)
+        and all(_is_number(value) for value in alone.values())
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300
 
 
 class Results:
     """``results.jsonl`` and ``recipes.jsonl`` in a folder; both only grow.
 
     A run that failed leaves a row with ``error``; such a row is no result, so that the next
-    attempt tries again. Of several rows with one key the last counts.
+    attempt tries again; neither is one that a damage of the file has changed or cut. Of several
+    rows with one key the last counts.
 
     Args:
         folder: Where they lie; made at the first row.
@@ -26,9 +61,8 @@ class Results:
         self.path = folder / RESULTS
         self.recipes = folder / RECIPES
         self._rows: dict[str, Row] = {}
-        self._known: set[str] = {
-            entry["hash"] for entry in read_lines(self.recipes) if "hash" in entry
-        }
+        stored = [entry.get("hash") for entry in read_lines(self.recipes)]
+        self._known = {name for name in stored if isinstance(name, str)}
         for row in read_lines(self.path):
             if isinstance(row.get("key"), str):
                 self._rows[row["key"]] = row
@@ -37,9 +71,9 @@ class Results:
         return sum("error" not in row for row in self._rows.values())
 
     def get(self, run: Run) -> Row | None:
-        """The result of a run with exactly these settings, None without one."""
+        """The result of a run with exactly these settings, None without a whole one."""
         row = self._rows.get(run.key)
-        return None if row is None or "error" in row else row
+        return row if row is not None and "error" not in row and _whole(row, run) else None
 
     def add(self, run: Run, row: Row) -> None:
         """Keep a row, and have it on disk when this returns."""

@@ -206,7 +206,11 @@ def _alone(rows: dict[int, Row]) -> dict[str, Estimate]:
     """Accuracy with one modality at the test, of the seeds that know it."""
     known = [row["accuracy_alone"] for row in rows.values() if "accuracy_alone" in row]
     names = known[0] if known else {}
-    return {name: _estimate(100.0 * np.array([values[name] for values in known])) for name in names}
+    return {
+        name: _estimate(100.0 * np.array([values[name] for values in known]))
+        for name in names
+        if all(name in values for values in known)
+    }
 
 
 def _teacher(rows: dict[int, Row], when: str) -> dict[int, Row]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ucmkd.config import ConfigError, from_mapping, nearest
 from ucmkd.config_data import StudentDataConfig, TeacherDataConfig
-from ucmkd.config_errors import require
+from ucmkd.config_errors import require, require_file_name
 from ucmkd.recipe_file import read_yaml
 
 Rule = Literal["trial", "cch", "gaussian", "gaussian_own", "accuracy", "cka", "mmd", "snr"]
@@ -106,7 +106,8 @@ class TeachersConfig:
         if (self.data is None) == (self.arrays is None):
             raise ConfigError("exactly one of data and arrays must be given, got "
                               + ("neither" if self.data is None else "both"))  # fmt: skip
-        require(self.seed >= 0, "seed", self.seed, "zero or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require_file_name("name", self.name)
         require(self.dims > 0, "dims", self.dims, "a positive integer")
         require(self.weight > 0, "weight", self.weight, "positive")
         require(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ucmkd.config import ConfigError, nearest
 from ucmkd.config_data import DataConfig, StudentDataConfig, TeacherDataConfig
 from ucmkd.data import top_variance
+from ucmkd.data.files import read_archive
 from ucmkd.preparation import prepare
 from ucmkd.teachers.config import ArraysConfig, CandidatesConfig, TeachersConfig
 
@@ -136,16 +137,12 @@ def _flat(inputs: object) -> Tensor:
 def _read_arrays(config: ArraysConfig) -> Samples:
     path = Path(config.file).expanduser()
     try:
-        content: Any = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise ConfigError(f"arrays.file {path} must be an .npz archive of named arrays")
-        with content:
-            found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, ConfigError):
-            raise
-        why = "there is no such file" if not path.is_file() else str(error)
+        found = read_archive(path)
+    except OSError as error:
+        why = "there is no such file" if not path.is_file() else error.strerror
         raise ConfigError(f"arrays.file {path} cannot be read: {why}") from error
+    except ValueError as error:
+        raise ConfigError(f"arrays.file: {error}") from error
     special = {config.labels, "class_names", "ids"}
     teachers = config.teachers
     if teachers is None:
@@ -160,9 +157,15 @@ def _read_arrays(config: ArraysConfig) -> Samples:
                 )
     if not teachers:
         raise ConfigError(f"arrays.teachers: {path} holds no array beside student and labels")
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(found[name])) for name in teachers}
-    return Samples(
-        torch.from_numpy(np.ascontiguousarray(found[config.student])),
-        torch.from_numpy(np.ascontiguousarray(found[config.labels])),
-        tensors,
-    )
+    rows = {name: _tensor(path, name, found[name]) for name in (config.student, *teachers)}
+    labels = _tensor(path, config.labels, found[config.labels])
+    return Samples(rows.pop(config.student), labels, rows)
+
+
+def _tensor(path: Path, name: str, array: NDArray[Any] | None) -> Tensor:
+    if array is None or array.dtype.kind not in "biuf":
+        kind = None if array is None else array.dtype
+        raise ConfigError(f"arrays.file {path}: {name} must hold real numbers, got {kind}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))

@@ -124,11 +124,18 @@ def _array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[
         temporary = path.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
         os.replace(temporary, path)
-    array = np.load(path, mmap_mode="r+")
-    if array.shape != shape or array.dtype != dtype:
+    try:
+        np.load(path, mmap_mode="r")  # a file that is cut short would grow by zeros in mode "r+"
+        array = np.load(path, mmap_mode="r+")
+        found = f"{array.dtype} {array.shape}"
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header can end in any: it is parsed as Python text
+        array, found = None, f"no array ({type(error).__name__}: {error})"
+    if array is None or array.shape != shape or array.dtype != dtype:
         raise ValueError(
-            f"{path} holds {array.dtype} {array.shape} instead of {dtype} {shape}: the cache is "
-            f"damaged; delete {path.parent}"
+            f"{path} holds {found} instead of {dtype} {shape}: the cache is damaged; delete "
+            f"{path.parent}"
         )
     return array
 

@@ -1,0 +1,217 @@
+"""Files that the fuzzer of files, or a look at what it found, showed to be answered wrongly."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ucmkd.batches import TrainingData
+from ucmkd.checkpoint import CheckpointError, random_state, set_random_state
+from ucmkd.config import ConfigError, Recipe, TrainingConfig
+from ucmkd.data.audiovisual.cache import _array
+from ucmkd.methods import create
+from ucmkd.models import MLP
+from ucmkd.recipe_file import load_recipe
+from ucmkd.runlog import lines_up_to, read_log
+from ucmkd.strict_yaml import read_yaml_text
+from ucmkd.study.config import StudyConfig
+from ucmkd.study.jsonl import read_lines
+from ucmkd.teachers.config import ArraysConfig, TeachersConfig
+from ucmkd.teachers.samples import read_samples
+from ucmkd.trainer import fit
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 8)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 0x_", "line 1: '0x_' is no int"),
+        ("name: a\nseed: 2020-13-45", "line 2: '2020-13-45' is no timestamp"),
+        ("seed: !!int x", "'x' is no int"),
+        ("seed: !!bool x", "'x' is no bool"),
+        ("seed: " + "9" * 5000, "is no int"),
+        ("data: " + "[" * 300, "line 1: nested more than 50 deep"),
+        ("data: &a [*a]", "line 1: a value contains itself"),
+        (LAUGHS, "more than 100000 values"),
+        ("seed: 1\nseed: 2", "line 2: the key 'seed' appears twice"),
+        ("optimizer: {lr: .inf}", "optimizer.lr must be a finite number, got inf"),
+        ("seed: 99999999999999999999", "seed must be an integer"),
+        ("seed: 4294967296", "seed must be from 0 to"),
+        ("name: ../elsewhere", "name must be a name that a folder can have"),
+        ("name: /etc/x", "name must be"),
+        ('name: "a\\0b"', "name must be"),
+        ("name: ..", "name must be"),
+    ],
+)
+def test_recipes(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_aliases_are_still_yaml() -> None:
+    text = "one: &a {lr: 1}\ntwo: *a\n"
+    assert read_yaml_text(text) == {"one": {"lr": 1}, "two": {"lr": 1}}
+    assert read_yaml_text("") is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "", " ", "."])
+def test_names_are_those_of_a_folder(name: str) -> None:
+    """Runs, studies and comparisons are written into a folder of that name."""
+    entry: dict[str, Any] = {"ce": {}}
+    for make in (
+        lambda: Recipe(name=name),
+        lambda: StudyConfig(name=name, scenarios=entry, methods=entry),
+        lambda: TeachersConfig(name=name, arrays=ArraysConfig(file="x")),
+    ):
+        with pytest.raises(ConfigError, match="name must be"):
+            make()
+    assert Recipe(name="Versuch 1, ε=0.1").run_dir == Path("runs/Versuch 1, ε=0.1")
+
+
+def arrays(path: Path, **changes: Any) -> Any:
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6) % 2
+    np.savez(path, **{"student": x, "y": y, "one": x, **changes})
+    return read_samples(TeachersConfig(arrays=ArraysConfig(file=str(path))))
+
+
+def test_arrays_of_teachers(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    turned = arrays(path, one=np.arange(12).reshape(6, 2).astype(">f4"))
+    assert turned.teachers["one"].tolist() == [[2.0 * k, 2.0 * k + 1] for k in range(6)]
+    assert arrays(path, one=np.ones((6, 2), np.longdouble)).teachers["one"].dtype == torch.float64
+    with pytest.raises(ConfigError, match="one must hold real numbers, got <U1"):
+        arrays(path, one=np.array(["a"] * 6))
+    arrays(path)
+    path.write_bytes(path.read_bytes().replace(b"(6, 2)", b"(6, 2 "))  # ends the header too early
+    with pytest.raises(ConfigError, match=r"arrays.file: .*a\.npz cannot be read"):
+        read_samples(TeachersConfig(arrays=ArraysConfig(file=str(path))))
+
+
+def test_prepared_rows(tmp_path: Path) -> None:
+    path, kind = tmp_path / "rows.npy", np.dtype(np.float16)
+    np.save(path, np.ones((4, 3), np.float16))
+    whole = path.read_bytes()
+    assert _array(path, kind, (4, 3)).shape == (4, 3)
+    for content in (whole[:-5], whole.replace(b"(4, 3)", b"(4, 3 "), whole[:20], b"x"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="the cache is damaged; delete"):
+            _array(path, kind, (4, 3))
+    np.savez(path.with_suffix(""), a=np.ones(3))
+    path.write_bytes(path.with_suffix(".npz").read_bytes())  # an archive under another name
+    with pytest.raises(ValueError, match="the cache is damaged"):
+        _array(path, kind, (4, 3))
+
+
+DEEP, LONG = "[" * 100_000, '{"step": ' + "1" * 5000 + "}"
+
+
+def test_lines_of_a_log(tmp_path: Path) -> None:
+    good = {"step": 2, "lr": 0.1, "loss": {"ce": None}, "warning": {"a": "b"},
+            "validation": {"accuracy": 0.5, "balanced_accuracy": 0.5, "recall": [1.0]}}  # fmt: skip
+    bad: list[dict[str, Any]] = [
+        {"step": "2"}, {"step": None}, {"step": -1}, {"step": True}, {"step": 1.5},
+        {**good, "loss": 3}, {**good, "loss": {"ce": "x"}}, {**good, "loss": {"ce": 10**400}},
+        {**good, "lr": []}, {**good, "validation": {"accuracy": 1}}, {**good, "warning": {"a": 1}},
+    ]  # fmt: skip
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join([DEEP, LONG, *map(json.dumps, bad), json.dumps(good), '{"st']))
+    assert lines_up_to(path, 5) == [json.dumps(good)]
+    (record,) = read_log(path)
+    assert record["step"] == 2 and record["loss"]["ce"] != record["loss"]["ce"]
+    assert read_lines(path)[-1] == good  # DEEP and LONG are skipped
+
+
+def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str, Any]:
+    """Train for some steps, from a state or from nothing, and return what would be stored."""
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    data = TrainingData(
+        num_classes=2,
+        student=torch.randn(12, 3, generator=draw),
+        student_label=torch.arange(12) % 2,
+        validation=torch.randn(4, 3, generator=draw),
+        validation_label=torch.arange(4) % 2,
+    )
+    kept: dict[str, Any] = {}
+    fit(
+        create(method, MLP(3, num_classes=2, hidden=2, width=2), num_classes=2),
+        data,
+        TrainingConfig(steps=steps, batch_size=4, eval_every=2, log_every=2),
+        state=state,
+        save=lambda found: kept.update(copy.deepcopy(found)),
+    )
+    return kept
+
+
+CHANGES: list[tuple[tuple[Any, ...], Any]] = [
+    (("step",), -1),
+    (("step",), "2"),
+    (("seconds",), None),
+    (("method",), {}),
+    (("method", "student.encoder.1.weight"), torch.zeros(0)),
+    (("optimizer", "state", 0, "exp_avg"), torch.zeros(1)),
+    (("optimizer", "state", 0, "exp_avg_sq"), None),
+    (("optimizer", "param_groups", 0, "betas"), (0.9, "x")),
+    (("optimizer", "param_groups", 0, "lr"), float("nan")),
+    (("optimizer", "param_groups", 0, "params"), [0]),
+    (("best", "state"), True),
+    (("best", "metrics"), {}),
+    (("best", "score"), "x"),
+    (("ranks",), {}),
+    (("ranks", 0, "random", "numpy", 2), 10**6),  # NumPy would read beyond its words
+    (("ranks", 0, "random", "torch"), torch.zeros(5, dtype=torch.uint8)),
+    (("ranks", 0, "batches", "student", "order"), torch.full((12,), 99)),
+    (("ranks", 0, "batches", "student", "cursor"), -3),
+    (("ranks", 0, "meter", "sums"), {}),
+    (("ranks", 0, "conflict", "recent"), [None]),
+]
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, Any]:
+    return state_of()
+
+
+@pytest.mark.parametrize(("place", "value"), CHANGES)
+def test_a_state_that_does_not_fit(
+    stored: dict[str, Any], place: tuple[Any, ...], value: Any
+) -> None:
+    """What no checksum tells: each is a sentence before the first step, and no step is made."""
+    state = copy.deepcopy(stored)
+    inner = state
+    for key in place[:-1]:
+        inner = inner[key]
+    assert place[-1] in (inner if isinstance(inner, dict) else range(len(inner)))
+    inner[place[-1]] = value
+    with pytest.raises(CheckpointError, match="the checkpoint does not fit this training"):
+        state_of(4, state)
+
+
+def test_a_state_that_fits(stored: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    torch.save(stored, stream)
+    stream.seek(0)
+    resumed = state_of(4, torch.load(stream, weights_only=True))
+    for name, tensor in state_of(4)["method"].items():
+        assert torch.equal(tensor, resumed["method"][name])
+
+
+def test_random_state_beyond_its_words() -> None:
+    state = random_state()
+    state["numpy"][2] = 10**6
+    with pytest.raises(ValueError, match="a position of 1000000 in NumPy's generator"):
+        set_random_state(state)
