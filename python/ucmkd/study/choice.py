@@ -11,6 +11,7 @@ import yaml
 from ucmkd.checkpoint import write_atomically
 from ucmkd.config import ConfigError
 from ucmkd.study.config import StudyConfig
+from ucmkd.study.cost import exploration_cost
 from ucmkd.study.plan import Choices, digest_of, exploration
 from ucmkd.study.store import Results
 
@@ -81,8 +82,10 @@ class Configurations:
         runs = exploration(self.study, scenario, method)
         candidates = self.study.methods[method].options
         scores: list[float | None] = []
+        spent: list[float | None] = []
         for number in range(len(candidates)):
             rows = [results.get(run) for run in runs if run.candidates == (number,)]
+            spent += [row.get("processor_seconds") for row in rows if row is not None]
             values = [row["validation_score"] for row in rows if row is not None]
             scores.append(float(np.mean(values)) if len(values) == len(rows) else None)
         known = [(score, -number) for number, score in enumerate(scores) if score is not None]
@@ -95,6 +98,7 @@ class Configurations:
             "mean_validation_scores": [None if s is None else round(s, 6) for s in scores],
             "seeds": list(self.study.seeds.explore),
             "digest": self._digest(scenario, method),
+            **exploration_cost(spent),
         }
         self.choices[scenario, method] = best
         text = _HEADER + yaml.safe_dump(self.entries, sort_keys=False, allow_unicode=True)
