@@ -106,19 +106,16 @@ def main(words: list[str]) -> int:
     if not words:
         print("usage: python -m ucmkd.study.cost FOLDER...")
         return 2
-    found = {}
+    found = []
     for word in words:
         try:
-            found[word] = cost_of(Path(word))
+            found.append(cost_of(Path(word)))
         except FileNotFoundError as error:
             print(f"{word} holds no study: {error}", file=sys.stderr)
             return 1
-        print(f"{word}: {found[word]}")
+        print(f"{word}: {found[-1]}")
     if len(found) > 1:
-        known = [one.processor for one in found.values() if one.processor is not None]
-        print(f"together: {together(list(found.values()))}")
-        if len(known) < len(found):
-            print(f"({len(found) - len(known)} without processor time)")
+        print(f"together: {together(found)}")
     return 0
 
 
