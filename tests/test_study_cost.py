@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from ucmkd.study import StudyRun, load_study, run_study
+from ucmkd.study.choice import exploration_cost
 from ucmkd.study.compact import compact
-from ucmkd.study.cost import cost, cost_of, exploration_cost, main, together
+from ucmkd.study.cost import cost, cost_of, main, together
 from ucmkd.study.jsonl import append_line
 
 ROW: dict[str, Any] = {"phase": "fresh", "seconds": 2.0, "processor_seconds": 1.5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import yaml
 from ucmkd.checkpoint import write_atomically
 from ucmkd.config import ConfigError
 from ucmkd.study.config import StudyConfig
-from ucmkd.study.cost import exploration_cost
 from ucmkd.study.plan import Choices, digest_of, exploration
 from ucmkd.study.store import Results
 
@@ -104,3 +104,14 @@ class Configurations:
         text = _HEADER + yaml.safe_dump(self.entries, sort_keys=False, allow_unicode=True)
         write_atomically(self.path, text.encode())
         return True
+
+
+def exploration_cost(spent: Sequence[float | None]) -> dict[str, Any]:
+    """What ``configurations.yaml`` keeps of exploratory runs: their number and their seconds.
+
+    Args:
+        spent: Processor seconds of each; None where one did not store it.
+    """
+    known = [value for value in spent if value is not None]
+    total = {"processor_seconds": round(sum(known), 3)} if len(known) == len(spent) else {}
+    return {"trainings": len(spent), **total}

@@ -49,17 +49,6 @@ class Cost:
         )
 
 
-def exploration_cost(spent: Sequence[float | None]) -> dict[str, Any]:
-    """What ``configurations.yaml`` keeps of exploratory runs: their number and their seconds.
-
-    Args:
-        spent: Processor seconds of each; None where one did not store it.
-    """
-    known = [value for value in spent if value is not None]
-    total = {"processor_seconds": round(sum(known), 3)} if len(known) == len(spent) else {}
-    return {"trainings": len(spent), **total}
-
-
 def cost(rows: Iterable[Mapping[str, Any]], choices: Iterable[Mapping[str, Any]]) -> Cost:
     """The cost of fresh results and of the choices before them.
 
