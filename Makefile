@@ -20,7 +20,7 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 STUDIES := headline pairs cohorts one_table teachers_part noise_and_views labels_and_senses
 MORE_STUDIES := paired published_brca ckd_calls focusing discom_kd amid msd
 
-study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (resumes)
+study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (about 80 minutes; resumes)
 	@for name in $(STUDIES); do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
