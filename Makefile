@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock rust/Cargo.toml $(shell find rust/src -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo study teachers-study quick test lint format docs audit bench growth wheel clean nightly gpu-report gpu-test gpu-bench
+.PHONY: help demo study study-all teachers-study quick test lint format docs audit bench growth wheel clean nightly gpu-report gpu-test gpu-bench
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -16,9 +16,16 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 	@echo "==> ucmkd demo"
 	@$(BIN)/ucmkd demo $(ARGS)
 
-study: $(VENV)/.built-train  ## Repeat the studies of study/ into runs/study (resumes)
-	@for name in headline pairs cohorts paired published_brca ckd_calls focusing discom_kd amid msd \
-	    one_table teachers_part noise_and_views; do \
+# The questions of study/README.md; the published losses one by one are in study-all.
+STUDIES := headline pairs cohorts one_table teachers_part noise_and_views labels_and_senses
+MORE_STUDIES := paired published_brca ckd_calls focusing discom_kd amid msd
+
+study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (about 80 minutes; resumes)
+	@for name in $(STUDIES); do \
+	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
+
+study-all: study  ## The same and the studies of single published methods
+	@for name in $(MORE_STUDIES); do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
 teachers-study: $(VENV)/.built-train  ## Which rule picks the right teacher? Into docs/teachers (about 20 minutes; resumes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ class Configurations:
         runs = exploration(self.study, scenario, method)
         candidates = self.study.methods[method].options
         scores: list[float | None] = []
+        spent: list[float | None] = []
         for number in range(len(candidates)):
             rows = [results.get(run) for run in runs if run.candidates == (number,)]
+            spent += [row.get("processor_seconds") for row in rows if row is not None]
             values = [row["validation_score"] for row in rows if row is not None]
             scores.append(float(np.mean(values)) if len(values) == len(rows) else None)
         known = [(score, -number) for number, score in enumerate(scores) if score is not None]
@@ -97,8 +100,20 @@ class Configurations:
             "mean_validation_scores": [None if s is None else round(s, 6) for s in scores],
             "seeds": list(self.study.seeds.explore),
             "digest": self._digest(scenario, method),
+            **exploration_cost(spent),
         }
         self.choices[scenario, method] = best
         text = _HEADER + yaml.safe_dump(self.entries, sort_keys=False, allow_unicode=True)
         write_atomically(self.path, text.encode())
         return True
+
+
+def exploration_cost(spent: Sequence[float | None]) -> dict[str, Any]:
+    """What ``configurations.yaml`` keeps of exploratory runs: their number and their seconds.
+
+    Args:
+        spent: Processor seconds of each; None where one did not store it.
+    """
+    known = [value for value in spent if value is not None]
+    total = {"processor_seconds": round(sum(known), 3)} if len(known) == len(spent) else {}
+    return {"trainings": len(spent), **total}

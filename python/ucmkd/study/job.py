@@ -87,6 +87,7 @@ class Bench:
         An exploratory run is not tested at all.
         """
         recipes = [item.with_seed(self.seed) for item in run.configurations]
+        began = time.process_time()
         seconds, scores = 0.0, []
         best: tuple[Fitted, Metrics, int, Teacher | None] | None = None
         for number, recipe in enumerate(recipes):
@@ -103,12 +104,16 @@ class Bench:
         chosen = run.configurations[number]
         # Noise has no accuracy, only the network that it replaces.
         knows = teacher is not None and recipes[number].teacher.kind != "noise"
+        tested = (
+            {**self._test(fitted), **self._more(fitted, recipes[number], teacher)}
+            if run.phase == "fresh"
+            else {}
+        )
         return {
             "candidate": run.candidates[number],
             "choice": chosen.overrides,
             "candidate_scores": scores,
-            **(self._test(fitted) if run.phase == "fresh" else {}),
-            **(self._more(fitted, recipes[number], teacher) if run.phase == "fresh" else {}),
+            **tested,
             "validation_accuracy": validation.accuracy,
             "validation_balanced_accuracy": validation.balanced_accuracy,
             "validation_score": validation.score,
@@ -117,6 +122,9 @@ class Bench:
             "teacher_accuracy": teacher[1].accuracy if teacher and knows else None,
             **self._sizes(recipes[number]),
             "seconds": round(seconds, 3),
+            # Of this process, the data and the teacher included where this run is their first:
+            # added up it is what a study costs, whatever else the machine was doing.
+            "processor_seconds": round(time.process_time() - began, 3),
             **provenance(),
             "recipe": chosen.digest,
         }
