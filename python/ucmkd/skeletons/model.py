@@ -86,13 +86,25 @@ class CMD(nn.Module):
         self.queues = Queues(len(STREAMS), c.queue, c.dim, generator)
 
     def terms(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-        """The unweighted losses of two views ``(n, T, 2)`` of the same samples.
+        """The unweighted losses of two views of the same samples.
 
         One step: the key encoders follow first, the keys enter the queues last.
 
+        Args:
+            first: ``(n, T, 2)``; or ``(S, n, T, 2)``, the samples of each stream by themselves.
+            second: Another view of these, of the same shape.
+
         Returns:
             ``nce_joint``, ``nce_motion``, ``nce_bone`` and, unless λ is 0, ``mutual``.
+
+        Raises:
+            ValueError: Views of another shape, or of two shapes.
         """
+        if first.shape != second.shape or (first.ndim == 4 and len(first) != len(STREAMS)):
+            raise ValueError(
+                f"first and second must both be (n, T, 2) or ({len(STREAMS)}, n, T, 2), got "
+                f"{tuple(first.shape)} and {tuple(second.shape)}"
+            )
         config = self.config
         follow(self.key, self.query, config.momentum)
         query = _encode(self.query, first)
@@ -116,13 +128,24 @@ class CMD(nn.Module):
         return found
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The weighted sum."""
+        """The weighted sum.
+
+        Args:
+            terms: Of :meth:`terms`.
+        """
         weighted = [self.config.mutual * v if k == "mutual" else v for k, v in terms.items()]
         return torch.stack(weighted).sum()
 
     @torch.no_grad()
     def features(self, points: Tensor) -> dict[str, Tensor]:
-        """Of each stream, ``(n, width)``, before the projection."""
+        """Of each stream, ``(n, width)``, before the projection.
+
+        Args:
+            points: ``(n, T, 2)``.
+
+        Raises:
+            ValueError: Another shape.
+        """
         return {
             name: cast(StreamEncoder, self.query[name]).features(stream)
             for name, stream in streams(points).items()
@@ -137,5 +160,9 @@ def initialised(points: Tensor, config: Pretraining | None = None, *, seed: int)
 
 
 def _encode(encoders: nn.ModuleDict, points: Tensor) -> Tensor:
-    """Unit vectors ``(S, n, d)``."""
-    return torch.stack([encoders[name](stream) for name, stream in streams(points).items()])
+    """Unit vectors ``(S, n, d)`` of ``(n, T, 2)``, or of one ``(n, T, 2)`` for each stream."""
+    if points.ndim == 4:
+        found = {name: streams(own)[name] for name, own in zip(STREAMS, points, strict=True)}
+    else:
+        found = streams(points)
+    return torch.stack([encoders[name](stream) for name, stream in found.items()])

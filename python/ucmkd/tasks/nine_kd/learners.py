@@ -1,4 +1,4 @@
-"""The ten ways to train the student: cross-entropy, a control without a teacher, nine methods.
+"""The eleven ways to train the student: cross-entropy, label smoothing, nine methods.
 
 Each is a function of the problem, the teacher and a factor of its published weight that returns a
 :class:`Learner`: a loss and the network that is deployed. All minimise cross-entropy plus their
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benches.nine_kd.problem import Problem, Taught, make_student
 from ucmkd.losses import attention_loss, bss_loss, fsp_loss, kd_loss, one_loss, rkd_loss
 from ucmkd.losses.boundary import base_samples, boundary_samples, draw_targets
 from ucmkd.methods.dml import mutual_losses
@@ -22,6 +21,7 @@ from ucmkd.methods.fitnet import hint_loss
 from ucmkd.methods.sp import similarity_preserving_loss
 from ucmkd.models_cnn import SmallCNN, Stages
 from ucmkd.models_one import gated_cnn
+from ucmkd.tasks.nine_kd.problem import Problem, Taught, make_student
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def ensemble(problem: Problem, taught: Taught, weight: float) -> Learner:
     net = gated_cnn(make_student)
 
     def loss(rows: Tensor, _: float) -> Tensor:
-        return one_loss(*net(problem.images[rows]), problem.labels[rows], weight=weight)
+        branches, gate = net(problem.images[rows])
+        return one_loss(branches, gate, problem.labels[rows], weight=weight)
 
     return Learner(loss, [net], net.branch(0), Mixture(net))
 
@@ -160,6 +161,10 @@ def _term(term: Term) -> Make:
     return lambda problem, taught, weight: with_term(problem, taught, weight, term)
 
 
+#: Where names of classes matter, and where features are compared.
+NAMES, FEATURES = ("placebo", "untrained"), ("untrained",)
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the table.
@@ -168,29 +173,34 @@ class Method:
         title: As printed.
         make: See :data:`Make`.
         weight: Published weight, in the units of our losses.
-        factors: Of it, from which validation chooses; one alone is not chosen.
+        controls: What the teacher can be replaced by; none without a teacher.
     """
 
     title: str
     make: Make
     weight: float
-    factors: tuple[float, ...] = (0.01, 0.1, 1.0)
+    controls: tuple[str, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a teacher."""
+        return bool(self.controls)
 
 
 #: The published weights belong to networks with batch normalisation, whose maps are smaller than
-#: those here: what compares maps gets smaller factors.
+#: those here: what compares maps needs small factors.
 METHODS = {
-    "ce": Method("cross-entropy", smoothed, 0.0, (1.0,)),
-    "smoothing": Method("label smoothing (no teacher)", smoothed, 0.1, (0.3, 1.0, 3.0)),
-    "hinton": Method("Hinton", _term(lambda s, t: kd_loss(s.logits, t.logits)), 9.0),
-    "bss": Method("BSS", boundary, 1.0, (0.1, 1.0, 10.0)),
-    "fitnet": Method("FitNet", fitnet, 100.0, (1e-4, 1e-3, 1e-2)),
-    "fsp": Method("FSP", _term(lambda s, t: fsp_loss(*s.maps, *t.maps)), 50.0, (1e-5, 1e-4, 1e-3)),
-    "at": Method("AT", _term(attention), 1000.0, (1e-3, 1e-2, 1e-1)),
-    "rkd": Method("RKD", _term(lambda s, t: rkd_loss(s.features, t.features)), 1.0),
+    "ce": Method("cross-entropy", smoothed, 0.0),
+    "smoothing": Method("label smoothing (no teacher)", smoothed, 0.1),
+    "hinton": Method("Hinton", _term(lambda s, t: kd_loss(s.logits, t.logits)), 9.0, NAMES),
+    "bss": Method("BSS", boundary, 1.0, NAMES),
+    "fitnet": Method("FitNet", fitnet, 100.0, FEATURES),
+    "fsp": Method("FSP", _term(lambda s, t: fsp_loss(*s.maps, *t.maps)), 50.0, FEATURES),
+    "at": Method("AT", _term(attention), 1000.0, FEATURES),
+    "rkd": Method("RKD", _term(lambda s, t: rkd_loss(s.features, t.features)), 1.0, FEATURES),
     "sp": Method(
         "SP", _term(lambda s, t: similarity_preserving_loss(s.maps[-1], t.maps[-1])), 3000.0,
-        (1e-3, 1e-2, 1e-1),
+        FEATURES,
     ),
     "dml": Method("DML", mutual, 1.0),
     "one": Method("ONE", ensemble, 1.0),

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benches.nine_kd.training import descend
 from ucmkd.data import Dataset, few_labels, load, long_tail, stratified_parts
 from ucmkd.models_cnn import SmallCNN, Stages
 from ucmkd.preparation.labels import noisy_labels
+from ucmkd.tasks.nine_kd.descent import descend
 
 #: Title of each condition of the *training* labels; validation and test are clean, with the classes
 #: as they come (about 10 % each).
@@ -53,7 +53,7 @@ class Problem:
 class Taught:
     """A trained teacher, and what it says of every image (so that no step has to ask it)."""
 
-    net: SmallCNN
+    net: torch.nn.Module
     said: Stages
 
 
@@ -78,8 +78,9 @@ def make_problem(condition: str, seed: int) -> Problem:
     if condition == "noise":
         labels[train] = noisy_labels(labels[train], NOISE, generator)
     images = torch.from_numpy(np.asarray(data.inputs) / 16).float().reshape(-1, 1, 8, 8)
-    rows = (torch.from_numpy(part) for part in (train, validation, test))
-    return Problem(images, torch.from_numpy(labels), torch.from_numpy(data.labels), *rows, outside)
+    parts = [torch.from_numpy(part) for part in (train, validation, test)]
+    truth = torch.from_numpy(data.labels)
+    return Problem(images, torch.from_numpy(labels), truth, parts[0], parts[1], parts[2], outside)
 
 
 def make_student() -> SmallCNN:
@@ -93,7 +94,10 @@ def make_teacher() -> SmallCNN:
 
 
 def train_teacher(problem: Problem, seed: int, steps: int) -> Taught:
-    """Cross-entropy on the same spoiled labels; then frozen, and asked once about every image."""
+    """Cross-entropy on the same spoiled labels; then frozen, and asked once about every image.
+
+    Without steps it has its random initial weights.
+    """
     torch.manual_seed(10_000 + seed)
     net = make_teacher()
     loss = torch.nn.CrossEntropyLoss()
@@ -106,9 +110,34 @@ def train_teacher(problem: Problem, seed: int, steps: int) -> Taught:
     return Taught(net, net.through(problem.images))
 
 
+class Renamed(torch.nn.Module):
+    """A network with the names of its classes permuted.
+
+    Args:
+        net: Images to logits ``(n, C)``.
+        names: A permutation of the C classes.
+    """
+
+    def __init__(self, net: torch.nn.Module, names: Tensor) -> None:
+        super().__init__()
+        self.net, self.names = net, names
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(n, C)``, column k the network's column ``names[k]``."""
+        logits: Tensor = self.net(images)[:, self.names]
+        return logits
+
+
+def renamed(taught: Taught, seed: int) -> Taught:
+    """The placebo: maps and features are the teacher's, its classes are permuted."""
+    names = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    net = Renamed(taught.net, names).eval()
+    return Taught(net, taught.said._replace(logits=taught.said.logits[:, names]))
+
+
 def accuracy(net: torch.nn.Module, problem: Problem, rows: Tensor) -> float:
-    """Percent of the rows whose true class has the largest logit."""
+    """Share of the rows whose true class has the largest logit."""
     net.eval()
     with torch.no_grad():
         found = net(problem.images[rows]).argmax(1) == problem.truth[rows]
-    return 100 * float(found.float().mean())
+    return float(found.double().mean())
