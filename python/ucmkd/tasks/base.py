@@ -12,7 +12,7 @@ class Measure:
     """A number that every run of a task gives, and how it is shown.
 
     Attributes:
-        name: Its key in the rows of the results.
+        name: Its key in the rows of the results; ``error`` there is a failure.
         short: Head of a column.
         title: Axis of a figure, with the unit.
         scale: What is shown is this times what is stored: 100 for percent.
