@@ -84,8 +84,9 @@ class Configurations:
             if len(options) < 3 or len(keys) != 1:
                 continue
             (key,) = keys
-            values = [option.get(key) for option in options]
-            if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            given = [option.get(key) for option in options]
+            values = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+            if len(values) < len(options):
                 continue
             for which, edge in (("smallest", min(values)), ("largest", max(values))):
                 if values[chosen] == edge:
