@@ -38,12 +38,20 @@ class StreamEncoder(nn.Module):
         self.projection = nn.Linear(width, dim)
 
     def features(self, stream: Tensor) -> Tensor:
-        """``(n, width)``."""
+        """``(n, width)``.
+
+        Args:
+            stream: ``(n, ...)``, of the example's shape but for n.
+        """
         out: Tensor = self.layers((stream.flatten(1) - self.mean) / self.scale)
         return out
 
     def forward(self, stream: Tensor) -> Tensor:
-        """Unit vectors ``(n, d)``."""
+        """Unit vectors ``(n, d)``.
+
+        Args:
+            stream: As in :meth:`features`.
+        """
         return F.normalize(self.projection(self.features(stream)), dim=-1)
 
 
@@ -153,7 +161,13 @@ class CMD(nn.Module):
 
 
 def initialised(points: Tensor, config: Pretraining | None = None, *, seed: int) -> CMD:
-    """A model before its training; torch's global random generator stays as it was."""
+    """A model before its training; torch's global random generator stays as it was.
+
+    Args:
+        points: Some trajectories ``(n, T, 2)``.
+        config: As :class:`CMD` takes it.
+        seed: Of weights and queues.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CMD(points, config)

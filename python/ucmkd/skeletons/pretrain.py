@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from ucmkd.checkpoint import Checkpointer, CheckpointError, make_folder
 from ucmkd.config_errors import ConfigError
 from ucmkd.data import InfiniteSampler
+from ucmkd.identity import digest_of
 from ucmkd.runlog import RunLog
 
 from .augment import view
@@ -64,13 +64,12 @@ def pretrain(
     if not len(points) or not bool(points.isfinite().all()):
         raise ValueError(f"points must be finite, and some, got {tuple(points.shape)}")
     config = config or Pretraining()
-    content = points.detach().cpu().contiguous().numpy().tobytes()
     settings = {
         **dataclasses.asdict(config),
         "seed": seed,
         "placebo": placebo,
         "points": tuple(points.shape),
-        "digest": hashlib.sha256(content).hexdigest(),
+        "digest": digest_of(points),
     }
     state, checkpoints = _open(folder, resume, settings)
     model = initialised(points, config, seed=seed).train()
