@@ -30,6 +30,7 @@ class TaskBench:
         """
         resolved = [item for item in run.configurations if isinstance(item, ResolvedTask)]
         compares = run.phase == "explore" or len(resolved) > 1
+        began = time.process_time()
         seconds, scores = 0.0, []
         best: tuple[float, int, Outcome] | None = None
         for number, item in enumerate(resolved):
@@ -47,15 +48,18 @@ class TaskBench:
                 best = score, number, outcome
         assert best is not None
         score, number, outcome = best
+        measured = outcome.test() if run.phase == "fresh" else {}
         return {
             "candidate": run.candidates[number],
             "choice": resolved[number].overrides,
             "candidate_scores": scores,
-            **(outcome.test() if run.phase == "fresh" else {}),
+            **measured,
             "validation_score": score if compares else None,
             "train_size": outcome.train_size,
             "test_size": outcome.test_size,
             "seconds": round(seconds, 3),
+            # All of it, and what this run was the first to need.
+            "processor_seconds": round(time.process_time() - began, 3),
             **provenance(),
             "recipe": resolved[number].digest,
         }
