@@ -140,7 +140,7 @@ def test_a_study_of_a_task_runs_resumes_and_reports(tmp_path: Path) -> None:
     assert sum(what == "test" for what, _ in calls) == 18  # never an exploratory one
     prepared = [case for what, case in calls if what == "prepare"]
     assert prepared == [case for what, case in calls if what == "run"]
-    assert all(0 <= row["seconds"] and 0 <= row["processor_seconds"] < 5 for row in rows)
+    assert all(row["seconds"] >= 0 and 0 <= row["processor_seconds"] < 5 for row in rows)
     assert calls[0][0] == "fetch" and sum(what == "fetch" for what, _ in calls) == 2
     fixed = yaml.safe_load((out / "configurations.yaml").read_text())["large"]["ours"]
     # Errors 3 + .05 on average, and ½, 0 and 3 more.
