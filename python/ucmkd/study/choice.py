@@ -17,8 +17,8 @@ from ucmkd.study.store import Results
 FILE = "configurations.yaml"
 _HEADER = (
     "# The candidate of each method with the best mean validation score (of classifiers: accuracy\n"
-    "# plus balanced accuracy) on the exploratory seeds. Fresh runs use it as long as `digest` fits\n"
-    "# the study.\n"
+    "# plus balanced accuracy) on the exploratory seeds. Fresh runs use it as long as `digest`\n"
+    "# fits the study.\n"
 )
 
 
