@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -178,14 +179,41 @@ def test_resumed_is_bit_equal(what: str, tmp_path: Path, monkeypatch: pytest.Mon
         run(tmp_path / "parts")
 
 
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        (made(runs=39), "39 stretches of 4 of 156 windows, digest"),
+        (replace(made(), starts=made().starts[:-1]), "39 stretches of 4 of 160 windows"),
+        (replace(made(), guide=made().guide + 1e-6), "40 stretches of 4 of 160 windows"),
+    ],
+)
+def test_a_resume_on_other_data_is_refused(other: Stretches, shown: str, tmp_path: Path) -> None:
+    training = replace(QUICK, steps=2)
+    train_towers(nets()[2], made(), training, folder=tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        train_towers(nets()[2], other, training, folder=tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        f"checkpoint in {tmp_path} is of other data (40 stretches of 4 of 160"
+    )
+    assert f"not of this ({shown}" in message and "choose another folder" in message
+    assert len(train_towers(nets()[2], made(), training, folder=tmp_path)) == 2  # as it was
+
+
 def test_bad_arguments_are_named() -> None:
     student, guide, towers = nets()
     with pytest.raises(ValueError, match="guidance must be one of 'none', 'learned'"):
         train_rounds(student, guide, towers, made(), QUICK, guidance="clip")
     with pytest.raises(ValueError, match="side must be one of 'student', 'guide'; got 'teacher'"):
         train_alone(student, "teacher", made(), QUICK)
-    for options in ({"steps": 0}, {"lr": 0.0}, {"guide_threshold": 1.5}, {"student_weight": -1.0}):
-        with pytest.raises(ValueError, match=next(iter(options))):
+    for options, kind in (
+        ({"steps": 0}, ValueError), ({"steps": 1.5}, TypeError), ({"seed": "1"}, TypeError),
+        ({"lr": 0.0}, ValueError), ({"lr": math.inf}, ValueError), ({"lr": "x"}, TypeError),
+        ({"guide_threshold": 1.5}, ValueError), ({"student_weight": -1.0}, ValueError),
+        ({"student_weight": math.nan}, ValueError), ({"batch": True}, TypeError),
+    ):  # fmt: skip
+        ((name, value),) = options.items()
+        with pytest.raises(kind, match=f"^{name} must .*{value}"):
             CoherenceTraining(**options)  # type: ignore[arg-type]
     for options, name in (({"student": "ecg"}, "student"), ({"count": 1}, "count"),
                           ({"test_subjects": 10}, "test_subjects")):  # fmt: skip

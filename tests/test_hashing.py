@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ucmkd.hashing import CMIMH, hamming, hamming_map, pack, rank, score_map
-from ucmkd.hashing import cmimh as losses
+from ucmkd.hashing import bounds as losses
 from ucmkd.hashing import codes as packed
 from ucmkd.hashing.retrieval import expected_average_precision
 
@@ -223,3 +224,37 @@ def test_bad_models(options: dict, kind: type[Exception], message: str) -> None:
         model.terms(torch.zeros(2, 4), torch.zeros(3, 3))
     with pytest.raises(ValueError, match="modality must be one of 'x', 'y', got 'z'"):
         model.codes("z", torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (
+            torch.zeros(4, 7),
+            torch.zeros(4, 6),
+            ValueError,
+            r"x must have shape \(n, 5\), got",
+        ),
+        (torch.zeros(4, 5), torch.zeros(6), ValueError, r"y must have shape \(n, 6\), got \(6,\)"),
+        (torch.zeros(0, 5), torch.zeros(0, 6), ValueError, r"x must have shape .* got \(0, 5\)"),
+        (torch.zeros(4, 5), torch.zeros(3, 6), ValueError, "x and y must be pairs, got 4 and 3"),
+        (
+            torch.zeros(4, 5).long(),
+            torch.zeros(4, 6),
+            TypeError,
+            "x must be a floating tensor, got",
+        ),
+        ([[0.0] * 5], torch.zeros(1, 6), TypeError, "x must be a floating tensor, got list"),
+    ],
+)
+def test_inputs_of_other_shapes_are_named(
+    x: Tensor, y: Tensor, error: type[Exception], message: str
+) -> None:
+    model = CMIMH(5, 6, bits=4, hidden=3)
+    for call in (model.terms, model.loss):
+        with pytest.raises(error, match=message):
+            call(x, y)
+    with pytest.raises(ValueError, match=r"y must have shape \(n, 6\), got \(2, 5\)"):
+        model.codes("y", torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="modality must be one of 'x', 'y', got 'z'"):
+        model.codes("z", torch.zeros(2, 5))

@@ -27,7 +27,7 @@ from ucmkd.language import (
     response_divergence,
     token_divergence,
 )
-from ucmkd.language.windows import Batches
+from ucmkd.language.windows import Batches, RandomWindows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 V = 9
@@ -233,6 +233,35 @@ def test_resumed_is_bit_equal(source: Source, tmp_path: Path) -> None:
             student, teacher, windows(), source, replace(training, lr=1e-3),
             folder=tmp_path / "parts",
         )  # fmt: skip
+
+
+def test_a_resume_on_other_data_is_refused(tmp_path: Path) -> None:
+    def run(batches: Batches, folder: str) -> int:
+        student, training = pair()[0], LanguageTraining(2, lr=1e-2)
+        return len(
+            distil_language(student, None, batches, Reference(), training, folder=tmp_path / folder)
+        )
+
+    first = windows()
+    assert run(first, "windows") == 2 == run(windows(), "windows")
+    assert isinstance(first, RandomWindows)
+    longer = replace(first, tokens=torch.cat([stream(), stream()[:5]]))
+    changed = replace(first, tokens=stream().index_fill(0, torch.tensor([7]), 0))
+    assert not torch.equal(changed.tokens, stream())
+    for other, shown in (
+        (longer, "4 windows of 3 + 5 tokens of 305 tokens, digest"), (changed, "of 300 tokens"),
+        (replace(first, seed=2), "seed 2"), (replace(first, batch=3), "3 windows"),
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError) as caught:
+            run(other, "windows")
+        message = str(caught.value)
+        assert "windows is of other data (4 windows of 3 + 5 tokens of 300 tokens" in message
+        assert shown in message.split("not of this (")[1] and "delete that one" in message
+    # Batches of one's own are known by the first of them.
+    own: list[Batches] = [lambda step, seed=seed: windows(seed)(step) for seed in (1, 2)]  # type: ignore[misc]
+    assert run(own[0], "own") == 2
+    with pytest.raises(CheckpointError, match=r"of other data \(batches of \(4, 8\), digest"):
+        run(own[1], "own")
 
 
 def test_bad_training_is_named() -> None:

@@ -1,29 +1,36 @@
-"""The study of nine methods on one input: its problems, its learners, its files."""
+"""The task of nine methods on one input: its problems, its learners, its controls."""
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benches.nine_kd import problem, study
-from benches.nine_kd.__main__ import OUT, main
-from benches.nine_kd.learners import METHODS
-from benches.nine_kd.problem import CONDITIONS, Problem, make_problem, train_teacher
-from benches.nine_kd.report import draw, lines, markdown
 
+from ucmkd.config import ConfigError
 from ucmkd.data import Dataset
 from ucmkd.data.base import DIGITS
+from ucmkd.tasks import Case
+from ucmkd.tasks.nine_kd import TASK, problem, task
+from ucmkd.tasks.nine_kd.learners import METHODS
+from ucmkd.tasks.nine_kd.problem import (
+    CONDITIONS,
+    Problem,
+    accuracy,
+    make_problem,
+    renamed,
+    train_teacher,
+)
+from ucmkd.tasks.nine_kd.task import NineKDSettings, problem_of, taught_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = {"clean": 0.0, "noise": 0.2, "imbalance": 0.0}
 
 
 @pytest.fixture(autouse=True)
-def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def _made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ten blobs in 8×8 images, in the place of the digits that need a download."""
     rng = np.random.default_rng(0)
     labels = np.arange(4000) % 10
@@ -32,7 +39,11 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.array([f"made-{k}" for k in range(4000)])
     found = Dataset("made up", inputs.astype(np.float32), labels.astype(np.int64), DIGITS, ids)
     monkeypatch.setattr(problem, "digits", lambda: found)
-    study._prepared.cache_clear()
+    for cached in (problem_of, taught_by):
+        cached.cache_clear()
+    yield
+    for cached in (problem_of, taught_by):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -68,7 +79,7 @@ def test_learners_start_alike_and_learn(name: str, ready: tuple[Problem, problem
     before = {k: v.clone() for k, v in taught.net.state_dict().items()}
     method, rows = METHODS[name], found.train[:64]
     torch.manual_seed(7)
-    learner = method.make(found, taught, method.factors[0] * method.weight)
+    learner = method.make(found, taught, 1e-3 * method.weight)
     torch.manual_seed(7)
     alone = problem.make_student()(found.images[:5])
     with torch.no_grad():
@@ -88,77 +99,48 @@ def test_learners_start_alike_and_learn(name: str, ready: tuple[Problem, problem
         assert torch.equal(value, before[key])
 
 
-def test_command_goes_on_and_reports(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_placebo_has_other_names_and_the_same_features(
+    ready: tuple[Problem, problem.Taught],
 ) -> None:
-    monkeypatch.setattr(study, "TEACHER_STEPS", 2)
-    fast = {"ce": METHODS["ce"], "hinton": METHODS["hinton"], "one": METHODS["one"]}
-    for module in ("study", "report"):
-        monkeypatch.setattr(f"benches.nine_kd.{module}.METHODS", fast)
-    command = ["--out", str(tmp_path), "--seeds", "2", "--steps", "2"]
-    assert main(command) == 0
-    path = tmp_path / "scores.csv"
-    whole = path.read_text()
-    assert len(whole.splitlines()) == 1 + 2 * 3 + 2 * 3 * 3
-    # A kill in the middle of the last line.
-    path.write_text(whole[: whole.rindex(",")])
-    capsys.readouterr()
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("1/1  final | imbalance | one")
-    again, before = (list(csv.DictReader(t.splitlines())) for t in (path.read_text(), whole))
-    assert [{**r, "seconds": ""} for r in again] == [{**r, "seconds": ""} for r in before]
-    assert "| Hinton |" in out and (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["--out", str(tmp_path), "--seeds", "1"]) == 2
-    assert "--seeds must lie in 2..10, got 1" in capsys.readouterr().err
-    assert main(["--out", str(tmp_path), "--steps", "0"]) == 2
+    found, taught = ready
+    placebo = renamed(taught, 3)
+    assert all(a is b for a, b in zip(placebo.said.maps, taught.said.maps, strict=True))
+    assert placebo.said.features is taught.said.features
+    names = placebo.net.names  # type: ignore[union-attr]
+    assert sorted(names.tolist()) == list(range(10)) and names.tolist() != list(range(10))
+    assert torch.equal(placebo.said.logits, taught.said.logits[:, names])
+    some = found.images[:7]
+    torch.testing.assert_close(placebo.net(some), placebo.said.logits[:7])
+    assert accuracy(taught.net, found, found.test) > 0.5 + accuracy(placebo.net, found, found.test)
 
 
-def test_choice_and_tests_by_hand() -> None:
-    def row(part: str, method: str, factor: float, seed: int, score: float) -> study.Row:
-        run = study.Run(part, "clean", method, factor, seed, 9)
-        return {**dict(zip(study.KEY, run.key, strict=True)), "validation": str(score),
-                "test": str(score), "source_test": "", "train_size": "300", "test_size": "100",
-                "seconds": "1"}  # fmt: skip
-
-    tuning = [
-        row("tuning", name, factor, 100, 90 + k * (name == "rkd"))
-        for name, method in METHODS.items()
-        for k, factor in enumerate(method.factors)
-    ]
-    chosen = study.chosen(tuning, 9)
-    assert chosen["rkd"] == METHODS["rkd"].factors[-1]  # the best
-    assert chosen["sp"] == METHODS["sp"].factors[0]  # the smallest of equal ones
-    with pytest.raises(ValueError, match=r"smoothing: factor 0\.3 has not"):
-        study.chosen([], 9)
-    final = [
-        row("final", name, 1.0, seed, 80 + seed + (seed + 1) * (name == "at"))
-        for name in METHODS for seed in range(3)
-    ]  # fmt: skip
-    final.append(row("final", "ce", 1.0, 3, 0.0))  # a seed that is not whole
-    found = {line.method: line for line in lines(final, 9)}
-    assert found["ce"].seeds == 3 and found["ce"].gain is None and found["ce"].mean == 81
-    at = found["at"].gain
-    assert at is not None and at.mean == 2 and at.wins == 3
-    # Gains 1, 2, 3: s² = 1, t = 2/√(1/3 + 100/300).
-    assert at.statistic == pytest.approx(2 / np.sqrt(2 / 3))
-    assert found["at"].p_value == pytest.approx(min(1, 10 * at.p_value))
+@pytest.mark.parametrize("method", METHODS)
+def test_runs_with_every_control(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = task.train_teacher
+    monkeypatch.setattr(
+        task, "train_teacher", lambda p, seed, steps: (asked.append(steps), real(p, seed, steps))[1]
+    )
+    settings = NineKDSettings(factor=0.01, steps=2, teacher_steps=3)
+    rows = {}
+    for control in (None, *TASK.rows[method]):
+        case = Case(method, settings, control, 4)
+        TASK.prepare(case)
+        outcome = TASK.run(case)
+        rows[control] = outcome.test()
+        assert outcome.validation is not None and 0 <= outcome.validation() <= 1
+        assert (outcome.train_size, outcome.test_size) == (3000, 1000)
+    assert sorted(asked) == ([0, 3] if "untrained" in rows else [3])  # each once
+    told = METHODS[method].asks or method in ("dml", "one")
+    assert all((row["source_accuracy"] is not None) == told for row in rows.values())
+    assert {row["factor"] for row in rows.values()} == {None if method == "ce" else 0.01}
 
 
-def test_committed_results() -> None:
-    """Whole seeds of every method; the table is that of the scores."""
-    rows = study.read(OUT / "scores.csv")
-    found = lines(rows)
-    assert {(line.condition, line.method) for line in found} == {
-        (c, m) for c in CONDITIONS for m in METHODS
-    }
-    assert min(line.seeds for line in found) >= 5
-    assert (OUT / "table.md").read_text(encoding="utf-8") == markdown(found)
-    chosen = study.chosen(rows)
-    assert all(line.factor == chosen[line.method] for line in found)
-
-
-def test_figure_of_what_is_there(tmp_path: Path) -> None:
-    found = lines(study.read(OUT / "scores.csv"))
-    draw([line for line in found if line.condition == "noise"], tmp_path / "one.png")
-    assert (tmp_path / "one.png").stat().st_size > 4000
+def test_settings_out_of_range_are_named() -> None:
+    for options, message in (
+        ({"condition": "dirty"}, "condition must be one of clean, noise, imbalance, got 'dirty'"),
+        ({"factor": 0.0}, "factor must be a positive number, got 0.0"),
+        ({"teacher_steps": 0}, "teacher_steps must be a positive integer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            NineKDSettings(**options)  # type: ignore[arg-type]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ucmkd.checkpoint import CheckpointError
@@ -27,13 +27,14 @@ from ucmkd.skeletons import (
     neighbour_kl,
     pretrain,
     streams,
-    study,
-    summary,
 )
-from ucmkd.skeletons.__main__ import main
 from ucmkd.skeletons.augment import interpolate, view
 from ucmkd.skeletons.moco import Queues, follow, follower
 from ucmkd.skeletons.model import initialised
+from ucmkd.skeletons.pretrain import permuted
+from ucmkd.tasks import Case
+from ucmkd.tasks import skeletons as task
+from ucmkd.tasks.skeletons import TASK, SkeletonSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -337,6 +338,11 @@ def test_features_are_before_the_projection() -> None:
         ({"steps": 0}, "steps must be a positive integer, got 0"),
         ({"queue": 2.5}, "queue must be a positive integer, got 2.5"),
         ({"lr": math.nan}, "lr must be a positive number, got nan"),
+        ({"lr": "x"}, "lr must be a positive number, got 'x'"),
+        ({"lr": True}, "lr must be a positive number, got True"),
+        ({"temperature": None}, "temperature must be a positive number, got None"),
+        ({"momentum": "x"}, r"momentum must be in \[0, 1\], got 'x'"),
+        ({"neighbours": 3.5}, r"neighbours must be in 1..1024.* got 3.5"),
         ({"mutual": -1.0}, "mutual must be a number of at least 0, got -1"),
         ({"momentum": 1.5}, r"momentum must be in \[0, 1\], got 1.5"),
         ({"neighbours": 2000}, r"neighbours must be in 1..1024, the length of the queue, got 2000"),
@@ -409,85 +415,104 @@ def test_folders_of_other_runs_are_refused(tmp_path: Path) -> None:
         pretrain(points, SMALL, folder=tmp_path, resume=True)
 
 
-# The study -------------------------------------------------------------------------------------
+# The placebo -----------------------------------------------------------------------------------
 
 
-def written(n: int = 60) -> tuple[Tensor, Tensor]:
-    """Trajectories of three classes, each about a path of its own."""
-    label = torch.arange(n) % 3
+def test_each_stream_of_a_placebo_is_of_other_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = permuted(20, 3)
+    assert torch.equal(orders.sort(dim=1).values, torch.arange(20).expand(3, 20))
+    assert torch.equal(orders, permuted(20, 3)) and not torch.equal(orders, permuted(20, 4))
+    same = [(orders[a] == orders[b]).sum() for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert max(same) < 6
+    seen: list[Tensor] = []
+    real = CMD.terms
+
+    def terms(self: CMD, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        seen.append(first)
+        return real(self, first, second)
+
+    monkeypatch.setattr(CMD, "terms", terms)
+    module = sys.modules["ucmkd.skeletons.pretrain"]  # the package has a function of that name
+    monkeypatch.setattr(module, "view", lambda points, _: points)
+    points, one = trajectories(), replace(SMALL, steps=1)
+    for placebo in (False, True):
+        pretrain(points, one, seed=3, placebo=placebo)
+    plain, shuffled = seen
+    rows = torch.tensor([[torch.equal(p, q) for q in points] for p in plain]).int().argmax(1)
+    assert torch.equal(shuffled, torch.stack([points[order[rows]] for order in orders]))
+
+
+def test_terms_of_streams_by_themselves() -> None:
+    """The same samples in all streams: nothing changes; others: only the mutual term sees it."""
+    first, second = trajectories(6, seed=1), trajectories(6, seed=2)
+    alike = initialised(first, SMALL, seed=0).terms(first, second)
+    repeated = [x.expand(3, *x.shape) for x in (first, second)]
+    for name, value in initialised(first, SMALL, seed=0).terms(*repeated).items():
+        torch.testing.assert_close(value, alike[name])
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    apart = [torch.stack((x, x[order], x)) for x in (first, second)]
+    found = initialised(first, SMALL, seed=0).terms(*apart)
+    for name in STREAMS:
+        torch.testing.assert_close(found[f"nce_{name}"], alike[f"nce_{name}"])
+    assert not torch.allclose(found["mutual"], alike["mutual"], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"first and second must both be \(n, T, 2\) or \(3, n"):
+        initialised(first, SMALL, seed=0).terms(repeated[0][:2], repeated[1][:2])
+    with pytest.raises(ValueError, match=r"got \(6, 6, 2\) and \(3, 6, 6, 2\)"):
+        initialised(first, SMALL, seed=0).terms(first, repeated[1])
+
+
+# The task --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tensor]:
+    """Trajectories of three classes, each about a path of its own; their classes."""
+    label = torch.arange(60) % 3
     path = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(9))
-    return path[label] + 0.3 * trajectories(n), label
+    points = path[label] + 0.3 * trajectories(60)
+    monkeypatch.setattr(task, "pen_trajectories", lambda: (points, label))
+    monkeypatch.setattr(task, "Pretraining", lambda: SMALL)
+    task.features.cache_clear()
+    yield label
+    task.features.cache_clear()
 
 
-def test_rows_of_a_seed_and_their_summary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_rows_of_a_seed_share_trainings_and_labels(
+    written: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "pen_trajectories", written)
-    monkeypatch.setattr(study.evaluate_seed, "__kwdefaults__",
-                        {**study.evaluate_seed.__kwdefaults__, "counts": (3, 6)})  # fmt: skip
-    monkeypatch.setattr("ucmkd.skeletons.__main__.Pretraining", lambda: SMALL)
-    words = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--seeds", "2",
-             "--steps", "4"]  # fmt: skip
-    assert main(words) == 0
-    page = (tmp_path / "out" / "summary.md").read_text()
-    assert capsys.readouterr().out.strip() == page.strip()
-    with open(tmp_path / "out" / "results.csv", newline="") as file:
-        found = list(csv.DictReader(file))
-    assert len(found) == 2 * 2 * 4 * 4  # seeds, numbers of labels, conditions, columns
-    assert {(r["train_size"], r["test_size"]) for r in found} == {("42", "18")}
-    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == [
-        "alone-100", "alone-101", "mutual-100", "mutual-101"
-    ]  # fmt: skip
-    log = timeless(tmp_path / "work" / "mutual-100" / "log.jsonl")
-    assert "mutual" in log[-1]["loss"] and log[-1]["step"] == 4
-    assert main(words) == 0  # nothing is trained again, and nothing changes
-    assert (tmp_path / "out" / "summary.md").read_text() == page
-    assert main([*words, "--seeds", "1"]) == 2
-    assert "--seeds must be at least 2, got 1" in capsys.readouterr().err
-    assert main([*words, "--steps", "6"]) == 2
-    assert "resume needs the same settings" in capsys.readouterr().err
+    fitted: list[tuple[Tensor, Tensor]] = []
+    trained: list[tuple[float, bool]] = []
+    evaluate, train = task.linear_evaluation, task.pretrain
 
+    def evaluated(features: Any, labels: Tensor, *test: Any) -> dict[str, float]:
+        fitted.append((labels, test[1]))
+        return evaluate(features, labels, *test)
 
-def test_split_is_the_seeds_and_labels_are_the_same_for_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[tuple[Tensor, Tensor]] = []
+    def pretrained(points: Tensor, config: Pretraining, **options: Any) -> CMD:
+        trained.append((config.mutual, options["placebo"]))
+        return train(points, config, **options)
 
-    def kept(features: Any, labels: Tensor, test_features: Any, test_labels: Tensor) -> Any:
-        calls.append((labels, test_labels))
-        return dict.fromkeys((*features, "ensemble"), 0.5)
-
-    monkeypatch.setattr(study, "linear_evaluation", kept)
-    points, labels = written()
-    rows = list(study.evaluate_seed(points, labels, 4, replace(SMALL, steps=1), counts=(2, 5)))
-    assert [len(given) for given, _ in calls] == [6] * 4 + [15] * 4
-    for given, held in calls:
+    monkeypatch.setattr(task, "linear_evaluation", evaluated)
+    monkeypatch.setattr(task, "pretrain", pretrained)
+    for labels in (3, 6):
+        for method, controls in TASK.rows.items():
+            for control in (None, *controls):
+                settings = SkeletonSettings(labels=labels, steps=2, mutual=0.5)
+                outcome = TASK.run(Case(method, settings, control, 4))
+                found = outcome.test()
+                assert set(found) == {m.name for m in TASK.shown.tested}
+                assert all(0 <= value <= 1 for value in found.values())
+                assert (outcome.train_size, outcome.test_size) == (42, 18)
+    assert trained == [(0.0, False), (0.5, False), (0.5, True)]  # once for both numbers of labels
+    assert [len(given) for given, _ in fitted] == [9] * 5 + [18] * 5
+    for given, held in fitted:
         assert torch.bincount(given).tolist() == [len(given) // 3] * 3
-        assert torch.equal(held, calls[0][1]) and len(held) == 18
-    assert {row.accuracy for row in rows} == {50.0}
-    for given, message in (
-        ({"counts": (20,)}, r"counts must be labels per class in 1\.\."),
-        ({"test": 1.0}, r"test must lie in \(0, 1\), got 1.0"),
-        ({"config": replace(SMALL, mutual=0.0)}, "config.mutual must be above 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            list(study.evaluate_seed(points, labels, 4, **given))
+        assert torch.equal(held, fitted[0][1])
+    with pytest.raises(ConfigError, match=r"labels must be at most \d+, the rarest class, got 40"):
+        TASK.run(Case("inputs", SkeletonSettings(labels=40), None, 4))
 
 
-def test_differences_by_hand() -> None:
-    """Paired by seed whatever the order; the corrected test's variance factor 1/J + test/train."""
-    gains = {100: 1.0, 101: 3.0, 102: 2.0}
-    rows = [
-        study.Row(seed, condition, 10, stream, 80.0 + gain * (condition == "mutual"), 70, 30)
-        for condition in ("alone", "mutual")
-        for seed, gain in sorted(gains.items(), reverse=condition == "mutual")
-        for stream in summary.COLUMNS
-    ]
-    found = summary.differences(rows)
-    assert [d.stream for d in found] == list(summary.COLUMNS)
-    t = 2.0 / math.sqrt((1 / 3 + 30 / 70) * 1.0)
-    p = 2 * float(stats.t.sf(t, 2))
-    for d in found:
-        assert (d.mean, d.wins, d.seeds) == (2.0, 3, 3)
-        assert d.p == pytest.approx(p) and d.holm == pytest.approx(min(1.0, 4 * p))
-        assert d.half_width == pytest.approx(2.0 / t * float(stats.t.ppf(0.975, 2)))
+def test_settings_of_the_task_out_of_range_are_named() -> None:
+    for name in ("labels", "steps", "mutual"):
+        with pytest.raises(ConfigError, match=f"{name} must be a positive"):
+            SkeletonSettings(**{name: 0})

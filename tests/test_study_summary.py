@@ -74,13 +74,13 @@ def test_means_intervals_and_other_scores(study: StudyConfig) -> None:
     summary = only(summarise(study, ROWS))
     assert [(line.method, line.control) for line in summary.lines] == list(SCORES)
     ce = summary.line("ce")
-    assert ce.label == "CE" and ce.n == 3 and math.isnan(ce.teacher)
+    assert ce.label == "CE" and ce.n == 3 and math.isnan(ce.means["teacher_accuracy"])
     assert ce.scores["accuracy"].mean == pytest.approx(60.0)
     assert ce.scores["accuracy"].half_width == pytest.approx(T_2 * 10 / math.sqrt(3))
     assert ce.scores["balanced_accuracy"].mean == pytest.approx(50.0)
-    assert (ce.ece, ce.macro_f1, ce.nll) == pytest.approx((11.0, 50.0, 1.5))
+    assert [ce.means[n] for n in ("ece", "macro_f1", "nll")] == pytest.approx([11.0, 50.0, 1.5])
     assert (summary.train_size, summary.test_size, summary.seeds) == (300, 100, 3)
-    assert summary.line("kd").teacher == pytest.approx(90.0)
+    assert summary.line("kd").means["teacher_accuracy"] == pytest.approx(90.0)
 
 
 def test_differences_by_hand(study: StudyConfig) -> None:

@@ -13,20 +13,13 @@ the places that a similarity of elements finds.
 [[0, 1]]
 """
 
+from ucmkd.coherence.config import CoherenceTraining
+from ucmkd.coherence.evaluation import GUIDANCE, Scores, evaluate, order_logits
 from ucmkd.coherence.guidance import best_match, guided_logits
 from ucmkd.coherence.models import OrderNet, Towers, alignment_loss
 from ucmkd.coherence.orders import exact_match, kendall_tau, most_probable_order, order_loss
 from ucmkd.coherence.stretches import Sets, Stretches, smartwatch_stretches
-from ucmkd.coherence.trainer import (
-    GUIDANCE,
-    CoherenceTraining,
-    Scores,
-    evaluate,
-    order_logits,
-    train_alone,
-    train_rounds,
-    train_towers,
-)
+from ucmkd.coherence.trainer import train_alone, train_rounds, train_towers
 
 __all__ = [
     "GUIDANCE",

@@ -31,7 +31,11 @@ class OrderNet(nn.Module):
         self.order = nn.Linear(width, 2)
 
     def forward(self, elements: Tensor) -> Tensor:
-        """Logits; class 0 is "i after j", class 1 "i before j"."""
+        """Logits ``(B, n, n, 2)``; class 0 is "i after j", class 1 "i before j".
+
+        Args:
+            elements: ``(B, n, ...)``.
+        """
         found = self.context(self.element(elements.flatten(2)))
         n = found.shape[1]
         first = found[:, :, None].expand(-1, -1, n, -1)
@@ -61,7 +65,12 @@ class Towers(nn.Module):
         )
 
     def forward(self, guide: Tensor, student: Tensor) -> Tensor:
-        """``(B, n_g, n)`` of elements ``(B, n_g, ...)`` and ``(B, n, ...)``."""
+        """Similarities ``(B, n_g, n)``.
+
+        Args:
+            guide: Elements ``(B, n_g, ...)``.
+            student: Elements ``(B, n, ...)``.
+        """
         first = F.normalize(self.guide(guide.flatten(2)), dim=-1)
         second = F.normalize(self.student(student.flatten(2)), dim=-1)
         return first @ second.mT

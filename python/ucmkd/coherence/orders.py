@@ -129,7 +129,16 @@ def kendall_tau(order: Tensor, position: Tensor) -> Tensor:
 
 
 def exact_match(order: Tensor, position: Tensor) -> Tensor:
-    """Whether the whole order is right, ``(B,)`` bool; arguments as in :func:`kendall_tau`."""
+    """Whether the whole order is right, ``(B,)`` bool.
+
+    Args:
+        order: Ranks ``(B, n)``.
+        position: True ranks ``(B, n)``.
+
+    Raises:
+        TypeError: Not integers.
+        ValueError: Shapes that differ, or no ranks.
+    """
     check_ranks(order, "order")
     check_ranks(position, "position", tuple(order.shape))
     return (order == position).all(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.data import smartwatch
+from ucmkd.identity import digest_of
 
 
 class Sets(NamedTuple):
@@ -48,17 +49,36 @@ class Stretches:
     starts: Tensor
     count: int
 
+    def identity(self) -> str:
+        """Sizes and a digest: what a checkpoint was trained on."""
+        sizes = f"{len(self.starts)} stretches of {self.count} of {len(self.student)} windows"
+        return f"{sizes}, digest {digest_of(self.student, self.guide, self.starts)}"
+
     def draw(self, size: int, generator: torch.Generator) -> Sets:
-        """A batch of stretches drawn with replacement."""
+        """A batch of stretches drawn with replacement.
+
+        Args:
+            size: Number of stretches.
+            generator: Of the draw and of the shuffles.
+        """
         chosen = self.starts[torch.randint(len(self.starts), (size,), generator=generator)]
         return self.shuffled(chosen, generator)
 
     def all(self, seed: int = 0) -> Sets:
-        """All stretches, shuffled by a seed."""
+        """All stretches.
+
+        Args:
+            seed: Of the shuffles.
+        """
         return self.shuffled(self.starts, torch.Generator().manual_seed(seed))
 
     def shuffled(self, starts: Tensor, generator: torch.Generator) -> Sets:
-        """The stretches that begin there."""
+        """The stretches that begin there, each modality in an order of its own.
+
+        Args:
+            starts: First windows ``(B,)``.
+            generator: Of the orders.
+        """
         shape = (len(starts), self.count)
         ranks = [torch.rand(shape, generator=generator).argsort(dim=1) for _ in range(2)]
         windows = [starts[:, None] + rank for rank in ranks]

@@ -22,11 +22,21 @@ class Projections(NamedTuple):
     y: Array
 
     def signs(self, inputs: ArrayLike, modality: str) -> NDArray[np.bool_]:
-        """Codes ``(n, k)`` of standardised inputs: which projections are positive."""
+        """Codes ``(n, k)``: which projections are positive.
+
+        Args:
+            inputs: ``(n, x_features)`` or ``(n, y_features)``, standardised.
+            modality: ``"x"`` or ``"y"``.
+        """
         return np.asarray(np.asarray(inputs) @ getattr(self, modality) > 0)
 
     def cosine(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """Cosine similarities ``(n, m)`` of the projections of standardised inputs."""
+        """Cosine similarities ``(n, m)`` of the projections.
+
+        Args:
+            x: ``(n, x_features)``, standardised.
+            y: ``(m, y_features)``, standardised.
+        """
         first, second = np.asarray(x) @ self.x, np.asarray(y) @ self.y
         rows = [z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
                 for z in (first, second)]  # fmt: skip
@@ -34,7 +44,13 @@ class Projections(NamedTuple):
 
 
 def random_codes(rows: int, bits: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Fair coins, ``(rows, bits)``."""
+    """Fair coins, ``(rows, bits)``.
+
+    Args:
+        rows: Number of codes.
+        bits: Their length.
+        rng: Random numbers.
+    """
     return rng.random((rows, bits)) < 0.5
 
 

@@ -10,65 +10,17 @@ weight, as codes that agree entirely lose what only one modality knows.
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.hashing.bounds import (
+    code_entropy,
+    conditional_entropy,
+    modality_gap,
+    prediction,
+    straight_through,
+)
 from ucmkd.methods import checks
-
-
-def log_likelihood(bits: Tensor, logits: Tensor) -> Tensor:
-    r"""Entry (i, j): :math:`\log p(b_i|x_j) = \sum_k b_{ik} l_{jk} - \log(1+e^{l_{jk}})`.
-
-    Args:
-        bits: ``(n, k)`` in {0, 1}.
-        logits: l ``(m, k)``.
-    """
-    return bits @ logits.mT - F.softplus(logits).sum(-1)
-
-
-def conditional_entropy(logits: Tensor) -> Tensor:
-    r"""H(b|x) in nats: the mean over the samples of :math:`\sum_k h(\sigma(l_{ik}))`, 0-d."""
-    return (F.softplus(logits) - logits * logits.sigmoid()).sum(-1).mean()
-
-
-def code_entropy(bits: Tensor, logits: Tensor) -> Tensor:
-    r"""Ĥ(b) in nats from a batch: the codes under the mixture of all its samples.
-
-    .. math:: -\frac1n\sum_i \log \frac1n\sum_j p(b_i|x_j)
-
-    It sees whether bits repeat each other, which the entropies of single bits do not. Minus H(b|x)
-    it is the contrastive bound of I(b; x) (van den Oord et al. 2018, arXiv 1807.03748) with
-    log p(b|x) as critic, at most log n.
-
-    Args:
-        bits: ``(n, k)``, row i drawn from ``logits[i]``.
-        logits: ``(n, k)``.
-    """
-    mixture = torch.logsumexp(log_likelihood(bits, logits), dim=1) - math.log(len(logits))
-    return -mixture.mean()
-
-
-def prediction(bits: Tensor, logits: Tensor) -> Tensor:
-    r"""E log q(b|·) in nats: the mean of :math:`\log q(b_i)` with q's logits, 0-d."""
-    return -F.binary_cross_entropy_with_logits(logits, bits, reduction="none").sum(-1).mean()
-
-
-def modality_gap(logits: Tensor, other: Tensor) -> Tensor:
-    r"""The mean of :math:`\|p^x_i - p^y_i\|_2^2` over the pairs, 0-d."""
-    return (logits.sigmoid() - other.sigmoid()).square().sum(-1).mean()
-
-
-def straight_through(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Bits drawn from ``σ(logits)``, with the gradient of the probabilities."""
-    p = logits.sigmoid()
-    # Drawn where the generator is: one on the CPU gives a GPU the same bits.
-    where = p.device if generator is None else generator.device
-    chance = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=where)
-    drawn = chance.to(p.device) < p
-    return drawn.to(p.dtype) + p - p.detach()
 
 
 class CMIMH(nn.Module):
@@ -117,13 +69,32 @@ class CMIMH(nn.Module):
         checks.number("cross", cross)
         checks.number("gap", gap)
         self.cross, self.gap, self.bits = cross, gap, bits
+        self.widths = {"x": x_features, "y": y_features}
         self.encoders = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, bits))
-                for name, width in (("x", x_features), ("y", y_features))
+                for name, width in self.widths.items()
             }
         )
         self.predictors = nn.ModuleDict({name: nn.Linear(bits, bits) for name in ("x", "y")})
+
+    def check(self, name: str, inputs: Tensor) -> None:
+        """Refuse what is no input of a modality.
+
+        Args:
+            name: ``"x"`` or ``"y"``.
+            inputs: ``(n, x_features)`` or ``(n, y_features)``.
+
+        Raises:
+            TypeError: Not a floating tensor.
+            ValueError: Another shape.
+        """
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise TypeError(f"{name} must be a floating tensor, got {kind}")
+        width = self.widths[name]
+        if inputs.ndim != 2 or inputs.shape[1] != width or not len(inputs):
+            raise ValueError(f"{name} must have shape (n, {width}), got {tuple(inputs.shape)}")
 
     def terms(
         self, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -134,7 +105,13 @@ class CMIMH(nn.Module):
             x: First modality.
             y: Second; row i is the same sample.
             generator: Of the drawn bits; None: PyTorch's global one.
+
+        Raises:
+            TypeError: Inputs that are not floating tensors.
+            ValueError: Inputs of other shapes, or rows that are no pairs.
         """
+        for name, inputs in (("x", x), ("y", y)):
+            self.check(name, inputs)
         if len(x) != len(y):
             raise ValueError(f"x and y must be pairs, got {len(x)} and {len(y)} rows")
         logits = {"x": self.encoders["x"](x), "y": self.encoders["y"](y)}
@@ -154,13 +131,33 @@ class CMIMH(nn.Module):
         }
 
     def loss(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The weighted sum of :meth:`terms`."""
+        """The weighted sum of :meth:`terms`, a 0-d tensor.
+
+        Args:
+            x: As there.
+            y: As there.
+            generator: As there.
+
+        Raises:
+            TypeError: As there.
+            ValueError: As there.
+        """
         terms = self.terms(x, y, generator)
         return terms["information"] + self.cross * terms["cross"] + self.gap * terms["gap"]
 
     @torch.no_grad()
     def codes(self, modality: str, inputs: Tensor) -> Tensor:
-        """The likeliest code, ``(n, k)`` bool, of inputs of modality ``"x"`` or ``"y"``."""
+        """The likeliest code, ``(n, k)`` bool.
+
+        Args:
+            modality: ``"x"`` or ``"y"``.
+            inputs: Of that modality, ``(n, x_features)`` or ``(n, y_features)``.
+
+        Raises:
+            TypeError: Inputs that are not a floating tensor.
+            ValueError: Another modality, or inputs of another shape.
+        """
         checks.choice("modality", modality, ("x", "y"))
+        self.check(modality, inputs)
         found: Tensor = self.encoders[modality](inputs) > 0
         return found

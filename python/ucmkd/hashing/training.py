@@ -120,12 +120,7 @@ def fit(
 
 def _check(model: CMIMH, x: Tensor, y: Tensor) -> None:
     for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{name} must be a floating tensor, got {kind}")
-        width = model.encoders[name][0].in_features  # type: ignore[index]
-        if value.ndim != 2 or value.shape[1] != width or not len(value):
-            raise ValueError(f"{name} must have shape (n, {width}), got {tuple(value.shape)}")
+        model.check(name, value)
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name} must be finite, got NaN or infinite entries")
     if len(x) != len(y):

@@ -56,12 +56,20 @@ class CharacterText:
     test: Tensor
 
     def encode(self, text: str) -> Tensor:
-        """``(len(text),)`` int64; what is not among the symbols becomes 0."""
+        """Character numbers ``(len(text),)`` int64.
+
+        Args:
+            text: What is not among the symbols becomes 0.
+        """
         number = {symbol: k for k, symbol in enumerate(self.symbols)}
         return torch.tensor([number.get(symbol, 0) for symbol in text], dtype=torch.int64)
 
     def decode(self, tokens: Tensor | Sequence[int]) -> str:
-        """The text of character numbers."""
+        """The text of character numbers.
+
+        Args:
+            tokens: ``(n,)``, each below the number of symbols.
+        """
         return "".join(self.symbols[int(k)] for k in tokens)
 
 

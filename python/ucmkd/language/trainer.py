@@ -11,12 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ucmkd.checkpoint import Checkpointer, CheckpointError, random_state, set_random_state
+from ucmkd.checkpoint import Checkpointer, random_state, set_random_state
+from ucmkd.identity import refuse_other
 from ucmkd.language import _check
 from ucmkd.language.losses import DIVERGENCES, response_cross_entropy, response_divergence
 from ucmkd.language.sampling import LanguageModel
 from ucmkd.language.sources import Source
-from ucmkd.language.windows import Batches, TextBatch
+from ucmkd.language.windows import Batches, TextBatch, identity_of
 from ucmkd.ops import _check as check
 from ucmkd.step_random import generator_of
 
@@ -117,7 +118,7 @@ def distil_language(
     Raises:
         TypeError: ``student`` is no module.
         ValueError: A teacher missing for a source that asks it; see the source and the loss.
-        CheckpointError: Damaged, or of a training with other numbers.
+        CheckpointError: Damaged, of other data, or of a training with other numbers.
     """
     if not isinstance(student, nn.Module):
         raise TypeError(f"student must be a torch.nn.Module; got {type(student).__name__}")
@@ -127,9 +128,12 @@ def distil_language(
         student.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
     device = next(student.parameters()).device
-    setting = repr((asdict(training), source, teacher is None))
-    checkpointer = None if folder is None else Checkpointer(folder)
-    steps = [] if checkpointer is None else _resume(checkpointer, setting, student, optimizer)
+    checkpointer, identity, steps = None, dict[str, str](), list[Step]()
+    if folder is not None:
+        checkpointer = Checkpointer(folder)
+        setting = repr((asdict(training), source, teacher is None))
+        identity = {"data": identity_of(batches), "setting": setting}
+        steps = _resume(checkpointer, identity, student, optimizer)
     for number in range(len(steps), training.steps):
         batch = TextBatch(*(part.to(device) for part in batches(number)))
         student.eval()
@@ -159,7 +163,7 @@ def distil_language(
         if checkpointer is not None and (len(steps) % training.save_every == 0 or last):
             checkpointer.save(
                 {
-                    "setting": setting,
+                    **identity,
                     "student": student.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "random": random_state(),
@@ -178,18 +182,14 @@ def _no_teacher(tokens: torch.Tensor) -> torch.Tensor:
 
 def _resume(
     checkpointer: Checkpointer,
-    setting: str,
+    identity: dict[str, str],
     student: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> list[Step]:
-    state = checkpointer.load(("setting", "student", "optimizer", "random", "steps"))
+    state = checkpointer.load((*identity, "student", "optimizer", "random", "steps"))
     if state is None:
         return []
-    if state["setting"] != setting:
-        raise CheckpointError(
-            f"checkpoint in {checkpointer.folder} is of another training ({state['setting']}), not "
-            f"of this one ({setting}); choose another folder or delete that one"
-        )
+    refuse_other(state, identity, checkpointer.folder)
     student.load_state_dict(state["student"])
     optimizer.load_state_dict(state["optimizer"])
     set_random_state(state["random"])

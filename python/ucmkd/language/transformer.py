@@ -74,7 +74,14 @@ class SmallTransformer(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next token at every place."""
+        """Logits of the next token at every place, ``(B, L, V)``.
+
+        Args:
+            tokens: ``(B, L)``, L at most ``context``.
+
+        Raises:
+            ValueError: More tokens than that.
+        """
         if tokens.shape[1] > self.context:
             raise ValueError(f"tokens must be at most {self.context} long; got {tokens.shape[1]}")
         places = self.places(torch.arange(tokens.shape[1], device=tokens.device))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.identity import digest_of
 from ucmkd.language import _check
 from ucmkd.language.sampling import LanguageModel
 from ucmkd.step_random import generator_of
@@ -33,7 +35,44 @@ Batches = Callable[[int], TextBatch]
 """The batch of a step; the same number gives the same batch, so that a run can be resumed."""
 
 
-def random_windows(tokens: Tensor, *, prompt: int, response: int, batch: int, seed: int) -> Batches:
+@dataclass(frozen=True)
+class RandomWindows:
+    """Windows at random places of a stream; what :func:`random_windows` gives.
+
+    Attributes:
+        tokens: ``(n,)``.
+        prompt, response, batch, seed: As there.
+    """
+
+    tokens: Tensor
+    prompt: int
+    response: int
+    batch: int
+    seed: int
+
+    def __call__(self, step: int) -> TextBatch:
+        """The batch of a step.
+
+        Args:
+            step: From 0.
+        """
+        length, generator = self.prompt + self.response, generator_of(self.seed, step)
+        places = len(self.tokens) - length + 1
+        place = torch.randint(places, (self.batch,), generator=generator)
+        begun = torch.full((self.batch,), self.prompt)
+        answered = (torch.arange(length) >= self.prompt).expand(self.batch, length)
+        return TextBatch(self.tokens[place[:, None] + torch.arange(length)], begun, answered)
+
+    def identity(self) -> str:
+        """Sizes and a digest: what a checkpoint was trained on."""
+        size = f"{self.batch} windows of {self.prompt} + {self.response} tokens"
+        stream = f"{len(self.tokens)} tokens, digest {digest_of(self.tokens)}"
+        return f"{size} of {stream}, seed {self.seed}"
+
+
+def random_windows(
+    tokens: Tensor, *, prompt: int, response: int, batch: int, seed: int
+) -> RandomWindows:
     """Windows at random places: ``prompt`` tokens, then ``response`` tokens of reference.
 
     Args:
@@ -54,15 +93,20 @@ def random_windows(tokens: Tensor, *, prompt: int, response: int, batch: int, se
         raise ValueError(
             f"tokens must be (n,) with n at least {length}; got shape {tuple(tokens.shape)}"
         )
-    begun = torch.full((batch,), prompt)
-    answered = (torch.arange(length) >= prompt).expand(batch, length)
+    return RandomWindows(tokens, prompt, response, batch, seed)
 
-    def draw(step: int) -> TextBatch:
-        generator = generator_of(seed, step)
-        place = torch.randint(len(tokens) - length + 1, (batch,), generator=generator)
-        return TextBatch(tokens[place[:, None] + torch.arange(length)], begun, answered)
 
-    return draw
+def identity_of(batches: Batches) -> str:
+    """What a checkpoint was trained on: what the batches say of themselves, or their first one.
+
+    Args:
+        batches: With ``identity()``, as :class:`RandomWindows` has it, or any others; of those only
+            a change that reaches the first batch is noticed.
+    """
+    if hasattr(batches, "identity"):
+        return str(batches.identity())
+    first = batches(0)
+    return f"batches of {tuple(first.tokens.shape)}, digest {digest_of(*first)} of the first"
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ each also learns which earlier samples the others find near.
 
 :mod:`.streams` makes the modalities, :mod:`.augment` two views of a sample, :mod:`.losses` are the
 pure losses, :mod:`.moco` the momentum encoder and the queues, :mod:`.model` puts them together,
-:mod:`.pretrain` trains, :mod:`.linear` evaluates; ``python -m ucmkd.skeletons`` makes the table.
+:mod:`.pretrain` trains, :mod:`.linear` evaluates; ``ucmkd compare skeletons`` is its study.
 """
 
 from .config import Pretraining

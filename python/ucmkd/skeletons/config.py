@@ -37,27 +37,34 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "hidden", "width", "dim", "queue", "log_every"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, name, value, "a positive integer")
+            require(_whole(self, name), name, getattr(self, name), "a positive integer")
         for name in ("lr", "temperature", "student_temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a positive number")
-        require(0 <= self.mutual < math.inf, "mutual", self.mutual, "a number of at least 0")
-        require(0 <= self.momentum <= 1, "momentum", self.momentum, "in [0, 1]")
-        require(
-            self.batch_size <= self.queue,
-            "batch_size",
-            self.batch_size,
-            f"at most the queue, {self.queue}",
-        )
-        require(
-            0 < self.neighbours <= self.queue,
-            "neighbours",
-            self.neighbours,
-            f"in 1..{self.queue}, the length of the queue",
-        )
+            value = _number(self, name)
+            require(0 < value < math.inf, name, getattr(self, name), "a positive number")
+        mutual = _number(self, "mutual")
+        require(0 <= mutual < math.inf, "mutual", self.mutual, "a number of at least 0")
+        require(0 <= _number(self, "momentum") <= 1, "momentum", self.momentum, "in [0, 1]")
+        accepted = f"at most the queue, {self.queue}"
+        require(self.batch_size <= self.queue, "batch_size", self.batch_size, accepted)
+        inside = _whole(self, "neighbours") and self.neighbours <= self.queue
+        accepted = f"in 1..{self.queue}, the length of the queue"
+        require(inside, "neighbours", self.neighbours, accepted)
 
     def learning_rate(self, step: int) -> float:
-        """Of step ``step``, from 0."""
+        """Of one step of SGD.
+
+        Args:
+            step: From 0.
+        """
         return self.lr * (0.1 if step >= 0.78 * self.steps else 1.0)
+
+
+def _whole(config: Pretraining, name: str) -> bool:
+    value = getattr(config, name)
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _number(config: Pretraining, name: str) -> float:
+    """NaN, which lies in no range, for what is no number."""
+    value = getattr(config, name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 
 def follower(module: nn.Module) -> nn.Module:
-    """A copy that no gradient reaches; :func:`follow` moves it."""
+    """A copy that no gradient reaches; :func:`follow` moves it.
+
+    Args:
+        module: Left as it is.
+    """
     return copy.deepcopy(module).requires_grad_(False)
 
 
@@ -57,12 +61,19 @@ class Queues(nn.Module):
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     def similarity(self, vectors: Tensor) -> Tensor:
-        """Inner products ``(S, n, K)`` of ``(S, n, d)`` with each stream's own keys."""
+        """Inner products ``(S, n, K)`` with each stream's own keys.
+
+        Args:
+            vectors: ``(S, n, d)``.
+        """
         return vectors @ self.keys.transpose(1, 2)
 
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
-        """Put the keys ``(S, n, d)`` of one batch in the place of the oldest.
+        """Put the keys of one batch in the place of the oldest.
+
+        Args:
+            keys: ``(S, n, d)``.
 
         Raises:
             ValueError: Another shape, or more than K.

@@ -38,12 +38,20 @@ class StreamEncoder(nn.Module):
         self.projection = nn.Linear(width, dim)
 
     def features(self, stream: Tensor) -> Tensor:
-        """``(n, width)``."""
+        """``(n, width)``.
+
+        Args:
+            stream: ``(n, ...)``, of the example's shape but for n.
+        """
         out: Tensor = self.layers((stream.flatten(1) - self.mean) / self.scale)
         return out
 
     def forward(self, stream: Tensor) -> Tensor:
-        """Unit vectors ``(n, d)``."""
+        """Unit vectors ``(n, d)``.
+
+        Args:
+            stream: As in :meth:`features`.
+        """
         return F.normalize(self.projection(self.features(stream)), dim=-1)
 
 
@@ -86,13 +94,25 @@ class CMD(nn.Module):
         self.queues = Queues(len(STREAMS), c.queue, c.dim, generator)
 
     def terms(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-        """The unweighted losses of two views ``(n, T, 2)`` of the same samples.
+        """The unweighted losses of two views of the same samples.
 
         One step: the key encoders follow first, the keys enter the queues last.
 
+        Args:
+            first: ``(n, T, 2)``; or ``(S, n, T, 2)``, the samples of each stream by themselves.
+            second: Another view of these, of the same shape.
+
         Returns:
             ``nce_joint``, ``nce_motion``, ``nce_bone`` and, unless λ is 0, ``mutual``.
+
+        Raises:
+            ValueError: Views of another shape, or of two shapes.
         """
+        if first.shape != second.shape or (first.ndim == 4 and len(first) != len(STREAMS)):
+            raise ValueError(
+                f"first and second must both be (n, T, 2) or ({len(STREAMS)}, n, T, 2), got "
+                f"{tuple(first.shape)} and {tuple(second.shape)}"
+            )
         config = self.config
         follow(self.key, self.query, config.momentum)
         query = _encode(self.query, first)
@@ -116,13 +136,24 @@ class CMD(nn.Module):
         return found
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The weighted sum."""
+        """The weighted sum.
+
+        Args:
+            terms: Of :meth:`terms`.
+        """
         weighted = [self.config.mutual * v if k == "mutual" else v for k, v in terms.items()]
         return torch.stack(weighted).sum()
 
     @torch.no_grad()
     def features(self, points: Tensor) -> dict[str, Tensor]:
-        """Of each stream, ``(n, width)``, before the projection."""
+        """Of each stream, ``(n, width)``, before the projection.
+
+        Args:
+            points: ``(n, T, 2)``.
+
+        Raises:
+            ValueError: Another shape.
+        """
         return {
             name: cast(StreamEncoder, self.query[name]).features(stream)
             for name, stream in streams(points).items()
@@ -130,12 +161,22 @@ class CMD(nn.Module):
 
 
 def initialised(points: Tensor, config: Pretraining | None = None, *, seed: int) -> CMD:
-    """A model before its training; torch's global random generator stays as it was."""
+    """A model before its training; torch's global random generator stays as it was.
+
+    Args:
+        points: Some trajectories ``(n, T, 2)``.
+        config: As :class:`CMD` takes it.
+        seed: Of weights and queues.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CMD(points, config)
 
 
 def _encode(encoders: nn.ModuleDict, points: Tensor) -> Tensor:
-    """Unit vectors ``(S, n, d)``."""
-    return torch.stack([encoders[name](stream) for name, stream in streams(points).items()])
+    """Unit vectors ``(S, n, d)`` of ``(n, T, 2)``, or of one ``(n, T, 2)`` for each stream."""
+    if points.ndim == 4:
+        found = {name: streams(own)[name] for name, own in zip(STREAMS, points, strict=True)}
+    else:
+        found = streams(points)
+    return torch.stack([encoders[name](stream) for name, stream in found.items()])

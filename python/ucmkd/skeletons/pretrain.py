@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,13 @@ from torch import Tensor
 from ucmkd.checkpoint import Checkpointer, CheckpointError, make_folder
 from ucmkd.config_errors import ConfigError
 from ucmkd.data import InfiniteSampler
+from ucmkd.identity import digest_of
 from ucmkd.runlog import RunLog
 
 from .augment import view
 from .config import Pretraining
 from .model import CMD, initialised
-from .streams import check_points
+from .streams import STREAMS, check_points
 
 Record = dict[str, Any]
 STATE_KEYS = ("step", "seconds", "settings", "model", "optimizer", "sampler", "views")
@@ -31,6 +31,7 @@ def pretrain(
     config: Pretraining | None = None,
     *,
     seed: int = 0,
+    placebo: bool = False,
     folder: str | Path | None = None,
     resume: bool = False,
     callback: Callable[[Record], None] = lambda record: None,
@@ -43,6 +44,8 @@ def pretrain(
         points: ``(n, T, 2)`` float32, about the origin.
         config: Sizes, weights and length.
         seed: Of weights, queues, batches and views.
+        placebo: A control: each stream is of other samples, permuted once by the seed, so that
+            what is near in one stream says nothing about the others.
         folder: For ``log.jsonl`` and checkpoints; None writes nothing.
         resume: Continue what is in the folder; from scratch where nothing is.
         callback: Called with each record of the log: ``step``, ``lr``, ``seconds`` and ``loss``,
@@ -61,17 +64,18 @@ def pretrain(
     if not len(points) or not bool(points.isfinite().all()):
         raise ValueError(f"points must be finite, and some, got {tuple(points.shape)}")
     config = config or Pretraining()
-    content = points.detach().cpu().contiguous().numpy().tobytes()
     settings = {
         **dataclasses.asdict(config),
         "seed": seed,
+        "placebo": placebo,
         "points": tuple(points.shape),
-        "digest": hashlib.sha256(content).hexdigest(),
+        "digest": digest_of(points),
     }
     state, checkpoints = _open(folder, resume, settings)
     model = initialised(points, config, seed=seed).train()
     sampler = InfiniteSampler(len(points), config.batch_size, seed)
     views = torch.Generator().manual_seed(seed + 1)
+    seen = permuted(len(points), seed) if placebo else None
     trained = [p for p in model.parameters() if p.requires_grad]
     descent = torch.optim.SGD(trained, lr=config.lr, momentum=0.9, weight_decay=1e-4)
     first, started = 0, time.perf_counter()
@@ -87,8 +91,12 @@ def pretrain(
     try:
         for step in range(first, config.steps):
             descent.param_groups[0]["lr"] = config.learning_rate(step)
-            batch, done = points[next(sampler)], step + 1
-            terms = model.terms(view(batch, views), view(batch, views))
+            rows, done = next(sampler), step + 1
+            if seen is None:
+                pair = [view(points[rows], views) for _ in range(2)]
+            else:
+                pair = [view_of_each(points[seen[:, rows]], views) for _ in range(2)]
+            terms = model.terms(*pair)
             descent.zero_grad()
             model.total(terms).backward()
             descent.step()
@@ -117,6 +125,17 @@ def pretrain(
         if log is not None:
             log.close()
     return model.eval()
+
+
+def permuted(count: int, seed: int) -> Tensor:
+    """For each stream another order of the samples, ``(S, count)``."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    return torch.stack([torch.randperm(count, generator=generator) for _ in STREAMS])
+
+
+def view_of_each(points: Tensor, views: torch.Generator) -> Tensor:
+    """One random view of the trajectories of each stream, ``(S, n, T, 2)``."""
+    return view(points.flatten(0, 1), views).unflatten(0, points.shape[:2])
 
 
 def _open(

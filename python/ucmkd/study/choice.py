@@ -18,8 +18,9 @@ from ucmkd.study.store import Results
 
 FILE = "configurations.yaml"
 _HEADER = (
-    "# The candidate of each method with the best mean validation score (accuracy + balanced\n"
-    "# accuracy) on the exploratory seeds. Fresh runs use it as long as `digest` fits the study.\n"
+    "# The candidate of each method with the best mean validation score (of classifiers: accuracy\n"
+    "# plus balanced accuracy) on the exploratory seeds. Fresh runs use it as long as `digest`\n"
+    "# fits the study.\n"
 )
 
 
@@ -74,6 +75,30 @@ class Configurations:
 
     def _digest(self, scenario: str, method: str) -> str:
         return digest_of([run.key for run in exploration(self.study, scenario, method)])
+
+    def at_an_edge(self) -> list[str]:
+        """Sentences on choices of the smallest or largest value of the one thing that was varied.
+
+        The best may lie beyond it. Of two candidates one always is an edge: they are left out.
+        """
+        found = []
+        for (scenario, method), chosen in self.choices.items():
+            options = self.study.methods[method].options
+            keys = {key for option in options for key in option}
+            if len(options) < 3 or len(keys) != 1:
+                continue
+            (key,) = keys
+            given = [option.get(key) for option in options]
+            values = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+            if len(values) < len(options):
+                continue
+            for which, edge in (("smallest", min(values)), ("largest", max(values))):
+                if values[chosen] == edge:
+                    found.append(
+                        f"{scenario}, {method}: the chosen {key}, {edge:g}, is the {which} of "
+                        f"{len(options)} candidates; a better one may lie beyond."
+                    )
+        return found
 
     def fix(self, scenario: str, method: str, results: Results) -> bool:
         """Choose among the candidates that have a result on every exploratory seed.

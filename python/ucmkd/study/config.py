@@ -8,12 +8,15 @@ from typing import Any, Literal
 from ucmkd.config import ConfigError, nearest
 from ucmkd.config_errors import require_file_name
 from ucmkd.study.controls import Control
+from ucmkd.tasks import TASKS
 
 Choose = Literal["explored", "per_run"]
 Section = dict[str, Any]
 
 SECTIONS = ("data", "teacher", "student", "optimizer", "training", "hardware", "method")
 """The sections of a recipe that a study may set."""
+SETTINGS = "settings"
+"""The section that a study with a task may set instead."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class MethodEntry:
     optimizer: Section = field(default_factory=dict)
     training: Section = field(default_factory=dict)
     hardware: Section = field(default_factory=dict)
+    settings: Section = field(default_factory=dict)
+    """Of the study's task."""
     candidates: list[Section] = field(default_factory=list)
     """Dotted overrides of the recipe, for example ``optimizer.weight_decay: 0.1``."""
     choose: Choose = "explored"
@@ -103,6 +108,8 @@ class StudyConfig:
     """Methods × scenarios × seeds."""
 
     name: str = "study"
+    task: str | None = None
+    """The kind of job, one of :data:`ucmkd.tasks.TASKS`; null: classifiers, each by a recipe."""
     seeds: SeedsConfig = field(default_factory=lambda: SeedsConfig(fresh=[0, 1, 2, 3, 4]))
     defaults: Section = field(default_factory=dict)
     """Sections of a recipe for every scenario and method."""
@@ -127,9 +134,15 @@ class StudyConfig:
                 raise ConfigError(
                     f"seeds.explore must hold a seed, since methods.{key} has candidates; got []"
                 )
-        _check_sections("defaults", self.defaults)
+        if self.task is not None and self.task not in TASKS:
+            known = ", ".join(TASKS)
+            raise ConfigError(
+                f"unknown task {self.task!r}{nearest(self.task, TASKS)} (known: {known})"
+            )
+        accepted = SECTIONS if self.task is None else (SETTINGS,)
+        _check_sections("defaults", self.defaults, accepted)
         for key, sections in self.scenarios.items():
-            _check_sections(f"scenarios.{key}", sections)
+            _check_sections(f"scenarios.{key}", sections, accepted)
 
     @staticmethod
     def _check_names(place: str, names: list[str], known: dict[str, Any]) -> None:
@@ -148,12 +161,12 @@ class StudyConfig:
         }
 
 
-def _check_sections(place: str, sections: Section) -> None:
+def _check_sections(place: str, sections: Section, accepted: tuple[str, ...]) -> None:
     for name, section in sections.items():
-        if name not in SECTIONS:
-            hint = nearest(name, SECTIONS)
+        if name not in accepted:
+            hint = nearest(name, accepted)
             raise ConfigError(
-                f"{place}: unknown section {name!r}{hint} (accepted: {', '.join(SECTIONS)})"
+                f"{place}: unknown section {name!r}{hint} (accepted: {', '.join(accepted)})"
             )
         if not isinstance(section, dict):
             raise ConfigError(f"{place}.{name} must be a mapping, got {section!r}")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ucmkd.study.summary import METRICS, Line, Metric, ScenarioSummary
+from ucmkd.study.summary import Line, ScenarioSummary
 from ucmkd.study.tables import full_label
+from ucmkd.tasks import Measure
 
-NAME: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -20,21 +20,21 @@ DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def draw_scores(summary: ScenarioSummary, path: Path) -> None:
-    """A dot with its interval per row, accuracy beside balanced accuracy.
+    """A dot with its interval per row, the tested measures beside each other.
 
     Methods are filled, controls hollow; a dashed line marks each reference.
     """
-    count = len(summary.lines)
-    figure = Figure(figsize=(10.0, 1.6 + 0.32 * count), dpi=120, layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    count, tested = len(summary.lines), summary.shown.tested
+    figure = Figure(figsize=(_wide(tested), 1.6 + 0.32 * count), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(tested), sharey=True, squeeze=False)[0]
     height = np.arange(count)[::-1]
-    for axis, metric in zip(axes, METRICS, strict=True):
+    for axis, measure in zip(axes, tested, strict=True):
         for y, line in zip(height, summary.lines, strict=True):
-            _dot(axis, float(y), line, metric)
+            _dot(axis, float(y), line, measure.name)
         for reference in summary.against:
-            value = summary.line(reference).scores[metric].mean
+            value = summary.line(reference).scores[measure.name].mean
             axis.axvline(value, color="0.6", linestyle="--", linewidth=1, zorder=0)
-        axis.set_xlabel(f"test {NAME[metric]}, %")
+        axis.set_xlabel(measure.title)
         axis.grid(axis="x", alpha=0.3)
         axis.set_ylim(-0.7, count - 0.3)
     axes[0].set_yticks(height, [full_label(line) for line in summary.lines])
@@ -43,8 +43,13 @@ def draw_scores(summary: ScenarioSummary, path: Path) -> None:
     _save(figure, path)
 
 
-def _dot(axis: Any, y: float, line: Line, metric: Metric) -> None:
-    value = line.scores[metric]
+def _wide(tested: Sequence[Measure]) -> float:
+    """Inches: room for the labels of the rows, and for each measure."""
+    return {1: 6.5, 2: 10.0}.get(len(tested), 3.0 + 2.75 * len(tested))
+
+
+def _dot(axis: Any, y: float, line: Line, measure: str) -> None:
+    value = line.scores[measure]
     colour = COLOURS[0] if line.control is None else COLOURS[1]
     axis.errorbar(
         value.mean, y, xerr=None if value.half_width != value.half_width else value.half_width,
@@ -67,22 +72,23 @@ def draw_curves(summary: ScenarioSummary, label: str, path: Path) -> bool:
             groups.setdefault(line.curve.group, []).append(line)
     if not groups:
         return False
-    figure = Figure(figsize=(10.0, 4.2), dpi=120, layout="constrained")
-    axes = figure.subplots(1, 2)
+    tested = summary.shown.tested
+    figure = Figure(figsize=(_wide(tested), 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(tested), squeeze=False)[0]
     places = sorted({line.curve.x for part in groups.values() for line in part if line.curve})
-    for axis, metric in zip(axes, METRICS, strict=True):
+    for axis, measure in zip(axes, tested, strict=True):
         for number, (group, lines) in enumerate(groups.items()):
-            _curve(axis, group, lines, metric, number)
+            _curve(axis, group, lines, measure.name, number)
         for number, reference in enumerate(summary.against):
             line = summary.line(reference)
             if line.curve is None:
                 axis.axhline(
-                    line.scores[metric].mean, color="0.35", linewidth=1.2, label=line.label,
+                    line.scores[measure.name].mean, color="0.35", linewidth=1.2, label=line.label,
                     linestyle=DASHES[number % len(DASHES)],
                 )  # fmt: skip
         _scale(axis, places)
         axis.set_xlabel(label)
-        axis.set_ylabel(f"test {NAME[metric]}, %")
+        axis.set_ylabel(measure.title)
         axis.grid(alpha=0.3)
     figure.legend(
         *axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3
@@ -94,11 +100,11 @@ def draw_curves(summary: ScenarioSummary, label: str, path: Path) -> bool:
     return True
 
 
-def _curve(axis: Any, group: str, lines: Sequence[Line], metric: Metric, number: int) -> None:
+def _curve(axis: Any, group: str, lines: Sequence[Line], measure: str, number: int) -> None:
     ordered = sorted(lines, key=lambda line: line.curve.x if line.curve else 0.0)
     x = [line.curve.x for line in ordered if line.curve]
-    mean = np.array([line.scores[metric].mean for line in ordered])
-    reach = np.nan_to_num([line.scores[metric].half_width for line in ordered])
+    mean = np.array([line.scores[measure].mean for line in ordered])
+    reach = np.nan_to_num([line.scores[measure].half_width for line in ordered])
     colour = COLOURS[number % len(COLOURS)]
     axis.plot(x, mean, color=colour, marker=MARKERS[number % len(MARKERS)], label=group)
     axis.fill_between(x, mean - reach, mean + reach, color=colour, alpha=0.15, linewidth=0)

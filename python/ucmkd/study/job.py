@@ -13,7 +13,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-import ucmkd
 from ucmkd.batches import TrainingData
 from ucmkd.config import DataConfig, HardwareConfig, Recipe
 from ucmkd.data.streaming.index import INDEX
@@ -27,7 +26,9 @@ from ucmkd.rehearsal import make_method, uses_peer, uses_teacher
 from ucmkd.staged import staged
 from ucmkd.stored_inputs import Inputs
 from ucmkd.study.plan import Job, Run
-from ucmkd.study.provenance import code_digest
+from ucmkd.study.provenance import provenance
+from ucmkd.study.resolve import Resolved
+from ucmkd.study.task_job import TaskBench
 from ucmkd.taught import taught, untaught
 from ucmkd.teacher import (
     build_model,
@@ -47,7 +48,7 @@ Teacher = tuple[Student, Metrics]
 
 def work(job: Job) -> Iterator[dict[str, Any]]:
     """The rows of a job, one after the other; a run that fails gives a row with ``error``."""
-    bench = Bench(job.seed)
+    bench = Bench(job.seed) if job.task is None else TaskBench(job.task, job.seed)
     for run in job.runs:
         try:
             yield {**run.head(), **bench.run(run)}
@@ -58,11 +59,6 @@ def work(job: Job) -> Iterator[dict[str, Any]]:
 def failed(run: Run, error: str) -> dict[str, Any]:
     """The row of a run without a result."""
     return {**run.head(), **provenance(), "error": error}
-
-
-def provenance() -> dict[str, str]:
-    """Versions, and a digest of the code, behind a row."""
-    return {"ucmkd": ucmkd.__version__, "torch": torch.__version__, "code": code_digest()}
 
 
 class Bench:
@@ -86,7 +82,8 @@ class Bench:
 
         An exploratory run is not tested at all.
         """
-        recipes = [item.with_seed(self.seed) for item in run.configurations]
+        resolved = [item for item in run.configurations if isinstance(item, Resolved)]
+        recipes = [item.with_seed(self.seed) for item in resolved]
         began = time.process_time()
         seconds, scores = 0.0, []
         best: tuple[Fitted, Metrics, int, Teacher | None] | None = None
@@ -101,7 +98,7 @@ class Bench:
                 best = fitted, fitted.validation, number, teacher
         assert best is not None
         fitted, validation, number, teacher = best
-        chosen = run.configurations[number]
+        chosen = resolved[number]
         # Noise has no accuracy, only the network that it replaces.
         knows = teacher is not None and recipes[number].teacher.kind != "noise"
         tested = (

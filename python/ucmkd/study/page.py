@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ucmkd.study.config import StudyConfig
-from ucmkd.study.controls import MEANING
+from ucmkd.study.measures import shown_of
 from ucmkd.study.overview import overview
 from ucmkd.study.render import as_html
 from ucmkd.study.store import Row
@@ -80,8 +80,9 @@ def page(
 def _introduction(study: StudyConfig, rows: Sequence[Row]) -> str:
     seeds = ", ".join(map(str, study.seeds.fresh))
     versions = sorted({f"ucmkd {row['ucmkd']}, torch {row['torch']}" for row in rows})
+    meaning = shown_of(study).meaning
     kinds = {control for entry in study.methods.values() for control in entry.controls}
-    controls = "; ".join(f"{kind}: {text}" for kind, text in MEANING.items() if kind in kinds)
+    controls = "; ".join(f"{kind}: {text}" for kind, text in meaning.items() if kind in kinds)
     explored = ""
     if any(entry.explored for entry in study.methods.values()):
         explored = (

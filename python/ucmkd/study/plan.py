@@ -11,7 +11,9 @@ from typing import Any, Literal
 import ucmkd
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.controls import Control
-from ucmkd.study.resolve import Resolved, resolve
+from ucmkd.study.resolve import Resolved, configuration
+from ucmkd.study.resolve_task import ResolvedTask
+from ucmkd.tasks import task_of
 
 Phase = Literal["explore", "fresh"]
 Choices = dict[tuple[str, str], int]
@@ -34,7 +36,13 @@ class Run:
     seed: int
     phase: Phase
     candidates: tuple[int, ...]
-    configurations: tuple[Resolved, ...]
+    configurations: tuple[Resolved | ResolvedTask, ...]
+
+    @property
+    def task(self) -> str | None:
+        """The study's."""
+        first = self.configurations[0]
+        return first.task if isinstance(first, ResolvedTask) else None
 
     @property
     def key(self) -> str:
@@ -64,11 +72,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """The runs of one scenario and seed, which share data and teachers."""
+    """The runs of one scenario and seed, which share data and teachers.
+
+    Attributes:
+        scenario, seed: Which; where a task takes whole seeds, the first of several scenarios.
+        runs: What to train.
+        task: The study's.
+    """
 
     scenario: str
     seed: int
     runs: tuple[Run, ...]
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +112,11 @@ def digest_of(settings: Any) -> str:
 def exploration(study: StudyConfig, scenario: str, method: str) -> list[Run]:
     """Every candidate on every exploratory seed."""
     count = len(study.methods[method].options)
-    configurations = [resolve(study, scenario, method, number) for number in range(count)]
+    configurations = [configuration(study, scenario, method, k) for k in range(count)]
     return [
-        Run(scenario, method, None, seed, "explore", (number,), (configuration,))
+        Run(scenario, method, None, seed, "explore", (number,), (found,))
         for seed in study.seeds.explore
-        for number, configuration in enumerate(configurations)
+        for number, found in enumerate(configurations)
     ]
 
 
@@ -119,15 +134,16 @@ def fresh(study: StudyConfig, scenario: str, method: str, choices: Choices) -> l
         numbers = tuple(range(len(entry.options)))
     found = []
     for control in (None, *entry.controls):
-        resolved = tuple(resolve(study, scenario, method, n, control) for n in numbers)
+        resolved = tuple(configuration(study, scenario, method, n, control) for n in numbers)
         for seed in study.seeds.fresh:
             found.append(Run(scenario, method, control, seed, "fresh", numbers, resolved))
     return found
 
 
-def jobs(runs: Sequence[Run]) -> list[Job]:
+def jobs(runs: Sequence[Run], task: str | None = None) -> list[Job]:
     """The runs by scenario and seed, those of one seed together so that pairs complete early."""
+    whole = task is not None and task_of(task).whole_seeds
     groups: dict[tuple[int, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.seed, run.scenario), []).append(run)
-    return [Job(scenario, seed, tuple(part)) for (seed, scenario), part in groups.items()]
+        groups.setdefault((run.seed, "" if whole else run.scenario), []).append(run)
+    return [Job(part[0].scenario, seed, tuple(part), task) for (seed, _), part in groups.items()]

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 import ucmkd
 
 # How a study is planned and shown does not change what one training gives.
-_RESULTS = {"controls.py", "job.py"}
+_RESULTS = {"controls.py", "job.py", "task_job.py"}
 
 
 def digest_of_package(counts: Callable[[Path], bool]) -> str:
@@ -45,3 +47,8 @@ def code_digest() -> str:
         return relative.parts[0] != "demo" and not relative.name.startswith("cli")
 
     return digest_of_package(counts)
+
+
+def provenance() -> dict[str, str]:
+    """Versions, and a digest of the code, behind a row."""
+    return {"ucmkd": ucmkd.__version__, "torch": torch.__version__, "code": code_digest()}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import rich.table
 from rich import box
 
-from ucmkd.study.summary import METRICS, Difference, ScenarioSummary
+from ucmkd.study.summary import Difference, ScenarioSummary
 from ucmkd.study.tables import Table
 
 _LATEX = {
@@ -97,10 +97,10 @@ def scores_csv(summaries: Sequence[ScenarioSummary]) -> str:
         for metric, e in line.scores.items()
     ]
     rows += [
-        (s.name, line.method, line.control or "", name, line.n, getattr(line, name), "")
+        (s.name, line.method, line.control or "", name, line.n, mean, "")
         for s in summaries
         for line in s.lines
-        for name in ("macro_f1", "nll", "ece", "seconds")
+        for name, mean in line.means.items()
     ]
     header = ("scenario", "method", "control", "metric", "seeds", "mean", "half_width")
     return _csv(header, rows)
@@ -113,10 +113,10 @@ def differences_csv(summaries: Sequence[ScenarioSummary]) -> str:
         families = [(reference, "", f) for reference, f in s.against.items()]
         families += [("", control, f) for control, f in s.controls.items()]
         for reference, control, family in families:
-            for metric in METRICS:
-                for method, d in family[metric].items():
+            for measure, differences in family.items():
+                for method, d in differences.items():
                     other = reference or method
-                    rows.append((s.name, method, other, control, metric, *_numbers(d)))
+                    rows.append((s.name, method, other, control, measure, *_numbers(d)))
     header = (
         "scenario", "method", "other", "other_control", "metric", "seeds", "mean", "half_width",
         "p_holm", "wilcoxon_p_holm", "wins", "losses",

@@ -41,11 +41,12 @@ def write_report(attempt: StudyRun) -> list[ScenarioSummary]:
 
 
 def notes(attempt: StudyRun) -> list[str]:
-    """Sentences on what is missing, and on results of other code."""
+    """Sentences on what is missing, on choices at an edge, and on results of other code."""
     found = [
         f"{scenario}, {method}: not explored yet, so there are no results."
         for scenario, method in attempt.unexplored()
     ]
+    found += attempt.configurations.at_an_edge()
     runs = [
         run
         for scenario, method in Only().rows(attempt.study)

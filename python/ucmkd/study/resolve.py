@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass, replace
@@ -15,6 +14,8 @@ from ucmkd.methods import options as method_options
 from ucmkd.rehearsal import check_method, uses_peer, uses_teacher
 from ucmkd.study.config import MethodEntry, Section, StudyConfig
 from ucmkd.study.controls import Control
+from ucmkd.study.layers import merged, put
+from ucmkd.study.resolve_task import ResolvedTask, resolve_task
 
 # What decides which samples are tested: the same for all methods of a scenario.
 _SPLIT = ("teacher_fraction", "validation", "test", "root")
@@ -74,6 +75,8 @@ def resolve(
     )
     overrides = entry.options[candidate]
     try:
+        if entry.settings:
+            raise ConfigError(f"settings must be empty without a task, got {entry.settings}")
         recipe = _build(study, scenario, method, entry, overrides, control)
         check_method(recipe)
         if control is not None and not uses_teacher(recipe) and not uses_peer(recipe):
@@ -98,7 +101,15 @@ def resolve_all(study: StudyConfig) -> None:
         for method, entry in study.methods_of(scenario).items():
             for candidate in range(len(entry.options)):
                 for control in (None, *entry.controls):
-                    resolve(study, scenario, method, candidate, control)
+                    configuration(study, scenario, method, candidate, control)
+
+
+def configuration(
+    study: StudyConfig, scenario: str, method: str, candidate: int, control: Control | None = None
+) -> Resolved | ResolvedTask:
+    """:func:`resolve`, or the same for a study with a task."""
+    how = resolve if study.task is None else resolve_task
+    return how(study, scenario, method, candidate, control)
 
 
 def _build(
@@ -112,16 +123,16 @@ def _build(
     # A processor unless the study says otherwise: all workers would crowd on one accelerator.
     base: Section = {"name": f"{scenario}-{method}", "hardware": {"accelerator": "cpu"}}
     for layer in (study.defaults, study.scenarios[scenario]):
-        base = _merged(base, layer)
+        base = merged(base, layer)
     split = _split_of(from_mapping(Recipe, {"data": base.get("data")}))
-    mapping = _merged(base, entry.sections)
+    mapping = merged(base, entry.sections)
     for key, value in overrides.items():
-        _put(mapping, key, value)
+        put(mapping, key, value)
     if control == "placebo":
-        _put(mapping, "method.placebo", True)
+        put(mapping, "method.placebo", True)
     elif control is not None:
-        _put(mapping, "teacher.kind", control)
-        _put(mapping, "teacher.weights", None)  # which only a trained teacher has
+        put(mapping, "teacher.kind", control)
+        put(mapping, "teacher.weights", None)  # which only a trained teacher has
     recipe = from_mapping(Recipe, mapping)
     for name, value in _split_of(recipe).items():
         if value != split[name]:
@@ -136,26 +147,3 @@ def _split_of(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     datasets = {f"{side}.dataset": getattr(data, side).dataset for side in ("teacher", "student")}
     return {**datasets, **{name: getattr(data, name) for name in _SPLIT}}
-
-
-def _merged(base: Section, layer: Section) -> Section:
-    """``layer`` over ``base``; mappings are merged, everything else is replaced."""
-    merged = copy.deepcopy(base)
-    for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
-def _put(mapping: Section, dotted: str, value: Any) -> None:
-    """Set ``section.key`` in place."""
-    *path, last = dotted.split(".")
-    if not path:
-        raise ConfigError(f"a candidate's key must be dotted like optimizer.lr, got {dotted!r}")
-    for name in path:
-        mapping = mapping.setdefault(name, {})
-        if not isinstance(mapping, dict):
-            raise ConfigError(f"{dotted}: {name} is not a section")
-    mapping[last] = value

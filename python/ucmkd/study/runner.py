@@ -16,8 +16,10 @@ from ucmkd.study.choice import Configurations
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.job import failed, work
 from ucmkd.study.plan import Job, Only, Run, exploration, fresh, jobs
+from ucmkd.study.resolve import Resolved
 from ucmkd.study.store import Results, Row
 from ucmkd.study.workers import Workers
+from ucmkd.tasks import task_of
 
 Phases = Literal["explore", "fresh", "all"]
 
@@ -139,9 +141,9 @@ def _compute(
     missing = [run for run in runs if recompute or attempt.results.get(run) is None]
     if not missing:
         return
-    _rehearse(missing)
+    _rehearse(missing, attempt.study.task)
     watcher.start(title, sum(len(r.candidates) for r in missing), len(runs) - len(missing))
-    todo = jobs(missing)
+    todo = jobs(missing, attempt.study.task)
     open_runs = [{run.key: run for run in job.runs} for job in todo]
 
     def keep(run: Run, row: Row) -> None:
@@ -160,12 +162,16 @@ def _compute(
                     keep(run, failed(run, message.error))
 
 
-def _rehearse(runs: Sequence[Run]) -> None:
+def _rehearse(runs: Sequence[Run], task: str | None) -> None:
     """Build each configuration once on its data: mistakes show, and data are fetched, once."""
+    if task is not None:
+        task_of(task).fetch()
+        return
     seen: set[tuple[str, str]] = set()
     prepared = {}
     for run in runs:
         for configuration in run.configurations:
+            assert isinstance(configuration, Resolved)
             recipe = configuration.recipe
             if (run.scenario, configuration.digest) in seen:
                 continue

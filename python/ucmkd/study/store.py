@@ -7,11 +7,13 @@ from typing import Any
 
 from ucmkd.study.jsonl import append_line, read_lines
 from ucmkd.study.plan import Run
+from ucmkd.tasks import task_of
 
 Row = dict[str, Any]
 RESULTS, RECIPES = "results.jsonl", "recipes.jsonl"
-#: What a result holds, as numbers and as texts, what a tested one holds besides, and what may be.
-_NUMBERS = ("validation_score", "seconds")
+#: What a result holds, as texts and as numbers, what a tested one of a classifier holds besides,
+#: and what may be.
+_SCORE = "validation_score"
 _SIZES = ("train_size", "test_size")
 _TEXTS = ("ucmkd", "torch", "code", "recipe")
 _TESTED = ("accuracy", "balanced_accuracy")
@@ -26,19 +28,36 @@ def _whole(row: Row, run: Run) -> bool:
     for name, value in run.head().items():
         if type(row.get(name)) is not type(value) or row.get(name, row) != value:
             return False
-    tested = run.phase == "fresh"
-    needed = (*_NUMBERS, *(_TESTED if tested else ()))
-    alone = row.get("accuracy_alone", {})
+    whole = _whole_classifier if run.task is None else _whole_task
     return (
         row.get("candidate") in run.candidates
-        and all(_is_number(row.get(name)) for name in needed)
-        and (not tested or all(name in row for name in _UNDEFINED))
+        and _is_number(row.get("seconds"))
         and all(type(row.get(name)) is int and 0 < row[name] < 2**53 for name in _SIZES)
+        and whole(row, run)
+    )
+
+
+def _whole_classifier(row: Row, run: Run) -> bool:
+    tested = run.phase == "fresh"
+    needed = (_SCORE, *(_TESTED if tested else ()))
+    alone = row.get("accuracy_alone", {})
+    return (
+        all(_is_number(row.get(name)) for name in needed)
+        and (not tested or all(name in row for name in _UNDEFINED))
         and all(row[name] is None or _is_number(row[name]) for name in row.keys() & set(_UNDEFINED))
         and len(row.keys() & set(_OPTIONAL)) in (0, 2)  # before and after, or neither
         and all(_is_number(row[name]) for name in row.keys() & set(_OPTIONAL))
         and isinstance(alone, dict)
         and all(_is_number(value) for value in alone.values())
+    )
+
+
+def _whole_task(row: Row, run: Run) -> bool:
+    assert run.task is not None
+    compared = run.phase == "explore" or len(run.configurations) > 1
+    measured = task_of(run.task).shown.measures if run.phase == "fresh" else ()
+    return (_is_number(row.get(_SCORE)) if compared else row.get(_SCORE, row) is None) and all(
+        _is_number(row.get(measure.name)) for measure in measured
     )
 
 

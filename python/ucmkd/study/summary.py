@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ucmkd.statistics import holm, paired_difference, t_interval, wilcoxon
 from ucmkd.study.config import CurveConfig, StudyConfig
+from ucmkd.study.measures import CLASSIFIERS, shown_of
 from ucmkd.study.store import Row
+from ucmkd.tasks import Measure, Shown
 
-Metric = Literal["accuracy", "balanced_accuracy"]
-METRICS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy")
 RowId = tuple[str, str | None]
 """Method and control."""
+ACCURACY = CLASSIFIERS.measures[0]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over the seeds with its 95 % t interval, in percent.
+    """A mean over the seeds with its 95 % t interval, as it is shown.
 
     Attributes:
         mean: The mean.
@@ -35,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row minus another on the same seeds, in percentage points.
+    """A row minus another on the same seeds, as it is shown.
 
     Attributes:
         mean: Mean difference.
@@ -44,6 +45,7 @@ class Difference:
         wilcoxon: p-value of Wilcoxon's signed-rank test, after the same adjustment.
         wins, losses: Seeds where the row is ahead and behind.
         n: Seeds that both have.
+        lower: Whether less is better.
     """
 
     mean: float
@@ -53,6 +55,12 @@ class Difference:
     wins: int
     losses: int
     n: int
+    lower: bool = False
+
+    @property
+    def better(self) -> bool:
+        """Whether the mean is on the good side."""
+        return self.mean < 0 if self.lower else self.mean > 0
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,8 @@ class Line:
         method, control: Which.
         label: What people read.
         n: Number of seeds.
-        scores: Accuracy and balanced accuracy.
-        macro_f1, ece: Means in percent.
-        nll, seconds: Means, in nats and in seconds of training.
-        teacher: Mean accuracy of the teacher in its own modality, percent; nan without one.
+        scores: Of each tested measure.
+        means: Of the others; nan where no seed has it.
         curve: Its place on a curve.
         along: Where the method trains the teacher, its test accuracy afterwards minus before.
         along_before, along_after: Means of the two.
@@ -77,12 +83,8 @@ class Line:
     control: str | None
     label: str
     n: int
-    scores: dict[Metric, Estimate]
-    macro_f1: float
-    nll: float
-    ece: float
-    seconds: float
-    teacher: float
+    scores: dict[str, Estimate]
+    means: dict[str, float]
     curve: CurveConfig | None
     along: Difference | None = None
     along_before: float = math.nan
@@ -96,6 +98,7 @@ class ScenarioSummary:
 
     Attributes:
         name: Of the scenario.
+        shown: What is measured and how it is told.
         lines: One for each method and control with results, in the order of the study.
         against: For each reference the differences of the other methods.
         controls: For each control the differences of the methods to their own.
@@ -105,9 +108,10 @@ class ScenarioSummary:
     """
 
     name: str
+    shown: Shown
     lines: list[Line]
-    against: dict[str, dict[Metric, dict[str, Difference]]]
-    controls: dict[str, dict[Metric, dict[str, Difference]]]
+    against: dict[str, dict[str, dict[str, Difference]]]
+    controls: dict[str, dict[str, dict[str, Difference]]]
     seeds: int
     train_size: int
     test_size: int
@@ -122,7 +126,7 @@ def summarise(study: StudyConfig, rows: Sequence[Row]) -> list[ScenarioSummary]:
     """Summaries of the scenarios that have results.
 
     Differences are paired by seed. The families of Holm's adjustment, for each scenario and each
-    of the two scores: all methods against one reference; all methods against their own controls
+    tested measure: all methods against one reference; all methods against their own controls
     of one kind.
     """
     found = []
@@ -137,30 +141,34 @@ def summarise(study: StudyConfig, rows: Sequence[Row]) -> list[ScenarioSummary]:
 
 
 def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]]) -> ScenarioSummary:
-    entries = study.methods_of(name)
+    entries, shown = study.methods_of(name), shown_of(study)
     lines, kinds = [], dict[str, None]()
     for method, entry in entries.items():
         for control in (None, *entry.controls):
             if (method, control) in table:
                 label = entry.label or method
-                lines.append(_line(method, control, label, entry.curve, table[method, control]))
+                rows = table[method, control]
+                lines.append(_line(shown, method, control, label, entry.curve, rows))
                 kinds |= {} if control is None else {control: None}
     present = [method for method in entries if (method, None) in table]
     against = {
         reference: _family(
-            {m: (table[m, None], table[reference, None]) for m in present if m != reference}
+            shown,
+            {m: (table[m, None], table[reference, None]) for m in present if m != reference},
         )
         for reference in study.references
         if reference in present
     }
     controls = {
-        kind: _family({m: (table[m, None], table[m, kind]) for m in present if (m, kind) in table})
+        kind: _family(
+            shown, {m: (table[m, None], table[m, kind]) for m in present if (m, kind) in table}
+        )
         for kind in kinds
     }
     after = {m: _teacher(table[m, None], "after") for m in present}
     teachers = {
         reference: _adjusted(
-            {m: (after[m], after[reference]) for m in present if m != reference}, "accuracy"
+            {m: (after[m], after[reference]) for m in present if m != reference}, ACCURACY
         )
         for reference in against
         if after[reference]
@@ -168,6 +176,7 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
     every = [row for part in table.values() for row in part.values()]
     return ScenarioSummary(
         name=name,
+        shown=shown,
         lines=lines,
         against=against,
         controls=controls,
@@ -179,23 +188,24 @@ def _scenario(study: StudyConfig, name: str, table: dict[RowId, dict[int, Row]])
 
 
 def _line(
-    method: str, control: str | None, label: str, curve: CurveConfig | None, rows: dict[int, Row]
+    shown: Shown,
+    method: str,
+    control: str | None,
+    label: str,
+    curve: CurveConfig | None,
+    rows: dict[int, Row],
 ) -> Line:
-    def mean(name: str) -> float:
-        values = [row[name] for row in rows.values() if row[name] is not None]
-        return float(np.mean(values)) if values else math.nan
+    def mean(measure: Measure) -> float:
+        values = [row[measure.name] for row in rows.values() if row[measure.name] is not None]
+        return measure.scale * float(np.mean(values)) if values else math.nan
 
     return Line(
         method=method,
         control=control,
         label=label,
         n=len(rows),
-        scores={metric: _estimate(_points(rows, sorted(rows), metric)) for metric in METRICS},
-        macro_f1=100.0 * mean("macro_f1"),
-        nll=mean("nll"),
-        ece=100.0 * mean("ece"),
-        seconds=mean("seconds"),
-        teacher=100.0 * mean("teacher_accuracy"),
+        scores={m.name: _estimate(_points(rows, sorted(rows), m)) for m in shown.tested},
+        means={measure.name: mean(measure) for measure in shown.others},
         curve=curve if control is None else None,
         **_along(rows),
         alone=_alone(rows),
@@ -224,14 +234,15 @@ def _along(rows: dict[int, Row]) -> dict[str, Any]:
     before, after = _teacher(rows, "before"), _teacher(rows, "after")
     if len(after) < 2:
         return {}
-    found = _adjusted({"along": (after, before)}, "accuracy")["along"]
+    found = _adjusted({"along": (after, before)}, ACCURACY)["along"]
     means = [100.0 * float(np.mean([row["accuracy"] for row in part.values()]))
              for part in (before, after)]  # fmt: skip
     return {"along": found, "along_before": means[0], "along_after": means[1]}
 
 
-def _points(rows: dict[int, Row], seeds: Sequence[int], metric: Metric) -> NDArray[np.float64]:
-    return 100.0 * np.array([rows[seed][metric] for seed in seeds], dtype=np.float64)
+def _points(rows: dict[int, Row], seeds: Sequence[int], measure: Measure) -> NDArray[np.float64]:
+    values = np.array([rows[seed][measure.name] for seed in seeds], dtype=np.float64)
+    return measure.scale * values
 
 
 def _estimate(points: NDArray[np.float64]) -> Estimate:
@@ -242,21 +253,21 @@ def _estimate(points: NDArray[np.float64]) -> Estimate:
 
 
 def _family(
-    pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]],
-) -> dict[Metric, dict[str, Difference]]:
-    """The differences of a family on both scores, adjusted together for each score."""
-    return {metric: _adjusted(pairs, metric) for metric in METRICS}
+    shown: Shown, pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]]
+) -> dict[str, dict[str, Difference]]:
+    """The differences of a family on each tested measure, adjusted together for each."""
+    return {measure.name: _adjusted(pairs, measure) for measure in shown.tested}
 
 
 def _adjusted(
-    pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]], metric: Metric
+    pairs: dict[str, tuple[dict[int, Row], dict[int, Row]]], measure: Measure
 ) -> dict[str, Difference]:
     raw: dict[str, dict[str, Any]] = {}
     for name, (rows, others) in pairs.items():
         seeds = sorted(rows.keys() & others.keys())
         if len(seeds) < 2:
             continue  # one difference has no interval
-        first, second = _points(rows, seeds, metric), _points(others, seeds, metric)
+        first, second = _points(rows, seeds, measure), _points(others, seeds, measure)
         sides = [part[seed] for part in (rows, others) for seed in seeds]
         test = paired_difference(
             first,
@@ -270,9 +281,10 @@ def _adjusted(
             "half_width": test.half_width,
             "p_value": test.p_value,
             "wilcoxon": wilcoxon(first, second),
-            "wins": test.wins,
-            "losses": int((first < second).sum()),
+            "wins": int(((first < second) if measure.lower else (first > second)).sum()),
+            "losses": int(((first > second) if measure.lower else (first < second)).sum()),
             "n": test.n,
+            "lower": measure.lower,
         }
     for key in ("p_value", "wilcoxon"):
         adjusted = holm([values[key] for values in raw.values()])

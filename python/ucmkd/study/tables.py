@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ucmkd.study.controls import MEANING
-from ucmkd.study.summary import METRICS, Difference, Line, Metric, ScenarioSummary
+from ucmkd.study.summary import ACCURACY, Difference, Line, ScenarioSummary
 from ucmkd.study.text import estimate, number, p_text, signed
-
-SHORT: dict[Metric, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced"}
+from ucmkd.tasks import Measure, Shown
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Table:
 INDENT = "\u00a0\u00a0"  # an ordinary space at the start of a cell is lost in HTML
 
 _TESTS = (
-    "Percentage points, paired by seed; interval and p: corrected resampled t-test (Nadeau and "
-    "Bengio); W: Wilcoxon's signed-rank test; p and W after Holm's adjustment over "
+    ", paired by seed; interval and p: corrected resampled t-test (Nadeau and Bengio); W: "
+    "Wilcoxon's signed-rank test; p and W after Holm's adjustment over "
 )
 
 
@@ -64,27 +62,30 @@ def full_label(line: Line) -> str:
 def tables(summary: ScenarioSummary) -> list[Table]:
     """All tables of a scenario: scores, then differences to references and to controls."""
     labels = {line.method: line.label for line in summary.lines}
+    shown, tests = summary.shown, summary.shown.unit + _TESTS
+    first = shown.tested[0].name
     found = [_scores(summary)]
     for reference, families in summary.against.items():
         title = f"{summary.name}: difference to {labels[reference]}"
-        caption = f"{_TESTS}the rows of this table. W/L: seeds ahead and behind."
-        named = [(labels[method], families, method) for method in families[METRICS[0]]]
-        found.append(_differences(title, caption, named))
+        caption = f"{tests}the rows of this table. W/L: seeds ahead and behind."
+        named = [(labels[method], families, method) for method in families[first]]
+        found.append(_differences(shown, title, caption, named))
     # A method's controls stand together; what they are adjusted with is the same control of all.
     named = [
         (f"{line.label} − {control}", families, line.method)
         for line in summary.lines
         for control, families in summary.controls.items()
-        if line.control is None and line.method in families[METRICS[0]]
+        if line.control is None and line.method in families[first]
     ]
-    meaning = "; ".join(f"{name}: {MEANING[name]}" for name in summary.controls)
-    caption = f"{meaning.capitalize()}. {_TESTS}all rows with the same control."
-    found.append(_differences(f"{summary.name}: difference to the own controls", caption, named))
+    meaning = "; ".join(f"{name}: {shown.meaning[name]}" for name in summary.controls)
+    caption = f"{meaning.capitalize()}. {tests}all rows with the same control."
+    title = f"{summary.name}: difference to the own controls"
+    found.append(_differences(shown, title, caption, named))
     found += [_alone(summary), _teachers(summary)]
     for reference, family in summary.teachers.items():
-        rows = [[labels[method], *_cells(d)] for method, d in family.items()]
+        rows = [[labels[method], *_cells(d, ACCURACY)] for method, d in family.items()]
         title = f"{summary.name}: teachers trained along, difference to {labels[reference]}"
-        caption = f"Of their accuracies afterwards. {_TESTS}the rows of this table."
+        caption = f"Of their accuracies afterwards. {tests}the rows of this table."
         found.append(Table(title, caption, ["", "Δ", "p", "W", "W/L"], rows, ("W", "W/L")))
     return [table for table in found if table.rows]
 
@@ -110,7 +111,11 @@ def _teachers(summary: ScenarioSummary) -> Table:
     """What became of the teachers that methods train along."""
     header = ["", "before", "after", "Δ", "p", "W", "W/L"]
     rows = [
-        [row_label(line), *map(number, (line.along_before, line.along_after)), *_cells(line.along)]
+        [
+            row_label(line),
+            *map(number, (line.along_before, line.along_after)),
+            *_cells(line.along, ACCURACY),
+        ]
         for line in summary.lines
         if line.along is not None
     ]
@@ -123,51 +128,53 @@ def _teachers(summary: ScenarioSummary) -> Table:
 
 
 def _scores(summary: ScenarioSummary) -> Table:
-    header = ["", "seeds", "accuracy", "balanced", "macro-F1", "NLL", "ECE", "teacher", "seconds"]
-    rows = [
-        [
-            row_label(line),
-            str(line.n),
-            *(estimate(e.mean, e.half_width) for e in line.scores.values()),
-            number(line.macro_f1),
-            number(line.nll, 2),
-            number(line.ece),
-            number(line.teacher),
-            number(line.seconds),
-        ]
-        for line in summary.lines
-    ]
+    shown = summary.shown
+    header = ["", "seeds", *(measure.short for measure in (*shown.tested, *shown.others))]
+    rows = []
+    for line in summary.lines:
+        cells = [row_label(line), str(line.n)]
+        for measure in shown.tested:
+            score = line.scores[measure.name]
+            cells.append(estimate(score.mean, score.half_width, measure.form))
+        cells += [number(line.means[measure.name], measure.form) for measure in shown.others]
+        rows.append(cells)
     caption = (
-        f"Test scores in percent (NLL in nats), mean ± 95 % interval over the seeds; about "
-        f"{summary.train_size} samples outside the test set and {summary.test_size} in it. ECE: 15 "
-        "bins. Teacher: its validation accuracy in its own modality. Seconds: training of the "
-        "student, all candidates."
+        f"{shown.caption}, mean ± 95 % interval over the seeds; about {summary.train_size} "
+        f"{shown.samples} outside the test set and {summary.test_size} in it. {shown.columns}"
     )
-    optional = ("NLL", "macro-F1", "teacher", "seconds", "ECE", "seeds")
+    # The calibration error tells more than the likelihood.
+    first = ("NLL", "macro-F1", "teacher", "seconds")
+    others = [measure.short for measure in shown.others]
+    optional = (
+        *(name for name in first if name in others),
+        *(name for name in reversed(others) if name not in first),
+        "seeds",
+    )
     return Table(f"{summary.name}: scores", caption, header, rows, optional)
 
 
 def _differences(
+    shown: Shown,
     title: str,
     caption: str,
-    named: Sequence[tuple[str, dict[Metric, dict[str, Difference]], str]],
+    named: Sequence[tuple[str, dict[str, dict[str, Difference]], str]],
 ) -> Table:
     """A table of (label, family, method)."""
     header = [""]
-    for metric in METRICS:
-        header += [f"Δ {SHORT[metric]}", "p", "W", "W/L"]
+    for measure in shown.tested:
+        header += [f"Δ {measure.short}", "p", "W", "W/L"]
     rows = []
     for label, families, method in named:
         cells = [label]
-        for metric in METRICS:
-            cells += _cells(families[metric][method])
+        for measure in shown.tested:
+            cells += _cells(families[measure.name][method], measure)
         rows.append(cells)
     return Table(title, caption, header, rows, optional=("W", "W/L"))
 
 
-def _cells(d: Difference) -> list[str]:
+def _cells(d: Difference, measure: Measure) -> list[str]:
     return [
-        f"{signed(d.mean)} ± {number(d.half_width)}",
+        f"{signed(d.mean, measure.form)} ± {number(d.half_width, measure.form)}",
         p_text(d.p_value),
         p_text(d.wilcoxon),
         f"{d.wins}/{d.losses}",

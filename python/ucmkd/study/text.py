@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 
-def number(value: float, digits: int = 1) -> str:
+def number(value: float, form: str = ".1f") -> str:
     """``12.3``, or a dash where there is none."""
-    return "–" if value != value else f"{value:.{digits}f}"
+    return "–" if value != value else f"{value:{form}}"
 
 
-def estimate(mean: float, half_width: float) -> str:
+def estimate(mean: float, half_width: float, form: str = ".1f") -> str:
     """``71.2 ± 1.3``, or the mean alone where one seed gives no interval."""
     if half_width != half_width:
-        return number(mean)
-    return f"{mean:.1f} ± {half_width:.1f}"
+        return number(mean, form)
+    return f"{mean:{form}} ± {half_width:{form}}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, form: str = ".1f") -> str:
     """``+1.2``, ``−0.3``, ``0.0``."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+    text, zero = f"{value:+{form}}", f"{0:{form}}"
+    return zero if text[1:] == zero else text.replace("-", "−")
 
 
 def p_text(value: float) -> str:
