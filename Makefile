@@ -18,7 +18,8 @@ demo: $(VENV)/.built-train  ## Build if needed, then the main job on real data (
 
 # The questions of study/README.md; the published losses one by one are in study-all.
 STUDIES := headline pairs cohorts one_table teachers_part noise_and_views labels_and_senses
-MORE_STUDIES := paired published_brca ckd_calls focusing discom_kd amid msd
+MORE_STUDIES := paired published_brca ckd_calls focusing discom_kd amid msd \
+  hashing skeletons language coherence nine_kd
 
 study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (about 80 minutes; resumes)
 	@for name in $(STUDIES); do \

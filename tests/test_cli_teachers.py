@@ -153,3 +153,12 @@ def test_shipped_configurations_are_read() -> None:
         assert load_comparison(find_comparison(name)).name == name
     with pytest.raises(ConfigError, match="shipped: arrays"):
         find_comparison("nothing like it")
+
+
+def test_shards_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    data = {**UNPAIRED, "teachers": {"far": {"dataset": str(folder)}}}
+    line = failure(capsys, "teachers", written(tmp_path, {"data": data, "rule": "accuracy"}))
+    assert "data.teachers.far.dataset must be a data set in memory" in line
+    assert str(folder) in line

@@ -16,6 +16,7 @@ from ucmkd.config_data import DataConfig, StudentDataConfig, TeacherDataConfig
 from ucmkd.data import top_variance
 from ucmkd.data.files import read_archive
 from ucmkd.preparation import prepare
+from ucmkd.preparation.streamed import is_folder
 from ucmkd.teachers.config import ArraysConfig, CandidatesConfig, TeachersConfig
 
 
@@ -63,6 +64,13 @@ def read_samples(config: TeachersConfig) -> Samples:
 def read_candidates(config: CandidatesConfig, seed: int) -> Samples:
     """The part of :func:`read_samples` for data sets."""
     student = config.student
+    sides = {"student": student, **{f"teachers.{k}": side for k, side in config.teachers.items()}}
+    for key, side in sides.items():
+        if is_folder(side.dataset):
+            raise ConfigError(
+                f"data.{key}.dataset must be a data set in memory, got the folder {side.dataset}: "
+                "a comparison of teachers looks at all samples at once, and shards are streamed"
+            )
     first = next(iter(config.teachers.values()))
     rows, labels, names, notes = _student_rows(config, student, first, seed)
     teachers: dict[str, Tensor] = {}
