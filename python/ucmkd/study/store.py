@@ -56,8 +56,11 @@ def _whole_task(row: Row, run: Run) -> bool:
     assert run.task is not None
     compared = run.phase == "explore" or len(run.configurations) > 1
     measured = task_of(run.task).shown.measures if run.phase == "fresh" else ()
-    return (_is_number(row.get(_SCORE)) if compared else row.get(_SCORE, row) is None) and all(
-        _is_number(row.get(measure.name)) for measure in measured
+    score = _is_number(row.get(_SCORE)) if compared else row.get(_SCORE, row) is None
+    # A network that was not trained has no share of its own tokens, say.
+    return score and all(
+        row.get(measure.name, row) is None or _is_number(row.get(measure.name))
+        for measure in measured
     )
 
 
