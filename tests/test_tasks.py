@@ -258,7 +258,10 @@ def test_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"task": "tyo"}, r"unknown task 'tyo'; did you mean 'toy'\? \(known: hashing, "),
         ({"defaults": {"data": {}}}, r"defaults: unknown section 'data' \(accepted: settings\)"),
         ({"defaults": {"settings": {"szie": 2}}}, "unknown key 'szie' in section 'settings'; did"),
-        ({"defaults": {"settings": {"weight": "x"}}}, "settings.weight must be a number, got 'x'"),
+        (
+            {"defaults": {"settings": {"weight": "x"}}},
+            "settings.weight must be a finite number, got 'x'",
+        ),
         ({"scenarios": {"small": {"settings": {"size": 0}}}}, "settings.size must be at least 1"),
         (rows_of(bsae={}), r"unknown method.name 'bsae'; did you mean 'base'\? \(known: base"),
         (rows_of(base={"data": {"pairs": 3}}), r"data must be empty with task 'toy'.*'pairs': 3"),

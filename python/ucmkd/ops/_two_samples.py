@@ -17,6 +17,7 @@ from torch import Tensor
 from ucmkd import _backend
 from ucmkd.ops import _check
 from ucmkd.ops._mmd_op import Flag, Spec, _again
+from ucmkd.ops._plain import tracked
 from ucmkd.ops._two_clouds import readable, scaled
 from ucmkd.ops.bandwidth import bandwidth_of
 from ucmkd.reference import Kernel
@@ -50,7 +51,7 @@ class _Node(torch.autograd.Function):
         )  # fmt: skip
         ctx.rules, ctx.found = rules, found
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(*tracked(x, y))
         result: Tensor = torch.from_numpy(found[0].reshape(()))
         return result
 
