@@ -1,11 +1,16 @@
 """Fixtures: every test of an operator runs on every backend that this machine has."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+# What starts in the background of a shell script ignores Ctrl-C, and so would what tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread per process keeps small problems fast and the run repeatable.
 torch.set_num_threads(min(2, os.cpu_count() or 1))

@@ -162,7 +162,7 @@ def test_notes_are_said(
     [
         ({"label_noise": 1.0}, {}, r"student\.label_noise must be in \[0, 1\), got 1\.0"),
         ({"label_noise": -0.1}, {}, "label_noise must be in"),
-        ({"label_noise": "some"}, {}, "label_noise must be a number"),
+        ({"label_noise": "some"}, {}, "label_noise must be a finite number"),
         ({"missing_classes": 0}, {}, "missing_classes must be a positive count, a list of"),
         ({"missing_classes": []}, {}, "missing_classes must be a positive count"),
         ({"missing_classes": ["1", "1"]}, {}, "a list of distinct class names"),

@@ -215,3 +215,11 @@ def test_random_state_beyond_its_words() -> None:
     state["numpy"][2] = 10**6
     with pytest.raises(ValueError, match="a position of 1000000 in NumPy's generator"):
         set_random_state(state)
+
+
+def test_a_log_with_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    from ucmkd.report_figures import panels
+
+    records = [{"step": 1, "loss": {"ce": 10**400, "fa": 0.5}, "validation": {"loss": -(10**400)}}]
+    found = {panel.title: panel.curves for panel in panels(records)}
+    assert found["Terms of the loss"] == {"fa": [(1, 0.5)]}

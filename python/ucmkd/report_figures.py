@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -56,7 +56,8 @@ def curves(records: Sequence[Mapping[str, Any]], group: str) -> dict[str, Points
     found: dict[str, Points] = {}
     for record in records:
         for name, value in record.get(group, {}).items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            # A damaged line may hold an integer that no float can.
+            if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
                 found.setdefault(name, []).append((record["step"], float(value)))
     return found
 

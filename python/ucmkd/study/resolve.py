@@ -121,7 +121,9 @@ def _build(
     control: Control | None,
 ) -> Recipe:
     # A processor unless the study says otherwise: all workers would crowd on one accelerator.
-    base: Section = {"name": f"{scenario}-{method}", "hardware": {"accelerator": "cpu"}}
+    # Scenarios of a library's caller may be paths; a recipe's name is that of a folder.
+    name = f"{scenario}-{method}".replace("/", "-").replace("\\", "-")
+    base: Section = {"name": name, "hardware": {"accelerator": "cpu"}}
     for layer in (study.defaults, study.scenarios[scenario]):
         base = merged(base, layer)
     split = _split_of(from_mapping(Recipe, {"data": base.get("data")}))
