@@ -207,8 +207,8 @@ def page(result: dict[str, Any]) -> str:
         "gradient, the largest over the ranks, in fresh processes, the rank's rows included: what "
         "the allocator and the exchange take is in it. The formula (`model.memory`) has rows, "
         f"passing blocks, masses and potentials; a tile of 2^{TILE.bit_length() - 1} numbers "
-        f"({4 * TILE / 1e6:.0f} MB) and what is computed from it come on top, the same for any "
-        "number of points. The matrix is what an operator that is not sharded would hold.",
+        f"({4 * TILE / 1e6:.0f} MB) and what is computed from it come on top, most "
+        "of it temporaries. The matrix is what an operator that is not sharded would hold.",
         "",
         "| loss | points a side | d | ranks | MB per rank | by the formula, without tiles | "
         "MB of the n × m matrix |",

@@ -98,6 +98,8 @@ def test_errors_are_those_of_the_general_way() -> None:
     for options, message in (
         (dict(kernel="gauss"), "kernel must be one of"),
         (dict(scales=(1.0, -2.0)), "scales must be one or more positive numbers"),
+        (dict(scales=(1.0, [2.0])), "scales must be one or more positive numbers"),
+        (dict(scales=()), "scales must be one or more positive numbers"),
         (dict(bandwidth="medan"), "bandwidth must be one of"),
         (dict(bandwidth=-1.0), "bandwidth must be"),
         (dict(bandwidth=float("nan")), "bandwidth must be"),
@@ -115,4 +117,6 @@ def test_errors_are_those_of_the_general_way() -> None:
         losses.mmd_align(x, y)
     with pytest.raises(ValueError, match=r"teacher must be finite; .*index \(3, 1\)"):
         losses.mmd_align(y, x)
+    with pytest.raises(ValueError, match="student must be finite"):  # looked at first
+        losses.mmd_align(x, y, kernel="gauss")
     assert torch.isnan(losses.mmd_align(x, y, check_finite=False))

@@ -236,6 +236,11 @@ mod tests {
                     assert_eq!(p[..m], q[..m], "{level:?} {m} {depth}");
                 }
                 check(&out, padded(m), &|k, j| b[j * depth + k]);
+                let mut later = vec![T::NAN; n * padded(m)];
+                panels.times_from(level, &a, m / 2, &mut later);
+                for (p, q) in later.chunks(padded(m)).zip(out.chunks(padded(m))) {
+                    assert_eq!(p[m / 2..m], q[m / 2..m], "{level:?} {m} {depth}");
+                }
                 if m >= LANES {
                     let mut out = vec![T::NAN; n * m];
                     assert!(times(level, (&a, depth), (&b, m), &mut out));
@@ -243,6 +248,47 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// `out += factor A B`, and the same with A given by its columns.
+    fn adds_to_what_is_there<T: Real>(tolerance: f64) {
+        for level in available() {
+            for (n, depth, width) in [(1, 1, 16), (7, 5, 32), (8, 300, 48), (21, 64, 16)] {
+                let rows: Vec<T> = (0..n * depth).map(number).collect();
+                let b: Vec<T> = (0..depth * width).map(|i| number(i + 3)).collect();
+                let before: Vec<T> = (0..n * width).map(|i| number(i + 7)).collect();
+                let stride = n + 2;
+                let mut columns = vec![T::NAN; depth * stride];
+                for i in 0..n {
+                    for k in 0..depth {
+                        columns[k * stride + i] = rows[i * depth + k];
+                    }
+                }
+                for a in [Left::rows(&rows, depth), Left::columns(&columns, stride)] {
+                    let mut out = before.clone();
+                    if !add_times(level, T::from_f64(-0.5), a, (&b, width), &mut out) {
+                        continue;
+                    }
+                    for (at, (got, before)) in out.iter().zip(&before).enumerate() {
+                        let (i, j) = (at / width, at % width);
+                        let terms = (0..depth)
+                            .map(|k| rows[i * depth + k].to_f64() * b[k * width + j].to_f64());
+                        let want = before.to_f64() - 0.5 * terms.sum::<f64>();
+                        let off = (got.to_f64() - want).abs();
+                        assert!(
+                            off <= tolerance * (1.0 + want.abs()),
+                            "{level:?} {n} {depth}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn adds_of_both_types() {
+        adds_to_what_is_there::<f32>(4e-6);
+        adds_to_what_is_there::<f64>(1e-14);
     }
 
     #[test]

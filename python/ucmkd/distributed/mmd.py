@@ -16,8 +16,9 @@ from ucmkd.distributed._ring import Ring
 from ucmkd.distributed._shares import Shares, Side, shares
 from ucmkd.distributed._sweep import total
 from ucmkd.ops import _check
+from ucmkd.ops._kernel import kernel_of
 from ucmkd.ops.bandwidth import RULES
-from ucmkd.ops.mmd import SCALES, kernel_of
+from ucmkd.ops.mmd import SCALES
 from ucmkd.reference import Kernel, kernel_slope, kernel_value
 
 

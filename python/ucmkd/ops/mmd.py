@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -13,11 +11,12 @@ from ucmkd import _backend
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._classes import class_masses, memberships
+from ucmkd.ops._kernel import kernel_of
 from ucmkd.ops._mmd_op import Spec, apply
 from ucmkd.ops._plain import plain
 from ucmkd.ops._two_samples import two_samples
 from ucmkd.ops.bandwidth import RULES, bandwidth_of
-from ucmkd.reference import KERNELS, Kernel, kernel_value
+from ucmkd.reference import Kernel, kernel_value
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 ESTIMATORS = ("v", "u", "linear")
@@ -123,33 +122,6 @@ def mmd(
         weights=(x_weight, y_weight), classes=(x_class, y_class), num_classes=num_classes,
         degree=degree, gamma=gamma, coef=coef, backend=backend, names=("x", "y"), label="class",
     )  # fmt: skip
-
-
-def kernel_of(
-    name: str,
-    scales: Sequence[float],
-    width: int,
-    degree: int = 3,
-    gamma: float | None = None,
-    coef: float = 1.0,
-) -> Kernel:
-    """A checked kernel for points of ``width`` coordinates."""
-    _check.one_of(name, KERNELS, "kernel")
-    try:
-        values = tuple(float(s) for s in scales)
-    except (TypeError, ValueError):
-        values = ()
-    if not values or not all(0 < s < math.inf for s in values):
-        raise ValueError(f"scales must be one or more positive numbers; got {scales!r}")
-    if isinstance(degree, bool) or not isinstance(degree, Integral) or degree < 1:
-        raise ValueError(f"degree must be an integer >= 1; got {degree!r}")
-    if gamma is None:
-        gamma = 1 / width
-    elif isinstance(gamma, bool) or not isinstance(gamma, Real) or not 0 < gamma < math.inf:
-        raise ValueError(f"gamma must be None or a finite number > 0; got {gamma!r}")
-    if isinstance(coef, bool) or not isinstance(coef, Real) or not 0 <= coef < math.inf:
-        raise ValueError(f"coef must be a finite number >= 0; got {coef!r}")
-    return Kernel(name, values, int(degree), float(gamma), float(coef))
 
 
 def run(

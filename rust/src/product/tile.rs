@@ -156,7 +156,23 @@ mod x86 {
 
                 /// All rows of some columns, as [`super::Tiles::strip`].
                 #[target_feature(enable = $feature)]
-                pub(super) fn strip<const ROWS: usize, const WIDE: usize, const TURNED: bool>(
+                pub(super) fn strip<const ROWS: usize, const WIDE: usize>(
+                    a: Left<'_, $t>,
+                    b: (&[$t], usize, usize),
+                    out: (&mut [$t], usize, usize),
+                    add: Option<$t>,
+                ) {
+                    assert!(a.column == 1 || a.row == 1);
+                    if a.column == 1 {
+                        rows_of::<ROWS, WIDE, false>(a, b, out, add);
+                    } else {
+                        rows_of::<ROWS, WIDE, true>(a, b, out, add);
+                    }
+                }
+
+                #[inline]
+                #[target_feature(enable = $feature)]
+                fn rows_of<const ROWS: usize, const WIDE: usize, const TURNED: bool>(
                     a: Left<'_, $t>,
                     (b, ldb, from): (&[$t], usize, usize),
                     (out, ldo, to): (&mut [$t], usize, usize),
@@ -269,32 +285,13 @@ mod x86 {
             out: (&mut [Self], usize, usize),
             add: Option<Self>,
         ) {
-            assert!(a.column == 1 || a.row == 1);
-            match (level.on_host(), columns, a.column == 1) {
+            match (level.on_host(), columns) {
                 // SAFETY: `on_host` names only levels whose features were detected.
-                (Level::Avx512, 32, true) => unsafe {
-                    f32_512::strip::<8, 2, false>(a, b, out, add);
-                },
+                (Level::Avx512, 32) => unsafe { f32_512::strip::<8, 2>(a, b, out, add) },
                 // SAFETY: as above.
-                (Level::Avx512, 16, true) => unsafe {
-                    f32_512::strip::<8, 1, false>(a, b, out, add);
-                },
+                (Level::Avx512, 16) => unsafe { f32_512::strip::<8, 1>(a, b, out, add) },
                 // SAFETY: as above.
-                (Level::Avx2, 16, true) => unsafe {
-                    f32_256::strip::<6, 2, false>(a, b, out, add);
-                },
-                // SAFETY: as above.
-                (Level::Avx512, 32, false) => unsafe {
-                    f32_512::strip::<8, 2, true>(a, b, out, add);
-                },
-                // SAFETY: as above.
-                (Level::Avx512, 16, false) => unsafe {
-                    f32_512::strip::<8, 1, true>(a, b, out, add);
-                },
-                // SAFETY: as above.
-                (Level::Avx2, 16, false) => unsafe {
-                    f32_256::strip::<6, 2, true>(a, b, out, add);
-                },
+                (Level::Avx2, 16) => unsafe { f32_256::strip::<6, 2>(a, b, out, add) },
                 _ => panic!("no tiles of {columns} columns at level {level:?}"),
             }
         }
@@ -313,24 +310,11 @@ mod x86 {
             out: (&mut [Self], usize, usize),
             add: Option<Self>,
         ) {
-            assert!(a.column == 1 || a.row == 1);
-            match (level.on_host(), columns, a.column == 1) {
+            match (level.on_host(), columns) {
                 // SAFETY: `on_host` names only levels whose features were detected.
-                (Level::Avx512, 16, true) => unsafe {
-                    f64_512::strip::<8, 2, false>(a, b, out, add);
-                },
+                (Level::Avx512, 16) => unsafe { f64_512::strip::<8, 2>(a, b, out, add) },
                 // SAFETY: as above.
-                (Level::Avx2, 16, true) => unsafe {
-                    f64_256::strip::<3, 4, false>(a, b, out, add);
-                },
-                // SAFETY: as above.
-                (Level::Avx512, 16, false) => unsafe {
-                    f64_512::strip::<8, 2, true>(a, b, out, add);
-                },
-                // SAFETY: as above.
-                (Level::Avx2, 16, false) => unsafe {
-                    f64_256::strip::<3, 4, true>(a, b, out, add);
-                },
+                (Level::Avx2, 16) => unsafe { f64_256::strip::<3, 4>(a, b, out, add) },
                 _ => panic!("no tiles of {columns} columns at level {level:?}"),
             }
         }
