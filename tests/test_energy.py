@@ -8,18 +8,15 @@ from torch import Tensor
 
 from energy_reference import clouds, energy_distance
 from ucmkd import losses
-from ucmkd.ops.mmd import KERNELS
 
-full = pytest.mark.skipif("energy" not in KERNELS, reason="the MMD has no energy kernel")
 FLOAT64 = dict(dtype=torch.float64)
 
 FORMS = [
     pytest.param(dict(projections=6, generator=0), id="sliced"),
-    pytest.param({}, id="full", marks=full),
+    pytest.param({}, id="full"),
 ]
 
 
-@full
 @pytest.mark.parametrize(("n", "m", "d"), [(9, 6, 4), (1, 5, 3), (6, 1, 1), (1, 1, 2)])
 def test_full_is_the_definition(backend: str, n: int, m: int, d: int) -> None:
     x, y, a, b = clouds(n, m, d)
@@ -27,7 +24,6 @@ def test_full_is_the_definition(backend: str, n: int, m: int, d: int) -> None:
     assert value.item() == pytest.approx(energy_distance(x, y, a, b), rel=1e-10)
 
 
-@full
 def test_full_golden_value(backend: str) -> None:
     x = torch.tensor([[0.0, 0], [1, 0], [0, 2]], **FLOAT64)
     y = torch.tensor([[1.0, 1], [2, 0], [0, -1], [3, 1]], **FLOAT64)
@@ -35,7 +31,6 @@ def test_full_golden_value(backend: str) -> None:
     assert value.item() == pytest.approx(1.161780228882498, rel=1e-12)
 
 
-@full
 def test_full_and_sliced_agree_on_the_line() -> None:
     x, y, a, b = clouds(d=1)
     weights = dict(student_weight=a, teacher_weight=b)

@@ -109,3 +109,20 @@ def test_names_what_is_not_finite() -> None:
         losses.sinkhorn_align(y, y, cost="l3")
     with pytest.raises(ValueError, match="backend must be"):
         losses.sinkhorn_align(y, y, backend="cuda")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kernel_beyond_the_second_level_cache(threads: int) -> None:
+    """A block of more than 512 KB is swept with the next rows called ahead: the same numbers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, y = (t.detach() for t in clouds(771, 530, torch.float32))
+        options = dict(epsilon=0.5, tol=0.0, max_iter=30)
+        found = ops.sinkhorn(x, y, backend="rust", **options)
+        exact = ops.sinkhorn(x.double(), y.double(), backend="torch", **options)
+    finally:
+        torch.set_num_threads(before)
+    assert float(found.value) == pytest.approx(float(exact.value), rel=1e-5)
+    torch.testing.assert_close(found.x_potential.double(), exact.x_potential, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.y_potential.double(), exact.y_potential, rtol=1e-4, atol=1e-4)
