@@ -1,12 +1,13 @@
 """Methods: each against its formula, written out."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from methods_common import PRIOR, C, joint_parts, make, make_batch, plan_of
+from methods_common import PRIOR, C, joint_parts, make, make_batch, make_student, plan_of
 from methods_common import double as _double  # noqa: F401 (a fixture for every test)
 from ucmkd.losses import feature_align, kd_loss
 from ucmkd.methods import Batch
@@ -61,6 +62,26 @@ def test_label_aware_wants_matched_classes() -> None:
         method.losses(wrong)
     doubled = torch.cat((batch.student_label, batch.student_label))
     check_class_counts(batch.student_label, doubled, C)  # the proportions count
+
+
+def test_label_aware_leaves_out_classes_that_the_teacher_lacks() -> None:
+    """As the same loss on the student samples of the other classes, times their share."""
+    method, batch = make("label_aware", tol=1e-9, max_iter=2000), make_batch()
+    label = torch.tensor([0, 0, 1, 1, 1, 1])  # no 2, and other proportions than the student's
+    partial = replace(batch, teacher_label=label)
+    kept = batch.student_label < 2
+    weight = torch.tensor([3 / 5 / 2] * 2 + [2 / 5 / 4] * 4)
+    features = method.projector(method.student.encoder(batch.student))
+    expected = feature_align(
+        features[kept], batch.teacher_feature, student_label=batch.student_label[kept],
+        teacher_label=label, teacher_weight=weight, **method.align,
+    )  # fmt: skip
+    torch.testing.assert_close(method.losses(partial)["fa"], kept.double().mean() * expected)
+    alone = replace(batch, student_label=torch.full((6,), 2), teacher_label=label)
+    term = method.losses(alone)["fa"]
+    assert term.item() == 0.0
+    gradients = torch.autograd.grad(term, list(method.student.encoder.parameters()))
+    assert all(gradient.eq(0).all() for gradient in gradients)
 
 
 def test_vanilla_kd_formula() -> None:
@@ -170,3 +191,19 @@ def test_self_labelling_formula() -> None:
 def test_planned_cost_names_a_diverged_student() -> None:
     with pytest.raises(ValueError, match="NaN"):
         planned_cost(torch.tensor([[0.0, float("nan")]]))
+
+
+def test_a_control_with_pairs_estimates_the_prior_like_the_control_without() -> None:
+    """The pairs change the weights, not what the pool is seen to hold."""
+    options = {"prior": "estimated", "estimate_steps": 3, "weight": 0.0}
+    student, batch = make_student(), make_batch()
+    batch = replace(batch, unlabelled=batch.student[:2].repeat(4, 1))
+    masses = []
+    for name in ("self_labelling", "self_labelling_with_pairs"):
+        method = make(name, student, **options).train()
+        for step in range(4):
+            method.losses(batch, step)
+        assert method.pool_prior.seen > 0
+        masses.append(method.mass)
+    torch.testing.assert_close(*masses)
+    assert (masses[0] - 1 / C).abs().max() > 1e-3

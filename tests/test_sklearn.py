@@ -74,6 +74,16 @@ def test_without_a_pool_the_labelled_samples_are_aligned() -> None:
     assert model.method_ == "label_aware" and "fa" in model.history_[-1]["loss"]
 
 
+@pytest.mark.parametrize("classes", [2, 1])
+def test_a_teacher_without_some_classes_teaches_the_others(classes: int) -> None:
+    given = problem()
+    known = given["teacher"]["y_teacher"] < 10 - classes
+    teacher = {name: value[known] for name, value in given["teacher"].items()}
+    with pytest.warns(UserWarning, match="no samples of class"):
+        model = UCMKDClassifier(**SHORT).fit(*given["student"], **teacher)
+    assert model.method_ == "label_aware" and np.isfinite(model.history_[-1]["loss"]["fa"])
+
+
 def test_names_of_classes_and_classes_without_a_label() -> None:
     """What only the teacher has seen can be predicted."""
     given = problem()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from methods_common import teacher_of
 from ucmkd.batches import Batches
-from ucmkd.checkpoint import Checkpointer
+from ucmkd.checkpoint import Checkpointer, CheckpointError
 from ucmkd.config import OptimizerConfig, TrainingConfig
 from ucmkd.methods import METHODS, create
 from ucmkd.metrics import Metrics, classification_metrics
@@ -133,10 +134,21 @@ def test_weighted_terms_are_logged(data: TrainingData) -> None:
         assert record["weighted"]["fa"] == pytest.approx(0.25 * record["loss"]["fa"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_resumes_exactly(name: str, data: TrainingData, tmp_path) -> None:
+#: What a method keeps beside its weights depends on options, too.
+KEEPING = [
+    ("joint_alignment", {"bank": True}),
+    ("joint_alignment", {"prior": "estimated", "estimate_steps": 8}),
+    ("self_labelling_with_pairs", {"prior": "estimated", "estimate_steps": 8}),
+    ("ucmkd", {"variant": "joint"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), [*((n, {}) for n in sorted(METHODS)), *KEEPING])
+def test_every_method_resumes_exactly(
+    name: str, options: dict, data: TrainingData, tmp_path
+) -> None:
     """Saved after 6 of 12 steps and continued in new objects: every number is the same."""
-    straight = fit(make(name, data), data, SHORT, seed=3)
+    straight = fit(make(name, data, **options), data, SHORT, seed=3)
 
     class Stop(Exception):
         pass
@@ -148,11 +160,11 @@ def test_every_method_resumes_exactly(name: str, data: TrainingData, tmp_path) -
         raise Stop
 
     with pytest.raises(Stop):
-        fit(make(name, data), data, SHORT, seed=3, save=save_and_stop)
+        fit(make(name, data, **options), data, SHORT, seed=3, save=save_and_stop)
     state = checkpoints.load()
     assert state is not None and 0 < state["step"] < SHORT.steps
     torch.manual_seed(999)  # whatever the new process did before
-    resumed = fit(make(name, data), data, SHORT, seed=3, state=state)
+    resumed = fit(make(name, data, **options), data, SHORT, seed=3, state=state)
 
     assert resumed.validation == straight.validation
     assert resumed.best_step == straight.best_step
@@ -165,6 +177,15 @@ def test_every_method_resumes_exactly(name: str, data: TrainingData, tmp_path) -
 
     tail = [r for r in straight.history if r["step"] > state["step"]]
     assert timeless(resumed.history) == timeless(tail)
+
+
+def test_a_late_buffer_of_another_kind_is_refused(data: TrainingData) -> None:
+    states: list[dict] = []
+    fit(make("joint_alignment", data, bank=True), data, SHORT, seed=3, save=states.append)
+    state = copy.deepcopy(states[0])
+    state["method"]["start"] = state["method"]["start"].long()
+    with pytest.raises(CheckpointError, match="start is no vector of numbers"):
+        fit(make("joint_alignment", data, bank=True), data, SHORT, seed=3, state=state)
 
 
 def test_same_seed_same_result_and_other_seed_not(data: TrainingData) -> None:

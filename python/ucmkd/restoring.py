@@ -36,13 +36,23 @@ def restoring() -> Iterator[None]:
 def check_weights(weights: Any, method: nn.Module) -> None:
     """See that ``weights`` are those of ``method``, by names, shapes and types.
 
+    What a method names in ``late_buffers`` may be there or not on either side, and as long as it
+    likes.
+
     Raises:
         ValueError: They are not.
     """
     own = method.state_dict()
-    if not isinstance(weights, Mapping) or weights.keys() != own.keys():
+    late = set(getattr(method, "late_buffers", ()))
+    if not isinstance(weights, Mapping) or weights.keys() - late != own.keys() - late:
         raise ValueError("weights of other names")
+    for name in late & weights.keys():
+        found = weights[name]
+        if not isinstance(found, Tensor) or not found.is_floating_point() or found.dim() != 1:
+            raise ValueError(f"{name} is no vector of numbers")
     for name, tensor in own.items():
+        if name in late:
+            continue
         found = weights[name]
         if not isinstance(found, Tensor) or found.is_complex() != tensor.is_complex():
             raise ValueError(f"{name} is no tensor of {tensor.dtype}")

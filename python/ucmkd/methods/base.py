@@ -95,7 +95,8 @@ class Method(nn.Module):
     the place of the teacher's features stand its inputs, and ``teacher_head`` is all of the
     teacher). Read them
     from the instance: some depend on options. ``requires`` lists the fields of :class:`Batch`
-    without which a step fails.
+    without which a step fails, ``late_buffers`` buffers (vectors) that a training makes in its
+    first step, so that a fresh method does not have them and a checkpoint does.
 
     With ``placebo=True`` the teacher's class names are permuted by a fixed permutation without
     fixed points, consistently in its labels, the columns of its logits and its head's outputs.
@@ -140,6 +141,7 @@ class Method(nn.Module):
     uses_groups: bool = False
     teacher_inputs: bool = False
     requires: tuple[str, ...] = ()
+    late_buffers: tuple[str, ...] = ()
     #: The terms that learn from the student's own labels; all others align it with something.
     supervised: tuple[str, ...] = ("ce", "pair_ce")
 

@@ -119,6 +119,8 @@ class LabelAware(FeatureKD):
 
     With ``placebo=True`` the teacher samples are weighted so that the permuted classes have the
     masses of the student's classes again; otherwise the transport would have to cross classes.
+    Student samples of a class that the teacher's batch has no sample of have nothing to be aligned
+    with: they are left out, and the teacher's classes weighted in the same way.
 
     Terms: ``ce``, ``fa``.
 
@@ -130,8 +132,8 @@ class LabelAware(FeatureKD):
 
     Raises:
         ValueError: ``label_cost`` is negative, or an option of the base class is wrong. At a
-            step: the class counts of the two batches do not fit (on a GPU only the first batch
-            is checked, to save the synchronisation).
+            step: the counts of classes that both batches have do not fit (on a GPU only the first
+            batch is looked at, to save the synchronisation).
     """
 
     name: ClassVar[str] = "label_aware"
@@ -142,23 +144,27 @@ class LabelAware(FeatureKD):
         super().__init__(student, **options)
         checks.number("label_cost", label_cost)
         self.align["label_cost"] = label_cost
-        self._checked = False
+        self._looked = self._partial = False
 
     def feature_term(self, features: Tensor, batch: Batch) -> Tensor:
         """Label-aware FA between student features and the batch's teacher features."""
         label, teacher_label = batch.student_label, batch.teacher_label
         assert teacher_label is not None and batch.teacher_feature is not None
-        weight = None
+        if self.permutation is None and (label.device.type == "cpu" or not self._looked):
+            self._looked = True
+            self._partial = bool((~torch.isin(label, teacher_label)).any())
+            if not self._partial:
+                check_class_counts(label, teacher_label, self.num_classes)
+        options = {"student_label": label, "teacher_label": teacher_label, **self.align}
         if self.permutation is not None:
             mass = torch.bincount(label, minlength=self.num_classes) / len(label)
-            weight = class_weights(teacher_label, mass.to(features.dtype))
-        elif label.device.type == "cpu" or not self._checked:
-            check_class_counts(label, teacher_label, self.num_classes)
-            self._checked = True
-        options = {
-            "student_label": label,
-            "teacher_label": teacher_label,
-            "teacher_weight": weight,
-            **self.align,
-        }
-        return aligned(self.projector(features), batch.teacher_feature, options)
+            options["teacher_weight"] = class_weights(teacher_label, mass.to(features.dtype))
+        if not self._partial:
+            return aligned(self.projector(features), batch.teacher_feature, options)
+        known = torch.isin(label, teacher_label).to(features.dtype)
+        share = known.mean()
+        known = torch.where(share > 0, known, torch.ones_like(known))  # else the value counts 0
+        mass = features.new_zeros(self.num_classes).index_add_(0, label, known) / known.sum()
+        options["student_weight"] = known / known.sum()
+        options["teacher_weight"] = class_weights(teacher_label, mass)
+        return share * aligned(self.projector(features), batch.teacher_feature, options)

@@ -91,6 +91,7 @@ class JointAlignment(Method):
     name: ClassVar[str] = "joint_alignment"
     needs_teacher = True
     needs_unlabelled = True
+    late_buffers = ("start",)
 
     mass: Tensor | None
     start: Tensor | None  # potentials of the bank's samples after the last step

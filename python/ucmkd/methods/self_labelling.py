@@ -107,13 +107,17 @@ class SelfLabelling(Method):
         """``self`` is ramped."""
         return {"ce": 1.0, "self": self.weight * ramp(step - self.estimate_steps, self.ramp_steps)}
 
+    def see_pool(self, logits: Tensor, step: int) -> None:
+        """Let the logits of unlabelled samples count for ``prior="estimated"``."""
+        if self.pool_prior is not None and self.training:
+            self.mass = estimated(self.pool_prior, logits, self.mass, step, self.estimate_steps)
+
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """``{"ce", "self"}``."""
         assert batch.unlabelled is not None
         n = len(batch.student)
         logits = self.student(torch.cat((batch.student, batch.unlabelled)))
-        if self.pool_prior is not None and self.training:
-            self.mass = estimated(self.pool_prior, logits[n:], self.mass, step, self.estimate_steps)
+        self.see_pool(logits[n:], step)
         return {
             "ce": self.cross_entropy(logits[:n], batch.student_label),
             "self": self_label_loss(logits[n:], self.mass, **self.solver),

@@ -60,6 +60,7 @@ class SelfLabellingWithPairs(SelfLabelling):
         assert batch.paired_teacher_logits is not None
         inputs = (batch.student, batch.unlabelled, batch.paired)
         logits = self.student(torch.cat(inputs)).split([len(x) for x in inputs])
+        self.see_pool(logits[1], step)
         return {
             "ce": self.cross_entropy(logits[0], batch.student_label),
             "self": self_label_loss(logits[1], self.mass, **self.solver),
