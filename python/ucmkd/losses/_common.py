@@ -33,24 +33,41 @@ class OptionModule(nn.Module):
     """An ``nn.Module`` whose options are shown by ``repr`` and passed on at every call.
 
     Options that are an ``nn.Parameter`` (a learned ε, say) are registered, so that an optimiser
-    and ``.to(device)`` see them.
+    and ``.to(device)`` see them; of a tuple with tensors (a pair of reaches) entry i as ``name_i``.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._names = tuple(options)
+        self._tuples: dict[str, int] = {}
         for name, value in options.items():
-            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                self.register_buffer(name, value)
+            if isinstance(value, tuple) and any(isinstance(entry, Tensor) for entry in value):
+                self._tuples[name] = len(value)
+                for i, entry in enumerate(value):
+                    self._keep(f"{name}_{i}", entry)
             else:
-                setattr(self, name, value)
+                self._keep(name, value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            self.register_buffer(name, value)
+        else:
+            setattr(self, name, value)
 
     def options(self) -> dict[str, Any]:
         """The options as keywords of the function."""
-        return {name: getattr(self, name) for name in self._names}
+        return {name: self._option(name) for name in self._names}
+
+    def _option(self, name: str) -> Any:
+        if name not in self._tuples:
+            return getattr(self, name)
+        return tuple(getattr(self, f"{name}_{i}") for i in range(self._tuples[name]))
 
     def extra_repr(self) -> str:
-        shown = {
-            k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in self.options().items()
-        }
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return ", ".join(f"{name}={_shown(value)!r}" for name, value in self.options().items())
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_shown, value))
+    return value.tolist() if isinstance(value, Tensor) else value

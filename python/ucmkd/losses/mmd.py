@@ -11,6 +11,7 @@ from ucmkd.distributed import Batch, Group, global_batch
 from ucmkd.losses._common import REDUCTIONS, OptionModule, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
+from ucmkd.ops._classes import check_num_classes
 from ucmkd.ops._two_samples import two_samples
 from ucmkd.ops.mmd import SCALES, run
 
@@ -102,6 +103,7 @@ def mmd_align(
         )
         check_finite = False
     _check.one_of(reduction, REDUCTIONS, "reduction")
+    check_num_classes(num_classes)
     names = ("student", "teacher")
     extras = (student_weight, teacher_weight, student_label, teacher_label)
     if all(t is None for t in extras):

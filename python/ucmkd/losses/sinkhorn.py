@@ -130,6 +130,8 @@ def sinkhorn_align(
         )
         check_finite = False
     _check.one_of(reduction, ("mean", "sum", "none"), "reduction")
+    _check.flag(debias, "debias")
+    _check.flag(sharp, "sharp")
     if epsilon_scale not in ("mean", None):
         raise ValueError(f"epsilon_scale must be 'mean' or None; got {epsilon_scale!r}")
     check_ratio(epsilon_schedule)

@@ -333,6 +333,8 @@ def reaches(
     """``reach`` as a pair, infinity where strict."""
     if isinstance(value, tuple) and len(value) != 2:
         raise ValueError(f"reach must be None, a number or a pair; got {len(value)} entries")
+    if isinstance(value, list):
+        raise TypeError("reach must be None, a number or a tuple of two; got a list")
     first, second = value if isinstance(value, tuple) else (value, value)
 
     def side(reach: Number | None) -> Number:
@@ -371,6 +373,12 @@ def stopping(tol: float, max_iter: int) -> None:
         raise ValueError(f"max_iter must be an integer >= 1; got {max_iter!r}")
     if max_iter >= 2**31:  # the kernels count in 32 bits
         raise ValueError(f"max_iter must be below 2**31; got {max_iter}")
+
+
+def flag(value: bool, name: str) -> None:
+    """True or False; not a text that would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
 
 
 def one_of(value: str, choices: Sequence[str], name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,14 @@ def _one_hot(label: Tensor, classes: int, name: str, dtype: torch.dtype) -> Tens
             lambda: f"{int(label.min())} to {int(label.max())}",
         )  # fmt: skip
     return (label.unsqueeze(-1) == torch.arange(classes, device=label.device)).to(dtype)
+
+
+def check_num_classes(classes: int | None) -> None:
+    """None, or a number of classes."""
+    if classes is None:
+        return
+    if isinstance(classes, bool) or not isinstance(classes, Integral) or classes < 1:
+        raise ValueError(f"num_classes must be None or an integer >= 1; got {classes!r}")
 
 
 def memberships(
@@ -67,8 +77,6 @@ def memberships(
         label = _check.label(value, shapes[i], names[i], like)
         assert label is not None
         given.append(label)
-    if classes is not None and (isinstance(classes, bool) or int(classes) < 1):
-        raise ValueError(f"num_classes must be an integer >= 1; got {classes!r}")
     counts = {int(g.shape[2]) for g, is_soft in zip(given, soft, strict=True) if is_soft}
     if classes is not None:
         counts.add(int(classes))

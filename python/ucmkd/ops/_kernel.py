@@ -22,7 +22,7 @@ def kernel_of(
     """A checked kernel for points of ``width`` coordinates."""
     _check.one_of(name, KERNELS, "kernel")
     try:
-        values = tuple(float(s) for s in scales)
+        values = () if isinstance(scales, str) else tuple(float(s) for s in scales)
     except (TypeError, ValueError):
         values = ()
     if not values or not all(0 < s < math.inf for s in values):

@@ -20,6 +20,7 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._pack import pack
+from ucmkd.ops._pairwise import centre_of
 from ucmkd.ops._solve import as_numpy
 
 
@@ -128,7 +129,8 @@ def softmin(
                 x, f, y, epsilon=epsilon, cost=cost, weight=weight, reach=reach,
                 labels=(x_label, y_label), label_cost=label_cost,
             )  # fmt: skip
-    matrix = _costs(x, y, cost)
+    with torch.autocast(x.device.type, enabled=False):  # which would round the product to bf16
+        matrix = _costs(x, y, cost, weight)
     different = reference.label_matrix(x_label, y_label)
     if different is not None:
         matrix = matrix + label_cost[:, None, None] * different
@@ -138,13 +140,16 @@ def softmin(
     return -(tau * epsilon).unsqueeze(-1) * torch.logsumexp(score, -2)
 
 
-def _costs(x: Tensor, y: Tensor, cost: str) -> Tensor:
-    """The cost matrix by one matrix product: no ``(n, m, d)`` differences, which a bank is for."""
+def _costs(x: Tensor, y: Tensor, cost: str, weight: Tensor | None) -> Tensor:
+    """The cost matrix by one matrix product: no ``(n, m, d)`` differences, which a bank is for.
+
+    ``weight (B, n)``: a masked point of x may lie anywhere; its row is then worth nothing.
+    """
     if cost == "l1":
         return torch.cdist(x, y, p=1.0)
     if cost in ("cosine", "chordal"):
         x, y = reference.normalise(x), reference.normalise(y)
-    centre = x.detach().mean(-2, keepdim=True)
+    centre = centre_of(x.detach(), weight)
     x, y = x - centre, y - centre
     norms = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
     square = torch.baddbmm(norms, x, y.transpose(-1, -2), alpha=-2)

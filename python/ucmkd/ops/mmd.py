@@ -10,7 +10,7 @@ from torch import Tensor
 from ucmkd import _backend
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
-from ucmkd.ops._classes import class_masses, memberships
+from ucmkd.ops._classes import check_num_classes, class_masses, memberships
 from ucmkd.ops._kernel import kernel_of
 from ucmkd.ops._mmd_op import Spec, apply
 from ucmkd.ops._plain import plain
@@ -110,6 +110,7 @@ def mmd(
     Source: Gretton et al. 2012, eq. 3, 5 and 14; several scales after Long et al. 2015; energy
     distance as MMD after Sejdinovic et al. 2013; polynomial after Binkowski et al. 2018.
     """
+    check_num_classes(num_classes)
     if x_weight is None and y_weight is None and x_class is None and y_class is None:
         simple = two_samples(
             x, y, bandwidth, estimator, (kernel, scales, degree, gamma, coef), ("x", "y"),

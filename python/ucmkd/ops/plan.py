@@ -10,7 +10,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops._pairwise import pairwise_cost
+from ucmkd.ops._pairwise import centre_of, pairwise_cost
 from ucmkd.ops._precise import precise
 from ucmkd.ops._solve import as_given, as_numpy
 from ucmkd.ops.rounding import round_plan
@@ -87,7 +87,8 @@ def _conditional_mean(
     """:math:`\\sum_j P_{ij} v_j / \\sum_j P_{ij}` for ``values (B, m, k)``, the plan in tiles."""
     if backend == "rust":
         out = _backend.rust().plan_apply(
-            as_numpy(p.x), as_numpy(p.y), None, as_numpy(p.y_weight),
+            # x's weights: masked points are kept out of the centre that costs are computed about.
+            as_numpy(p.x), as_numpy(p.y), as_numpy(p.x_weight), as_numpy(p.y_weight),
             as_numpy(p.x_label), as_numpy(p.y_label), as_numpy(p.distance),
             None, as_numpy(s.y_potential), as_numpy(p.parameters[0]),
             as_numpy(p.parameters[3]), cost, as_numpy(values), torch.get_num_threads(),
@@ -177,7 +178,10 @@ def barycentric_map(
     )  # fmt: skip
     with torch.no_grad():
         # About the centre of y, for clouds far from the origin.
-        centre = p.y.mean(1, keepdim=True)
-        image = centre + _conditional_mean(p, s, cost, p.y - centre, chosen)
+        centre = centre_of(p.y, p.y_weight)
+        values = p.y - centre
+        if p.y_weight is not None:
+            values = torch.where((p.y_weight > 0).unsqueeze(-1), values, 0.0)
+        image = centre + _conditional_mean(p, s, cost, values, chosen)
         image = image.to(_check.compute_dtype(x, y))
     return image.squeeze(0) if p.single else image

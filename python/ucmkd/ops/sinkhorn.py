@@ -131,11 +131,18 @@ def prepare(
         None if distance is None else distance.to(dtype),
         start,
         pack([eps, *rho, lam], x, batch),
-        rho[0] is rho[1] or (not isinstance(rho[0], Tensor) and rho[0] == rho[1]),
+        _same(*rho),
         (a is None and b is None) or all(not isinstance(r, Tensor) and r == math.inf for r in rho),
         single,
         narrow(x, y),
     )
+
+
+def _same(first: Number, second: Number) -> bool:
+    """Two numbers that are equal, or one tensor: of two tensors, only their data could tell."""
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return first is second
+    return first == second
 
 
 def _prepare_bare(
@@ -371,7 +378,8 @@ def sinkhorn(
         value = value[0] if p.single else value
     iterations = solution.iterations if staged is None else solution.iterations + staged
     rest = (
-        solution.x_potential, solution.y_potential, iterations,
+        # Copies: the backward reads its own, whatever the caller does to these in place.
+        solution.x_potential.clone(), solution.y_potential.clone(), iterations,
         solution.residual.to(p.dtype), solution.converged,
     )  # fmt: skip
     return SinkhornOutput(value, *(t[0] for t in rest) if p.single else rest)

@@ -86,4 +86,8 @@ def cost_gradient(x: Tensor, y: Tensor, cost: str, plan: Tensor) -> Tensor:
         distance = cost_matrix(x, y, cost)
         apart = distance > 0
         weight = torch.where(apart, plan / torch.where(apart, distance, 1.0), 0.0)
-    return weight.sum(-1, keepdim=True) * x - weight @ y
+    # About a point amid those that take part: far from the origin the two terms would be large.
+    part = (weight.sum(-2) != 0).unsqueeze(-1)
+    total = torch.where(part, y, 0.0).sum(-2, keepdim=True)
+    centre = (total / part.sum(-2, keepdim=True).clamp_min(1)).detach()
+    return weight.sum(-1, keepdim=True) * (x - centre) - weight @ (y - centre)

@@ -95,6 +95,11 @@ def mmd_gradient(
     shapes = a.shape, b.shape
     a, b = _columns(a), _columns(b)
     sigma = bandwidth[:, None, None]
+    if kernel.invariant:  # far from the origin the two terms of `pull` would be large
+        part = (b != 0).any(-1)[..., None]
+        total = torch.where(part, y, 0.0).sum(-2, keepdim=True)
+        centre = (total / part.sum(-2, keepdim=True).clamp_min(1)).detach()
+        x, y = x - centre, y - centre
 
     def parts(p: Tensor, q: Tensor, diagonal: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The kernel, its coefficient, and this times the squared distance."""
