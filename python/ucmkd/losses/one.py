@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucmkd.losses._common import OptionModule
+from ucmkd.losses._common import OptionModule, wide
 from ucmkd.losses.kd import kd_loss
 from ucmkd.ops import _check
 
@@ -18,7 +18,7 @@ def gated_logits(branch_logits: Tensor, gate: Tensor) -> Tensor:
         branch_logits: ``(n, m, C)``.
         gate: ``(n, m)``.
     """
-    return (gate.unsqueeze(-1) * branch_logits).sum(1)
+    return (wide(gate).unsqueeze(-1) * wide(branch_logits)).sum(1)
 
 
 def one_loss(

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.observed import report_gradients
 from ucmkd.methods.parts import checked_counts, checked_prior
@@ -373,4 +374,4 @@ class Method(nn.Module):
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy with this method's label smoothing, averaged over the samples."""
         checks.logits("the student's logits", logits, self.num_classes)
-        return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(wide(logits), label, label_smoothing=self.label_smoothing)

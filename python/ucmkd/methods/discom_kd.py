@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ucmkd.diagnostics import collecting, report
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import unit_rows, wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.disentangled import Disentangled, Parts
@@ -27,7 +27,8 @@ def modality_loss(logits: Tensor, other_logits: Tensor) -> Tensor:
     Returns:
         A 0-d tensor; 2 log 2 when nothing is known.
     """
-    return -logits.log_softmax(-1)[:, 0].mean() - other_logits.log_softmax(-1)[:, 1].mean()
+    own, other = (wide(z).log_softmax(-1) for z in (logits, other_logits))
+    return -own[:, 0].mean() - other[:, 1].mean()
 
 
 def modality_accuracy(logits: Tensor, other_logits: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
+
 
 def ramp(step: int, length: int) -> float:
     """A linear ramp: 0 up to step 0, 1 from step ``length`` on (for ``length`` 0 from 0 on)."""
@@ -116,6 +118,7 @@ def class_weights(label: Tensor, mass: Tensor) -> Tensor:
         label: Classes ``(m,)``, int64.
         mass: Wanted masses ``(C,)``.
     """
+    mass = wide(mass)
     count = torch.bincount(label, minlength=len(mass))
     weight = (mass / count.clamp_min(1))[label]
     total = weight.sum()
