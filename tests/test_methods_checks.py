@@ -141,6 +141,39 @@ def test_shapes_of_a_batch(name: str, change: dict, message: str) -> None:
         method.losses(replace(make_batch(), **change))
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_of_a_batch_agree(name: str, rows: int) -> None:
+    """A single row would be broadcast, three would fail somewhere in torch."""
+    method, batch = make(name), make_batch()
+    groups = {
+        "student_label": "student and student_label",
+        "teacher_label": "teacher_feature and teacher_label",
+        "teacher_input": "teacher_feature and teacher_input",
+        "unlabelled_teacher_logits": "unlabelled_teacher_feature and unlabelled_teacher_logits",
+        "paired_teacher_feature": "paired and paired_teacher_feature",
+        "paired_teacher_logits": "paired and paired_teacher_logits",
+        "paired_label": "paired and paired_label",
+    }
+    for field, both in groups.items():
+        change = {field: getattr(batch, field)[:rows]}
+        with pytest.raises(ValueError, match=f"^{both} must have the same number .* and {rows}$"):
+            method.losses(replace(batch, **change))
+    with pytest.raises(ValueError, match="unlabelled and unlabelled_group must .* got 8 and 2"):
+        method.losses(replace(batch, unlabelled_group=torch.zeros(2, dtype=torch.int64)))
+    assert method.losses(batch)["ce"].isfinite()
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("name", ["ce", "weighted_ce", "joint_alignment", "class_soft_labels"])
+def test_labels_are_int64(name: str, kind: torch.dtype) -> None:
+    batch, method = make_batch(), make(name)
+    for field in ("student_label", "teacher_label", "unlabelled_teacher_label", "paired_label"):
+        change = {field: getattr(batch, field).to(kind)}
+        with pytest.raises(ValueError, match=rf"^{field} must be integers \(int64\).*got.*{kind}"):
+            method.losses(replace(batch, **change))
+
+
 def test_logits_of_a_student_that_cannot_be_inspected() -> None:
     student = make_student()
     student.head = nn.Sequential(nn.Linear(4, C + 1))

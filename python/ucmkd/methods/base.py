@@ -34,7 +34,7 @@ class Batch:
         teacher_feature: Features ``(m, d_T)`` of the frozen teacher, on samples from its own
             loader: row i of the teacher has nothing to do with row i of the student.
         teacher_logits: Logits ``(m, C)`` of the same samples.
-        teacher_label: Classes ``(m,)`` of the same samples.
+        teacher_label: Classes ``(m,)`` of the same samples, int64 as all labels.
         teacher_input: The same samples themselves, ``(m, ...)``, for a method that trains a model
             of its own on them.
         unlabelled: Student inputs ``(u, ...)`` without labels.
@@ -73,6 +73,19 @@ class Batch:
         """The same batch on another device."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: t.to(device) for k, t in given.items() if t is not None})
+
+
+#: The fields of a batch whose rows are the same samples.
+_ROWS = (
+    ("student", "student_label"),
+    ("teacher_feature", "teacher_logits", "teacher_label", "teacher_input"),
+    ("unlabelled", "unlabelled_group"),
+    (
+        "unlabelled_teacher_feature", "unlabelled_teacher_logits", "unlabelled_teacher_label",
+        "unlabelled_teacher_group",
+    ),
+    ("paired", "paired_teacher_feature", "paired_teacher_logits", "paired_label"),
+)  # fmt: skip
 
 
 class Method(nn.Module):
@@ -243,7 +256,8 @@ class Method(nn.Module):
         """The named, unweighted terms; ``"ce"`` is always among them.
 
         Raises:
-            ValueError: The batch lacks something that the method needs.
+            ValueError: The batch lacks something that the method needs, or has wrong shapes,
+                numbers of rows that do not agree, or labels that are no classes.
         """
         return self.terms(self.prepare(batch), step)
 
@@ -337,6 +351,8 @@ class Method(nn.Module):
         if missing:
             raise ValueError(f"{self.name} needs {', '.join(missing)} in the batch")
         self._check_shapes(batch)
+        for group in _ROWS:
+            checks.rows({name: getattr(batch, name) for name in group})
         if self.permutation is None:
             return batch
         changed: dict[str, Tensor] = {}
