@@ -159,7 +159,7 @@ def test_rows_of_a_batch_agree(name: str, rows: int) -> None:
         change = {field: getattr(batch, field)[:rows]}
         with pytest.raises(ValueError, match=f"^{both} must have the same number .* and {rows}$"):
             method.losses(replace(batch, **change))
-    with pytest.raises(ValueError, match="unlabelled and unlabelled_group must .* got 8 and 2"):
+    with pytest.raises(ValueError, match=r"unlabelled and unlabelled_group must .* got 8 and 2"):
         method.losses(replace(batch, unlabelled_group=torch.zeros(2, dtype=torch.int64)))
     assert method.losses(batch)["ce"].isfinite()
 
