@@ -346,13 +346,22 @@ class Method(nn.Module):
     # Shared parts --------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Check that the batch has what the method needs; permute the classes of a placebo."""
+        """Check that the batch has what the method needs; permute the classes of a placebo.
+
+        What comes of the teacher is detached: it is frozen, also where the caller's has a graph.
+        """
         missing = [name for name in self.requires if getattr(batch, name) is None]
         if missing:
             raise ValueError(f"{self.name} needs {', '.join(missing)} in the batch")
         self._check_shapes(batch)
         for group in _ROWS:
             checks.rows({name: getattr(batch, name) for name in group})
+        teacher = {
+            f.name: value.detach()
+            for f in fields(batch)
+            if "teacher" in f.name and (value := getattr(batch, f.name)) is not None
+        }
+        batch = replace(batch, **teacher)
         if self.permutation is None:
             return batch
         changed: dict[str, Tensor] = {}
