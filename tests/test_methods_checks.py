@@ -117,6 +117,24 @@ def test_what_the_trainer_supplies_is_checked(
         make("ucmkd", **arguments)
 
 
+@pytest.mark.parametrize("name", ["joint_alignment", "self_labelling"])
+def test_a_wrong_prior_is_called_by_its_own_name(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^prior must have shape \(3,\), got \(2,\)"):
+        make(name, prior=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"^prior must be finite"):
+        make(name, prior=[1.0, -2.0, 1.0])
+    with pytest.raises(ValueError, match=r"^class_prior must have shape"):
+        make(name, class_prior=torch.ones(2))
+
+
+def test_a_single_sample_has_no_batch_statistics() -> None:
+    batch, method = make_batch(), make("discom_kd")
+    few = replace(batch, student=batch.student[:1], student_label=batch.student_label[:1])
+    with pytest.raises(ValueError, match=r"discom_kd needs at least 2 .* got 1 of the student and"):
+        method.losses(few)
+    assert method.eval().losses(few)["ce"].isfinite()
+
+
 def test_number_of_classes_is_required() -> None:
     with pytest.raises(TypeError, match="ce needs num_classes"):
         create("ce", make_student())

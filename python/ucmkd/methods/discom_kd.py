@@ -148,8 +148,18 @@ class DisCoMKD(Method):
         return dict(self._weights)
 
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The six terms; reports how well the modalities are told apart."""
+        """The six terms; reports how well the modalities are told apart.
+
+        Raises:
+            ValueError: In training, a single sample of a modality.
+        """
         assert batch.teacher_input is not None and batch.teacher_label is not None
+        if self.training and min(len(batch.student), len(batch.teacher_input)) < 2:
+            raise ValueError(
+                "discom_kd needs at least 2 samples of each modality in a training step, for its "
+                f"batch normalisation; got {len(batch.student)} of the student and "
+                f"{len(batch.teacher_input)} of the other (batch_size, teacher_batch_size)"
+            )
         both = self.own.parts(batch.student), self.other.parts(batch.teacher_input)
         label = batch.student_label, batch.teacher_label
         told = {
