@@ -206,3 +206,10 @@ def test_bad_arguments():
         UnpairedSampler(labels, labels, 2, 3, seed=0, class_matched=True)
     with pytest.raises(ValueError, match="must not be empty"):
         UnpairedSampler(labels, labels[:0], 2, seed=0)
+
+
+def test_no_teacher_batch_is_not_the_students() -> None:
+    labels = torch.arange(9) % 3
+    with pytest.raises(ValueError, match="batch_size"):
+        UnpairedSampler(labels, labels, 4, 0, seed=0)
+    assert len(next(UnpairedSampler(labels, labels, 4, seed=0)).teacher) == 4

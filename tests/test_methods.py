@@ -1,6 +1,7 @@
 """Methods: what they need, what they train, how they are made, and the placebo."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -120,6 +121,23 @@ def test_missing_fields_are_named(name: str) -> None:
         with pytest.raises(ValueError, match=name) as error:
             call(bare, 0)
         assert all(field in str(error.value) for field in method.requires)
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_no_gradient_reaches_the_teacher(name: str) -> None:
+    """It is frozen, also where its outputs carry a graph, as in a loop of one's own."""
+    batch = make_batch()
+    theirs = {
+        f.name: torch.nn.Parameter(value)
+        for f in dataclasses.fields(batch)
+        if "teacher" in f.name and (value := getattr(batch, f.name)).__class__ is torch.Tensor
+        if value.is_floating_point()
+    }
+    assert len(theirs) == 7
+    method = make(name)
+    method.backward(dataclasses.replace(batch, **{k: 2 * v for k, v in theirs.items()}), 400)
+    assert all(value.grad is None for value in theirs.values())
+    assert any(p.grad is not None for p in method.student.parameters())
 
 
 def test_needs_at_construction() -> None:

@@ -117,6 +117,24 @@ def test_what_the_trainer_supplies_is_checked(
         make("ucmkd", **arguments)
 
 
+@pytest.mark.parametrize("name", ["joint_alignment", "self_labelling"])
+def test_a_wrong_prior_is_called_by_its_own_name(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^prior must have shape \(3,\), got \(2,\)"):
+        make(name, prior=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"^prior must be finite"):
+        make(name, prior=[1.0, -2.0, 1.0])
+    with pytest.raises(ValueError, match=r"^class_prior must have shape"):
+        make(name, class_prior=torch.ones(2))
+
+
+def test_a_single_sample_has_no_batch_statistics() -> None:
+    batch, method = make_batch(), make("discom_kd")
+    few = replace(batch, student=batch.student[:1], student_label=batch.student_label[:1])
+    with pytest.raises(ValueError, match=r"discom_kd needs at least 2 .* got 1 of the student and"):
+        method.losses(few)
+    assert method.eval().losses(few)["ce"].isfinite()
+
+
 def test_number_of_classes_is_required() -> None:
     with pytest.raises(TypeError, match="ce needs num_classes"):
         create("ce", make_student())
@@ -139,6 +157,39 @@ def test_shapes_of_a_batch(name: str, change: dict, message: str) -> None:
     method = make(name)
     with pytest.raises(ValueError, match=message):
         method.losses(replace(make_batch(), **change))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_of_a_batch_agree(name: str, rows: int) -> None:
+    """A single row would be broadcast, three would fail somewhere in torch."""
+    method, batch = make(name), make_batch()
+    groups = {
+        "student_label": "student and student_label",
+        "teacher_label": "teacher_feature and teacher_label",
+        "teacher_input": "teacher_feature and teacher_input",
+        "unlabelled_teacher_logits": "unlabelled_teacher_feature and unlabelled_teacher_logits",
+        "paired_teacher_feature": "paired and paired_teacher_feature",
+        "paired_teacher_logits": "paired and paired_teacher_logits",
+        "paired_label": "paired and paired_label",
+    }
+    for field, both in groups.items():
+        change = {field: getattr(batch, field)[:rows]}
+        with pytest.raises(ValueError, match=f"^{both} must have the same number .* and {rows}$"):
+            method.losses(replace(batch, **change))
+    with pytest.raises(ValueError, match=r"unlabelled and unlabelled_group must .* got 8 and 2"):
+        method.losses(replace(batch, unlabelled_group=torch.zeros(2, dtype=torch.int64)))
+    assert method.losses(batch)["ce"].isfinite()
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("name", ["ce", "weighted_ce", "joint_alignment", "class_soft_labels"])
+def test_labels_are_int64(name: str, kind: torch.dtype) -> None:
+    batch, method = make_batch(), make(name)
+    for field in ("student_label", "teacher_label", "unlabelled_teacher_label", "paired_label"):
+        change = {field: getattr(batch, field).to(kind)}
+        with pytest.raises(ValueError, match=rf"^{field} must be integers \(int64\).*got.*{kind}"):
+            method.losses(replace(batch, **change))
 
 
 def test_logits_of_a_student_that_cannot_be_inspected() -> None:

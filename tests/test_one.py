@@ -130,6 +130,13 @@ def test_bad_ensembles() -> None:
         ({"branch_logits": torch.full((2, 2, 3), math.nan)}, ValueError, "branch_logits must be f"),
         ({"gate": torch.zeros(2, 3)}, ValueError, r"gate must have shape \(2, 2\)"),
         ({"label": torch.zeros(2)}, ValueError, r"label must be int64 of shape \(2,\)"),
+        (
+            {"label": torch.tensor([-100, 0])},
+            ValueError,
+            r"label must lie in \[0, 3\); got -100 to 0",
+        ),
+        ({"label": torch.tensor([0, -1])}, ValueError, r"label must lie in \[0, 3\); got -1 to 0"),
+        ({"label": torch.tensor([3, 0])}, ValueError, r"label must lie in \[0, 3\); got 0 to 3"),
         ({"weight": -1.0}, ValueError, "weight must be >= 0; got -1.0"),
         ({"weight": True}, TypeError, "weight must be a number; got bool"),
         ({"temperature": 0.0}, ValueError, "temperature must be > 0"),

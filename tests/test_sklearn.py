@@ -12,7 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import ucmkd.sklearn
 from ucmkd import data
+from ucmkd.methods import METHODS
 from ucmkd.sklearn import UCMKDClassifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,9 +150,62 @@ def test_bad_arrays(more: dict[str, Any], message: str) -> None:
         ({"method": "self_labelling"}, "needs"),
         ({"steps": 0}, "steps must be a positive integer, got 0"),
         ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1.0"),
+        ({"method": "at"}, "'at' cannot be used here: attention transfer"),
+        ({"method": "prior_only"}, "method 'prior_only' needs X_teacher and y_teacher"),
+        ({"method": "self_labelling"}, "method 'self_labelling' needs X_teacher and y_teacher: pr"),
     ],
 )
 def test_bad_parameters(parameters: dict[str, Any], message: str) -> None:
     x, y = np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 2
     with pytest.raises(ValueError, match=message):
         UCMKDClassifier(**{**SHORT, **parameters}).fit(x, y)
+
+
+TOO_LATE: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"weight_decay": -1}, ValueError, "weight_decay must be a finite number of at least 0, got"),
+    ({"weight_decay": float("nan")}, ValueError, "weight_decay must be a finite number"),
+    ({"lr": "x"}, TypeError, "lr must be a finite number above 0, got 'x'"),
+    ({"lr": 0.0}, ValueError, "lr must be a finite number above 0, got 0.0"),
+    ({"placebo": "yes"}, TypeError, "placebo must be true or false, got 'yes'"),
+    ({"method_options": 3}, TypeError, "method_options must be a mapping .* or None, got 3"),
+    (
+        {"method_options": {"wieght": 1}}, ValueError,
+        r"method_options must hold .* of 'label_aware' \(.*, got 'wieght'; did you mean 'weight'",
+    ),
+    ({"method_options": {"num_classes": 2}}, ValueError, "method_options must .* 'num_classes'"),
+    ({"method_options": {"placebo": True}}, ValueError, "placebo is an argument of UCMKDClassif"),
+    ({"method_options": {"weight": -1}}, ValueError, "weight must be .* got -1"),
+    ({"method": "joint_alignment"}, ValueError, "'joint_alignment' needs X_unlabelled$"),
+    ({"method": "vanilla_kd"}, ValueError, "'vanilla_kd' needs X_paired and X_teacher_paired$"),
+    (
+        {"method": "self_labelling_with_pairs"}, ValueError,
+        "needs X_unlabelled",
+    ),
+    ({"method": "discom_kd", "width": 7}, ValueError, "width must be even"),
+    ({"method": "amid"}, ValueError, "'amid' cannot be used here: .* which columns of X_teacher"),
+    ({"method": "msd"}, ValueError, "'msd' cannot be used here: .* which columns of X_teacher"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameters", "kind", "message"), TOO_LATE)
+def test_mistakes_are_found_before_the_teacher_is_trained(
+    parameters: dict[str, Any], kind: type[Exception], message: str, monkeypatch: Any
+) -> None:
+    def trained(*_: Any, **__: Any) -> None:
+        raise AssertionError("the teacher was trained")
+
+    monkeypatch.setattr(ucmkd.sklearn, "train_teacher", trained)
+    x, y = np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 2
+    with pytest.raises(kind, match=message):
+        UCMKDClassifier(**{**SHORT, **parameters}).fit(x, y, X_teacher=x[:, :3], y_teacher=y)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("amid", "msd")])
+def test_every_other_method_can_be_used(method: str) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(24) % 3
+    x, z = rng.normal(size=(24, 5)) + y[:, None], rng.normal(size=(24, 4)) - y[:, None]
+    model = UCMKDClassifier(method, steps=4, teacher_steps=4, hidden=8, width=6, random_state=0)
+    model.fit(x, y, X_teacher=z, y_teacher=y, X_unlabelled=x, X_paired=x, X_teacher_paired=z)
+    assert (model.teacher_ is None) == (method == "discom_kd")
+    assert np.isfinite(model.predict_proba(x)).all()

@@ -243,10 +243,16 @@ def test_missing_pool_is_named(data: TrainingData) -> None:
         ({"student_label": torch.zeros(30)}, "int64"),
         ({"unlabelled": torch.empty(0, INPUTS)}, "unlabelled must not be empty"),
         ({"test_label": None}, "come together"),
+        ({"validation": torch.zeros(31, 9)}, r"student and validation must .* and .9,"),
+        ({"test": torch.zeros(32, INPUTS, 1)}, r"student and test must .*, 1."),
+        ({"unlabelled": torch.zeros(9, 2)}, r"student and unlabelled must .* and .2,"),
+        ({"paired": torch.zeros(9, 7)}, r"student and paired must .* and .7,"),
+        ({"num_classes": 2.5}, "num_classes must be an integer of at least 2, got 2.5"),
+        ({"num_classes": 1}, "num_classes must be an integer of at least 2, got 1"),
     ],
 )
 def test_bad_data_are_refused(data: TrainingData, change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         replace(data, **change)
 
 

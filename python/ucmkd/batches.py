@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .config import TrainingConfig
 from .data import ClassMatchedSampler, GroupSampler, InfiniteSampler
+from .methods import checks
 from .methods.base import Batch
 from .pools import MatchedStreamSampler, Stream, StreamSampler
 from .stored_inputs import Inputs, StoredInputs
@@ -30,8 +31,9 @@ class TrainingData:
     cached outputs.
 
     Attributes:
-        num_classes: C.
-        student, student_label: labelled student samples (n, ...).
+        num_classes: C, an integer of at least 2.
+        student, student_label: labelled student samples (n, ...). Samples of validation, test,
+            unlabelled and paired have the same shape.
         validation, validation_label: for model selection; without them the last step is kept.
         test, test_label: looked at once, at the end.
         teacher_feature, teacher_logits, teacher_label: outputs of the frozen teacher on its own
@@ -52,7 +54,9 @@ class TrainingData:
             samples, for building models.
 
     Raises:
-        ValueError: rows of a group that do not agree, labels outside [0, C), an empty set.
+        TypeError: ``num_classes`` that is no integer.
+        ValueError: fewer than two classes, rows of a group that do not agree, labels outside
+            [0, C), an empty set, student samples of different shapes.
     """
 
     num_classes: int
@@ -81,6 +85,7 @@ class TrainingData:
     streams: Mapping[str, Stream] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checks.integer("num_classes", self.num_classes, minimum=2)
         for group in ("student", "validation", "test", "teacher", "unlabelled", "paired", "cohort"):
             given = {
                 item.name: value
@@ -101,6 +106,13 @@ class TrainingData:
             member = given.get(f"{group}_group")
             if isinstance(member, Tensor):
                 _check_group(f"{group}_group", member)
+        for name in ("validation", "test", "unlabelled", "paired"):
+            pool: Inputs | None = getattr(self, name)
+            if pool is not None and pool.shape[1:] != self.student.shape[1:]:
+                raise ValueError(
+                    f"student and {name} must have samples of one shape, got "
+                    f"{tuple(self.student.shape[1:])} and {tuple(pool.shape[1:])}"
+                )
 
     def _check_label(self, name: str, label: Tensor) -> None:
         if label.dtype != torch.int64 or label.ndim != 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,7 +28,9 @@ from .batches import TrainingData
 from .checkpoint import random_state as generators
 from .checkpoint import set_random_state
 from .config import OptimizerConfig, TeacherConfig, TrainingConfig
-from .methods import METHODS, create
+from .methods import METHODS, Method, checks, create
+from .methods import options as options_of
+from .methods.refused import refusal
 from .models import MLP, Student
 from .sklearn_input import class_labels, moments, same_columns, tensor, together
 from .teacher import cache_outputs, freeze, train_teacher
@@ -50,8 +53,10 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
     Args:
         method: A name in ``METHODS``, or ``"auto"``: ``vanilla_kd`` with pairs, else
             ``joint_alignment`` with a teacher and unlabelled samples, else ``label_aware`` with a
-            teacher, else ``ce``.
-        method_options: Options of the method (:func:`ucmkd.methods.options`).
+            teacher, else ``ce``. ``amid`` and ``msd`` are refused: they need to know which columns
+            are of which of several modalities, and a table is one. ``discom_kd`` trains a model of
+            the other modality along in the place of a teacher.
+        method_options: Options of the method (:func:`ucmkd.methods.options`) but ``placebo``.
         placebo: Permute the teacher's classes: what remains of a gain is not its knowledge.
         hidden: Units of the first layer, of student and teacher.
         width: Units of the second layer: the features.
@@ -71,7 +76,7 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
         method_: Name of the method that was used.
         model_: The trained student, in float64 (so that a sample's answer does not depend on the
             others in its batch).
-        teacher_: The trained teacher, or None.
+        teacher_: The trained teacher, or None (also for ``discom_kd``).
         mean_, scale_: Of the student's columns ``(d,)``, over ``X`` and ``X_unlabelled``.
         history_: Records of the student's training.
     """
@@ -135,7 +140,8 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: Arrays that scikit-learn refuses, fewer than two classes, arguments that
                 come together and do not, a parameter out of range, an unknown method or option,
-                or data that the method needs and were not given.
+                a method that cannot be used here, or data that the method needs and were not
+                given. All of it before anything is trained.
             TypeError: A parameter or an option of the wrong type.
         """
         self._check_parameters()
@@ -172,6 +178,7 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
                 )
         self.classes_ = classes
         self.method_ = self._chosen(theirs, pool, paired)
+        self._check_options()
         seen = [part for part in (own, pool, paired) if part is not None]
         self.mean_, self.scale_ = moments(np.concatenate(seen))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -201,15 +208,49 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
                 raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
-        if self.method != "auto" and self.method not in METHODS:
+        checks.number("lr", self.lr, strict=True)
+        checks.number("weight_decay", self.weight_decay)
+        checks.flag("placebo", self.placebo)
+        if self.method != "auto":
+            self._check_method()
+        if not isinstance(self.method_options, Mapping | None):
+            raise TypeError(
+                "method_options must be a mapping of names to values or None, got "
+                f"{self.method_options!r}"
+            )
+
+    def _check_method(self) -> None:
+        if self.method not in METHODS:
+            if isinstance(self.method, str) and (reason := refusal(self.method)) is not None:
+                raise ValueError(reason)
             raise ValueError(
                 f"method must be 'auto' or one of {', '.join(METHODS)}, got {self.method!r}"
             )
+        if METHODS[self.method].teacher_inputs:
+            raise ValueError(
+                f"method {self.method!r} cannot be used here: it needs to know which columns of "
+                "X_teacher are of which of several modalities; a recipe has them "
+                "(ucmkd.distill.distill)"
+            )
+
+    def _check_options(self) -> None:
+        accepted = [name for name in options_of(self.method_) if name != "placebo"]
+        for name in self.method_options or {}:
+            if name == "placebo":
+                raise ValueError(
+                    "placebo is an argument of UCMKDClassifier, not one of method_options"
+                )
+            if name not in accepted:
+                raise ValueError(
+                    f"method_options must hold options of {self.method_!r} "
+                    f"({', '.join(accepted)}), got {name!r}{checks.near_name(name, accepted)}"
+                )
 
     def _chosen(self, teacher: Any, pool: Any, paired: Any) -> str:
         if self.method != "auto":
             kind = METHODS[self.method]
-            if teacher is None and (kind.needs_teacher or kind.needs_head or kind.paired):
+            from_teacher = kind.needs_teacher or kind.needs_head or kind.needs_prior
+            if teacher is None and (from_teacher or kind.needs_peer or kind.paired):
                 raise ValueError(f"method {self.method!r} needs X_teacher and y_teacher")
             return self.method
         if paired is not None:
@@ -234,18 +275,7 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
         def scaled(part: NDArray[np.float64] | None) -> Tensor | None:
             return None if part is None else tensor((part - self.mean_) / self.scale_)
 
-        given: dict[str, Any] = {"unlabelled": scaled(pool)}
-        self.teacher_: Student | None = None
-        if theirs is not None:
-            given["teacher_label"] = torch.from_numpy(codes[1])
-            mean, scale = moments(theirs)
-            inputs = tensor((theirs - mean) / scale)
-            self.teacher_ = teacher = self._taught(inputs, codes[1], seed, fabric)
-            given["teacher_feature"], given["teacher_logits"] = cache_outputs(teacher, inputs)
-            if matched is not None:
-                outputs = cache_outputs(teacher, tensor((matched - mean) / scale))
-                given["paired"] = scaled(paired)
-                given["paired_teacher_feature"], given["paired_teacher_logits"] = outputs
+        given: dict[str, Any] = {"unlabelled": scaled(pool), "paired": scaled(paired)}
         student, label = tensor((own - self.mean_) / self.scale_), torch.from_numpy(codes[0])
         if self.validation_fraction > 0:
             kept, aside = train_test_split(
@@ -256,21 +286,22 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
             )
             given |= {"validation": student[aside], "validation_label": label[aside]}
             student, label = student[kept], label[kept]
+        if theirs is not None:
+            given["teacher_label"] = torch.from_numpy(codes[1])
+            mean, scale = moments(theirs)
+            given["teacher_input"] = tensor((theirs - mean) / scale)
         data = TrainingData(num_classes, student, label, **given)
-        torch.manual_seed(seed)
-        model = self._model(own.shape[1], self.dropout)
-        head = None if self.teacher_ is None else self.teacher_.head
-        method = create(
-            self.method_,
-            model,
-            num_classes=num_classes,
-            teacher_head=head,
-            teacher_width=None if head is None else self.width,
-            class_prior=data.class_prior,
-            label_counts=data.label_counts,
-            placebo=self.placebo,
-            **(self.method_options or {}),
-        )
+        self._check_data(data)
+        self.teacher_: Student | None = None
+        if theirs is not None and not METHODS[self.method_].needs_peer:
+            inputs = given["teacher_input"]
+            self.teacher_ = teacher = self._taught(inputs, codes[1], seed, fabric)
+            given["teacher_feature"], given["teacher_logits"] = cache_outputs(teacher, inputs)
+            if matched is not None:
+                outputs = cache_outputs(teacher, tensor((matched - mean) / scale))
+                given["paired_teacher_feature"], given["paired_teacher_logits"] = outputs
+            data = replace(data, **given)
+        method = self._method(data, self.teacher_, seed)
         training = TrainingConfig(
             steps=self.steps,
             batch_size=self.batch_size,
@@ -283,6 +314,43 @@ class UCMKDClassifier(ClassifierMixin, BaseEstimator):
         fitted = train(method, data, training, optimizer, seed=seed, fabric=fabric)
         self.history_ = fitted.history
         self.model_ = fitted.method.deployed().double().eval()
+
+    def _method(self, data: TrainingData, teacher: Student | None, seed: int) -> Method:
+        torch.manual_seed(seed)
+        student, peer = self._model(data.student.shape[1], self.dropout), None
+        if METHODS[self.method_].needs_peer and data.teacher_input is not None:
+            peer = self._model(data.teacher_input.shape[1], TeacherConfig.dropout)
+        return create(
+            self.method_,
+            student,
+            num_classes=data.num_classes,
+            teacher_head=None if teacher is None else teacher.head,
+            teacher_width=None if teacher is None else self.width,
+            class_prior=data.class_prior,
+            label_counts=data.label_counts,
+            peer=peer,
+            placebo=self.placebo,
+            **(self.method_options or {}),
+        )
+
+    def _check_data(self, data: TrainingData) -> None:
+        """Make the method once, with a teacher that has learned nothing: what fails, fails here."""
+        teacher = None
+        if data.teacher_input is not None:
+            teacher = self._model(data.teacher_input.shape[1], TeacherConfig.dropout)
+        try:
+            method = self._method(data, teacher, seed=0)
+        except ValueError as error:
+            if teacher is None and "class_prior" in str(error):
+                raise ValueError(
+                    f"method {self.method_!r} needs X_teacher and y_teacher: {error}"
+                ) from None
+            raise
+        lacking = {"X_unlabelled": method.needs_unlabelled and data.unlabelled is None}
+        lacking["X_paired and X_teacher_paired"] = method.paired and data.paired is None
+        names = " and ".join(name for name, missing in lacking.items() if missing)
+        if names:
+            raise ValueError(f"method {self.method_!r} needs {names}")
 
     def _model(self, columns: int, dropout: float) -> MLP:
         sizes = {"hidden": self.hidden, "width": self.width, "num_classes": len(self.classes_)}

@@ -297,9 +297,8 @@ class UnpairedSampler:
                 teacher_labels, seeds[1], num_classes=classes, class_names=class_names
             )
         else:
-            self.teacher = InfiniteSampler(
-                len(teacher_labels), teacher_batch or student_batch, seeds[1]
-            )
+            size = student_batch if teacher_batch is None else teacher_batch
+            self.teacher = InfiniteSampler(len(teacher_labels), size, seeds[1])
 
     def __iter__(self) -> Iterator[UnpairedIndices]:
         return self

@@ -1,4 +1,4 @@
-"""What the losses share: the final reduction, rows of length one, modules that carry options."""
+"""What the losses share: precision, the last reduction, rows of length one, option modules."""
 
 from __future__ import annotations
 
@@ -20,11 +20,23 @@ def reduce(value: Tensor, reduction: str) -> Tensor:
     return value.mean() if reduction == "mean" else value.sum()
 
 
+def wide(value: Tensor, like: Tensor | None = None) -> Tensor:
+    """``value`` in the type of ``like``, by default its own, or float32 where that is narrower."""
+    dtype = (value if like is None else like).dtype
+    return value.to(torch.promote_types(dtype, torch.float32))
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Matrix products stay in the type of their factors inside an autocast region."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows ``(..., d)`` of length one; a row of zeros stays one.
+    """Rows ``(..., d)`` of length one, in float32 or better; a row of zeros stays one.
 
     ``F.normalize`` divides such a row by 1e-12, and so its gradient, which then is no longer small.
     """
+    rows = wide(rows)  # squares soon overflow in half precision
     square = rows.square().sum(-1, keepdim=True)
     return rows / torch.where(square > 0, square, 1.0).sqrt()
 

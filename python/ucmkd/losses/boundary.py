@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import unit_rows, wide
 from ucmkd.losses.label import check_logit_pair
 
 
@@ -79,8 +79,8 @@ def boundary_samples(
             if count == max_iter or not bool(inside.any()):
                 break
             (gradient,) = torch.autograd.grad(lead.sum(), x)
-        direction = unit_rows(gradient.flatten(1)).reshape(x.shape)
-        length = step * (lead.detach() + margin) * inside
+        direction = unit_rows(gradient.flatten(1)).reshape(x.shape).to(x.dtype)
+        length = (step * (lead.detach() + margin) * inside).to(x.dtype)
         x = x.detach() - length.reshape(-1, *[1] * (x.dim() - 1)) * direction
         if low is not None or high is not None:
             x = x.clamp(low, high)
@@ -114,7 +114,8 @@ def base_samples(
         )
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    gap = (teacher_logits.detach().softmax(1) - student_logits.detach().softmax(1)).square()
+    theirs, own = (wide(z.detach()).softmax(1) for z in (teacher_logits, student_logits))
+    gap = (theirs - own).square()
     score = gap.sum(1) - gap.gather(1, label[:, None])[:, 0]
     right = (teacher_logits.argmax(1) == label).nonzero()[:, 0]
     return right[score[right].argsort(descending=True)[:count]]
@@ -134,7 +135,7 @@ def draw_targets(teacher_logits: Tensor, generator: torch.Generator | None = Non
         raise ValueError(
             f"teacher_logits must have shape (n, C) with C >= 2, got {tuple(teacher_logits.shape)}"
         )
-    found = teacher_logits.detach()
+    found = wide(teacher_logits.detach())
     others = found.scatter(1, found.argmax(1, keepdim=True), -torch.inf)
     return torch.multinomial(others.softmax(1), 1, generator=generator)[:, 0]
 

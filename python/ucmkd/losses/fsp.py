@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucmkd.losses._common import OptionModule
+from ucmkd.losses._common import OptionModule, full_precision, wide
 from ucmkd.losses._maps import ready_maps
 
 
@@ -18,8 +18,9 @@ def flow_matrix(first: Tensor, second: Tensor) -> Tensor:
             the smaller's size by max-pooling.
     """
     size = [min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True)]
-    a, b = (F.adaptive_max_pool2d(maps, size).flatten(2) for maps in (first, second))
-    return a @ b.mT / a.shape[-1]
+    a, b = (F.adaptive_max_pool2d(wide(maps), size).flatten(2) for maps in (first, second))
+    with full_precision(a):
+        return a @ b.mT / a.shape[-1]
 
 
 def fsp_loss(

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from ucmkd.losses._common import REDUCTIONS, OptionModule, reduce
+from ucmkd.losses._common import REDUCTIONS, OptionModule, full_precision, reduce
 from ucmkd.ops import _check
 from ucmkd.ops._mass import centred, probabilities
 
@@ -56,7 +56,7 @@ def coral_align(
     clouds = _Clouds(
         student, teacher, student_weight, teacher_weight, reduction, detach_teacher, check_finite
     )
-    with clouds.full_precision():
+    with full_precision(student):
         gap = _covariance(*clouds.x) - _covariance(*clouds.y)
         value = gap.square().sum((-1, -2)) / (4 * gap.shape[-1] ** 2)
     return clouds.reduce(value)
@@ -114,7 +114,7 @@ def cmd_align(
     clouds = _Clouds(
         student, teacher, student_weight, teacher_weight, reduction, detach_teacher, check_finite
     )
-    with clouds.full_precision():
+    with full_precision(student):
         (x, a, centre_x), (y, b, centre_y) = clouds.x, clouds.y
         a, b = a.to(x.dtype).unsqueeze(-1), b.to(x.dtype).unsqueeze(-1)
         mean_x, mean_y = (a * x).sum(1, keepdim=True), (b * y).sum(1, keepdim=True)
@@ -151,7 +151,6 @@ class _Clouds:
             if isinstance(teacher_weight, Tensor):
                 teacher_weight = teacher_weight.detach()
         self.reduction, self.single = reduction, student.dim() == 2
-        self.device = student.device.type
         dtype = _check.compute_dtype(student, teacher)
 
         def side(points: Tensor, weight: Tensor | None, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,10 +162,6 @@ class _Clouds:
 
         self.x = side(student, student_weight, "student_weight")
         self.y = side(teacher, teacher_weight, "teacher_weight")
-
-    def full_precision(self) -> torch.autocast:
-        """Matrix products stay in float32 inside an autocast region."""
-        return torch.autocast(self.device, enabled=False)
 
     def reduce(self, value: Tensor) -> Tensor:
         return reduce(value.squeeze(0) if self.single else value, self.reduction)

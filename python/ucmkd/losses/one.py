@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucmkd.losses._common import OptionModule
+from ucmkd.losses._common import OptionModule, wide
 from ucmkd.losses.kd import kd_loss
 from ucmkd.ops import _check
+from ucmkd.ops._plain import mapped
 
 
 def gated_logits(branch_logits: Tensor, gate: Tensor) -> Tensor:
@@ -18,7 +19,7 @@ def gated_logits(branch_logits: Tensor, gate: Tensor) -> Tensor:
         branch_logits: ``(n, m, C)``.
         gate: ``(n, m)``.
     """
-    return (gate.unsqueeze(-1) * branch_logits).sum(1)
+    return (wide(gate).unsqueeze(-1) * wide(branch_logits)).sum(1)
 
 
 def one_loss(
@@ -43,7 +44,7 @@ def one_loss(
     Args:
         branch_logits: z ``(n, m, C)`` of m branches.
         gate: g ``(n, m)``, rows that sum to 1.
-        label: y ``(n,)``, int64.
+        label: y ``(n,)``, int64, in [0, C).
         weight: λ ≥ 0; 1 in the paper, where the code ramps it up over the first epochs.
         temperature: T > 0.
         detach_teacher: No gradient of the KL to the mixture.
@@ -54,8 +55,8 @@ def one_loss(
 
     Raises:
         TypeError: No floating tensors, or a weight that is no number.
-        ValueError: Shapes that do not fit, a negative weight, a temperature that is not positive,
-            NaN or infinite logits.
+        ValueError: Shapes that do not fit, classes outside ``[0, C)``, a negative weight, a
+            temperature that is not positive, NaN or infinite logits.
 
     Source: Lan, Zhu and Gong, NeurIPS 2018 (arXiv 1806.04606), equation 8.
     """
@@ -98,6 +99,12 @@ def _check_shapes(branch_logits: Tensor, gate: Tensor, label: Tensor) -> None:
             f"label must be int64 of shape ({len(branch_logits)},); "
             f"got {label.dtype} of {tuple(label.shape)}"
         )
+    # On a GPU the cross-entropy finds a class out of range; to look would be to wait.
+    if torch.compiler.is_compiling() or mapped() or label.device.type != "cpu":
+        return
+    classes, low, high = branch_logits.shape[-1], int(label.min()), int(label.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"label must lie in [0, {classes}); got {low} to {high}")
 
 
 class ONELoss(OptionModule):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucmkd.losses._common import OptionModule
+from ucmkd.losses._common import OptionModule, full_precision
 from ucmkd.ops import _check
 
 
@@ -31,7 +31,8 @@ def _cosines(points: Tensor) -> Tensor:
     """Entry (i, j, k): the cosine of the angle at point i between points j and k."""
     difference, length, _ = _apart(points)
     toward = difference / length[..., None]
-    return toward @ toward.mT
+    with full_precision(toward):
+        return toward @ toward.mT
 
 
 def rkd_loss(

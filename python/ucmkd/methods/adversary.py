@@ -6,15 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
+
 
 def judge_loss(real: Tensor, guessed: Tensor) -> Tensor:
     """``-mean log D(real) - mean log(1 - D(guessed))`` of logits ``(p,)``, for the judge."""
-    return F.softplus(-real).mean() + F.softplus(guessed).mean()
+    return F.softplus(-wide(real)).mean() + F.softplus(wide(guessed)).mean()
 
 
 def guess_loss(guessed: Tensor) -> Tensor:
     """``-mean log D(guessed)`` of logits ``(p,)``, for the guesser."""
-    return F.softplus(-guessed).mean()
+    return F.softplus(-wide(guessed)).mean()
 
 
 class Adversary(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ucmkd import reference
 from ucmkd.losses import feature_align, mmd_align
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.observed import report_alignment
 
@@ -27,7 +28,7 @@ def truncate(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     width = min(student.shape[-1], teacher.shape[-1])
     if student.shape[-1] == teacher.shape[-1]:
         return student, teacher
-    student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+    student, teacher = (F.normalize(wide(v), dim=-1) for v in (student, teacher))
     return student[..., :width], teacher[..., :width]
 
 
@@ -75,13 +76,12 @@ class Alignment:
 
     def scale(self, student: Tensor, teacher: Tensor) -> dict[str, Any]:
         """The options that depend on the data, as differentiable numbers."""
-        dtype = torch.promote_types(student.dtype, torch.float32)
-        x, y = student.to(dtype)[None], teacher.detach().to(dtype)[None]
+        x, y = wide(student)[None], wide(teacher.detach(), student)[None]
         if self.kind == "sinkhorn":
             if self.options["epsilon_scale"] is None:
                 return {}
             mean = reference.cost_matrix(x, y, self.options["cost"]).mean()
-            tiny = torch.finfo(dtype).tiny ** 0.5  # coincident clouds have a mean cost of 0
+            tiny = torch.finfo(x.dtype).tiny ** 0.5  # coincident clouds have a mean cost of 0
             return {
                 "epsilon": (self.options["epsilon"] * mean).clamp_min(tiny),
                 "epsilon_scale": None,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import full_precision, wide
 from ucmkd.methods import checks
 from ucmkd.methods.adversary import Adversary
 from ucmkd.methods.base import Batch
@@ -37,8 +38,8 @@ def information_bound(scores: Tensor) -> Tensor:
     """
     p = len(scores)
     if p < 2:
-        return scores.sum() * 0
-    shifted = scores - math.log(p - 1)
+        return wide(scores).sum() * 0
+    shifted = wide(scores) - math.log(p - 1)
     told = F.logsigmoid(shifted).diagonal().sum()
     others = F.logsigmoid(-shifted)
     return math.log(p - 1) + (told + others.sum() - others.diagonal().sum()) / p
@@ -62,8 +63,9 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores ``(p, p)`` of features ``(p, width)`` and ``(p, other_width)``."""
-        rows = F.normalize(self.first(x), dim=-1), F.normalize(self.second(y), dim=-1)
-        return rows[0] @ rows[1].T / self.temperature + self.offset
+        rows = [F.normalize(wide(v), dim=-1) for v in (self.first(x), self.second(y))]
+        with full_precision(rows[0]):
+            return rows[0] @ rows[1].T / self.temperature + self.offset
 
 
 class AMID(PairMethod):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.observed import report_gradients
 from ucmkd.methods.parts import checked_counts, checked_prior
@@ -33,7 +34,7 @@ class Batch:
         teacher_feature: Features ``(m, d_T)`` of the frozen teacher, on samples from its own
             loader: row i of the teacher has nothing to do with row i of the student.
         teacher_logits: Logits ``(m, C)`` of the same samples.
-        teacher_label: Classes ``(m,)`` of the same samples.
+        teacher_label: Classes ``(m,)`` of the same samples, int64 as all labels.
         teacher_input: The same samples themselves, ``(m, ...)``, for a method that trains a model
             of its own on them.
         unlabelled: Student inputs ``(u, ...)`` without labels.
@@ -72,6 +73,19 @@ class Batch:
         """The same batch on another device."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: t.to(device) for k, t in given.items() if t is not None})
+
+
+#: The fields of a batch whose rows are the same samples.
+_ROWS = (
+    ("student", "student_label"),
+    ("teacher_feature", "teacher_logits", "teacher_label", "teacher_input"),
+    ("unlabelled", "unlabelled_group"),
+    (
+        "unlabelled_teacher_feature", "unlabelled_teacher_logits", "unlabelled_teacher_label",
+        "unlabelled_teacher_group",
+    ),
+    ("paired", "paired_teacher_feature", "paired_teacher_logits", "paired_label"),
+)  # fmt: skip
 
 
 class Method(nn.Module):
@@ -244,7 +258,8 @@ class Method(nn.Module):
         """The named, unweighted terms; ``"ce"`` is always among them.
 
         Raises:
-            ValueError: The batch lacks something that the method needs.
+            ValueError: The batch lacks something that the method needs, or has wrong shapes,
+                numbers of rows that do not agree, or labels that are no classes.
         """
         return self.terms(self.prepare(batch), step)
 
@@ -333,11 +348,22 @@ class Method(nn.Module):
     # Shared parts --------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Check that the batch has what the method needs; permute the classes of a placebo."""
+        """Check that the batch has what the method needs; permute the classes of a placebo.
+
+        What comes of the teacher is detached: it is frozen, also where the caller's has a graph.
+        """
         missing = [name for name in self.requires if getattr(batch, name) is None]
         if missing:
             raise ValueError(f"{self.name} needs {', '.join(missing)} in the batch")
         self._check_shapes(batch)
+        for group in _ROWS:
+            checks.rows({name: getattr(batch, name) for name in group})
+        teacher = {
+            f.name: value.detach()
+            for f in fields(batch)
+            if "teacher" in f.name and (value := getattr(batch, f.name)) is not None
+        }
+        batch = replace(batch, **teacher)
         if self.permutation is None:
             return batch
         changed: dict[str, Tensor] = {}
@@ -375,4 +401,4 @@ class Method(nn.Module):
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy with this method's label smoothing, averaged over the samples."""
         checks.logits("the student's logits", logits, self.num_classes)
-        return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(wide(logits), label, label_smoothing=self.label_smoothing)

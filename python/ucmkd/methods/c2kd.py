@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.pairs import PairMethod
@@ -32,7 +33,7 @@ def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
 
     Source: Kendall 1945 (Biometrika 33).
     """
-    x, y = x.detach(), y.detach()
+    x, y = wide(x.detach()), wide(y.detach())  # numbers of pairs overflow in half precision
     a, b = (v[:, :, None].sub(v[:, None, :]).sign().flatten(1) for v in (x, y))
     both = a.square().sum(1) * b.square().sum(1)
     return (a * b).sum(1) / both.clamp_min(1).sqrt()
@@ -46,6 +47,7 @@ def non_target_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor
         teacher_logits: ``(n, C)`` of the same samples; detached.
         target: Classes ``(n,)``, int64: the column to leave out.
     """
+    student_logits = wide(student_logits)
     # Half the most negative number, so that differences stay finite.
     out = torch.finfo(student_logits.dtype).min / 2
     hole = F.one_hot(target, student_logits.shape[1]).bool()
@@ -55,7 +57,8 @@ def non_target_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor
 
 
 def _kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    teacher = teacher_logits.detach().to(logits.dtype).softmax(-1)
+    teacher = wide(teacher_logits.detach(), logits).softmax(-1)
+    logits = wide(logits)
     return F.kl_div(logits.log_softmax(-1), teacher, reduction="batchmean")
 
 

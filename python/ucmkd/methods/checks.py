@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 COSTS = ("sqeuclidean", "euclidean", "cosine", "l1", "chordal")
@@ -97,9 +98,11 @@ def logits(name: str, value: Any, num_classes: int) -> None:
 
 def labels(name: str, value: Tensor, num_classes: int) -> None:
     """Classes ``(n,)``, int64; the values are looked at on the CPU only (no synchronisation)."""
-    if value.ndim != 1 or value.is_floating_point() or value.is_complex():
+    # Narrower integers fail in an index, and uint8 is a mask there.
+    if value.ndim != 1 or value.dtype != torch.int64:
         raise ValueError(
-            f"{name} must be integers of shape (n,), got {tuple(value.shape)} of {value.dtype}"
+            f"{name} must be integers (int64) of shape (n,), got {tuple(value.shape)} of "
+            f"{value.dtype}"
         )
     if value.device.type != "cpu" or not len(value):
         return
@@ -108,6 +111,22 @@ def labels(name: str, value: Tensor, num_classes: int) -> None:
         raise ValueError(
             f"{name} must lie in 0..{num_classes - 1}, got values from {low} to {high}"
         )
+
+
+def rows(named: Mapping[str, Tensor | None]) -> None:
+    """One number of rows for all that is given: row i of each is the same sample."""
+    given = {name: value.shape[:1] for name, value in named.items() if value is not None}
+    first = next(iter(given), "")
+    for name, count in given.items():
+        if count != given[first]:
+            raise ValueError(
+                f"{first} and {name} must have the same number of rows, got {_shown(given[first])} "
+                f"and {_shown(count)}"
+            )
+
+
+def _shown(count: torch.Size) -> str:
+    return str(count[0]) if count else "a number"
 
 
 def width(name: str, value: Tensor, expected: int) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.class_means import RunningClassMeans
@@ -38,7 +39,7 @@ def comparative_loss(
     Returns:
         A 0-d tensor; 0 with fewer than two rows.
     """
-    gap = values - reference.detach().to(values.dtype)
+    gap = wide(values) - wide(reference.detach(), values)
     spread = (gap - gap.mean(0)).square().sum() / max(len(gap) - 1, 1) / gap.shape[1]
     return (1 / positives + 1 / negatives) * spread
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.class_means import RunningClassMeans
@@ -39,6 +40,7 @@ def class_soft_label_loss(
     Returns:
         A 0-d tensor; 0 if no sample is left.
     """
+    logits = wide(logits)
     q = soft_label.detach().to(logits.dtype)[target]
     divergence = F.kl_div(F.log_softmax(logits / temperature, dim=-1), q, reduction="none").sum(-1)
     kept = torch.ones_like(divergence) if known is None else known[target].to(divergence.dtype)
@@ -93,7 +95,7 @@ class ClassSoftLabels(Method):
         """``{"ce", "soft"}``."""
         assert batch.teacher_logits is not None and batch.teacher_label is not None
         if self.training:
-            softened = (batch.teacher_logits / self.temperature).softmax(dim=-1)
+            softened = (wide(batch.teacher_logits) / self.temperature).softmax(dim=-1)
             self.soft_label.update(softened, batch.teacher_label)
         logits = self.student(batch.student)
         return {

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.deployed import fold
 from ucmkd.models import Student
@@ -24,7 +25,8 @@ def logit_adjustment(logits: Tensor, target_prior: Tensor, train_prior: Tensor) 
         target_prior: Frequencies ``(C,)`` to predict under. Zeros are floored at 1e-6.
         train_prior: Frequencies ``(C,)`` that the logits were trained under, floored likewise.
     """
-    shift = target_prior.clamp_min(1e-6).log() - train_prior.clamp_min(1e-6).log()
+    target, train = wide(target_prior), wide(train_prior)
+    shift = target.clamp_min(1e-6).log() - train.clamp_min(1e-6).log()
     return logits + shift.to(logits.dtype)
 
 
@@ -80,5 +82,5 @@ class PriorOnly(CrossEntropy):
         assert self.class_prior is not None
         # A class without labels is taken for as rare as the rarest, not for infinitely rare.
         rarest = torch.where(self.label_count > 0, self.label_count, self.label_count.max()).min()
-        seen = self.label_count.clamp_min(rarest.clamp_min(1)).to(logits.dtype)
+        seen = wide(self.label_count.clamp_min(rarest.clamp_min(1)), logits)
         return logit_adjustment(logits, self.class_prior, seen / seen.sum())

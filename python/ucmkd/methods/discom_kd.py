@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ucmkd.diagnostics import collecting, report
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import unit_rows, wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.disentangled import Disentangled, Parts
@@ -27,7 +27,8 @@ def modality_loss(logits: Tensor, other_logits: Tensor) -> Tensor:
     Returns:
         A 0-d tensor; 2 log 2 when nothing is known.
     """
-    return -logits.log_softmax(-1)[:, 0].mean() - other_logits.log_softmax(-1)[:, 1].mean()
+    own, other = (wide(z).log_softmax(-1) for z in (logits, other_logits))
+    return -own[:, 0].mean() - other[:, 1].mean()
 
 
 def modality_accuracy(logits: Tensor, other_logits: Tensor) -> Tensor:
@@ -147,8 +148,18 @@ class DisCoMKD(Method):
         return dict(self._weights)
 
     def terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The six terms; reports how well the modalities are told apart."""
+        """The six terms; reports how well the modalities are told apart.
+
+        Raises:
+            ValueError: In training, a single sample of a modality.
+        """
         assert batch.teacher_input is not None and batch.teacher_label is not None
+        if self.training and min(len(batch.student), len(batch.teacher_input)) < 2:
+            raise ValueError(
+                "discom_kd needs at least 2 samples of each modality in a training step, for its "
+                f"batch normalisation; got {len(batch.student)} of the student and "
+                f"{len(batch.teacher_input)} of the other (batch_size, teacher_batch_size)"
+            )
         both = self.own.parts(batch.student), self.other.parts(batch.teacher_input)
         label = batch.student_label, batch.teacher_label
         told = {

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.pairs import PairMethod
@@ -21,7 +22,7 @@ def hint_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         features: Projected student features ``(p, d_T)``.
         teacher_features: ``(p, d_T)`` of the same samples; detached.
     """
-    return F.mse_loss(features, teacher_features.detach().to(features.dtype))
+    return F.mse_loss(wide(features), wide(teacher_features.detach(), features))
 
 
 class FitNet(PairMethod):

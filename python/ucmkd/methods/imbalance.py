@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.models import Student
@@ -65,7 +66,7 @@ def weighted_cross_entropy(
         weight: ``(C,)``.
         label_smoothing: In [0, 1); the smoothed cross-entropy of a sample is weighted as a whole.
     """
-    each = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
+    each = F.cross_entropy(wide(logits), target, reduction="none", label_smoothing=label_smoothing)
     return (weight.to(each.dtype)[target] * each).mean()
 
 
@@ -89,7 +90,8 @@ def logit_adjusted_cross_entropy(
 
     Source: Menon et al. 2021 (arXiv 2007.07314), equation 10.
     """
-    shift = tau * prior.log().to(logits.dtype)
+    logits = wide(logits)
+    shift = tau * wide(prior).log().to(logits.dtype)
     return F.cross_entropy(logits + shift, target, label_smoothing=label_smoothing)
 
 

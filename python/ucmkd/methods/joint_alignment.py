@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.correspondence import correspondence
@@ -240,7 +241,7 @@ class JointAlignment(Method):
                 n, m, pairs=p, row_group=groups[0], column_group=groups[1], device=cost.device
             )
             penalty = self.anchor * known.penalty()
-            base = torch.ones_like(teacher_logits[:, 0])
+            base = torch.ones_like(wide(teacher_logits)[:, 0])
             if column is not None:  # a group has a composition of its own
                 base[:m] = torch.where(known.column[:m] == 0, column.to(base.dtype), base[:m])
             column = known.column_weight(base)
@@ -254,7 +255,7 @@ class JointAlignment(Method):
 
     def soft_labels(self, teacher_logits: Tensor) -> Tensor:
         """The teacher's probabilities ``(v, C)`` at ``teacher_temperature``."""
-        return (teacher_logits / self.teacher_temperature).softmax(dim=-1)
+        return (wide(teacher_logits) / self.teacher_temperature).softmax(dim=-1)
 
     def column_weight(self, batch: Batch) -> Tensor | None:
         """Masses ``(v,)`` of the teacher's samples under the prior; None: equal."""
@@ -273,8 +274,9 @@ class JointAlignment(Method):
                 logits, batch.paired_teacher_logits, temperature=self.temperature
             )
         if self.feature_weight and batch.paired_teacher_feature is not None:
-            teacher = F.normalize(batch.paired_teacher_feature.detach(), dim=-1)
-            gap = F.normalize(self.projector(features), dim=-1) - teacher.to(features.dtype)
+            teacher = F.normalize(wide(batch.paired_teacher_feature.detach()), dim=-1)
+            own = wide(self.projector(features))
+            gap = F.normalize(own, dim=-1) - teacher.to(own.dtype)
             terms["pair_feature"] = gap.square().sum(-1).clamp_min(_TINY).sqrt().mean()
         if batch.paired_label is not None:
             terms["pair_ce"] = self.cross_entropy(logits, batch.paired_label)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import full_precision, wide
+
 _TINY = 1e-12
 
 
@@ -14,7 +16,9 @@ def normalised_distance(x: Tensor, y: Tensor) -> Tensor:
     Computed as ``√(2 - 2cos)`` with a floor of 1e-6, so that the gradient stays finite where
     points coincide.
     """
-    cosine = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
+    x, y = wide(x), wide(y)
+    with full_precision(x):
+        cosine = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
     return (2 - 2 * cosine).clamp_min(_TINY).sqrt()
 
 
@@ -42,11 +46,12 @@ def joint_cost(
         feature_weight: w; 0 leaves the labels alone.
 
     Returns:
-        Costs ``(u, v)``, differentiable in the student's side.
+        Costs ``(u, v)``, float32 or better, differentiable in the student's side.
     """
-    q = teacher_probability.detach()
-    cost = -(F.log_softmax(logits, dim=-1) @ q.to(logits.dtype).T)
+    q = wide(teacher_probability.detach(), logits)
+    with full_precision(logits):
+        cost = -(F.log_softmax(wide(logits), dim=-1) @ q.T)
     if feature_weight and teacher_features is not None:
-        distance = normalised_distance(features, teacher_features.detach().to(features.dtype))
+        distance = normalised_distance(features, wide(teacher_features.detach(), features))
         cost = cost + feature_weight * distance / distance.detach().mean().clamp_min(_TINY)
     return cost

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ucmkd.diagnostics import collecting, report
 from ucmkd.losses import kd_loss
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.lookahead import weight_gradient
@@ -40,12 +41,13 @@ def saliency(teacher_logits: Tensor, without_logits: Tensor) -> Tensor:
         teacher_logits: Of the whole inputs ``(p, C)``.
         without_logits: Of the inputs with modality m masked ``(M, p, C)``.
     """
-    whole, masked = teacher_logits.log_softmax(-1), without_logits.log_softmax(-1)
+    whole, masked = (wide(z).log_softmax(-1) for z in (teacher_logits, without_logits))
     return F.kl_div(masked, whole.expand_as(masked), reduction="none", log_target=True).sum(-1)
 
 
 def shares(values: Tensor) -> Tensor:
     """``v_m / Σ_k v_k`` over the first dimension; ``1/M`` each where all are zero."""
+    values = wide(values)
     total = values.sum(0, keepdim=True)
     return torch.where(total > 0, values / total.clamp_min(1e-30), 1 / len(values))
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.deployed import fold
@@ -23,8 +24,8 @@ def many_to_one_loss(expanded: Tensor, teacher_features: Tensor) -> Tensor:
             ``(k-1) d_T … k d_T``.
         teacher_features: ``(p, d_T)`` of the same samples; detached.
     """
-    teacher = teacher_features.detach().to(expanded.dtype)
-    parts = expanded.unflatten(-1, (-1, teacher.shape[-1]))
+    teacher = wide(teacher_features.detach(), expanded)
+    parts = wide(expanded).unflatten(-1, (-1, teacher.shape[-1]))
     return F.mse_loss(parts, teacher[:, None].expand_as(parts)) * parts.shape[1]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
+
 
 def ramp(step: int, length: int) -> float:
     """A linear ramp: 0 up to step 0, 1 from step ``length`` on (for ``length`` 0 from 0 on)."""
@@ -15,17 +17,17 @@ def ramp(step: int, length: int) -> float:
     return 1.0 if length <= 0 else min(1.0, step / length)
 
 
-def checked_prior(prior: Tensor, num_classes: int) -> Tensor:
+def checked_prior(prior: Tensor, num_classes: int, name: str = "class_prior") -> Tensor:
     """Class frequencies ``(C,)`` as float32 (float64 stays), normalised to sum to one."""
     try:
         prior = torch.as_tensor(prior).detach()
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"class_prior must be {num_classes} numbers, got {prior!r}") from None
+        raise TypeError(f"{name} must be {num_classes} numbers, got {prior!r}") from None
     prior = prior if prior.dtype == torch.float64 else prior.float()
     if prior.shape != (num_classes,):
-        raise ValueError(f"class_prior must have shape ({num_classes},), got {tuple(prior.shape)}")
+        raise ValueError(f"{name} must have shape ({num_classes},), got {tuple(prior.shape)}")
     if not bool(torch.isfinite(prior).all()) or bool((prior < 0).any()) or float(prior.sum()) <= 0:
-        raise ValueError("class_prior must be finite, non-negative and not all zero")
+        raise ValueError(f"{name} must be finite, non-negative and not all zero")
     return prior / prior.sum()
 
 
@@ -79,7 +81,7 @@ def target_prior(
         raise TypeError(
             f"prior must be 'teacher', 'uniform' or {num_classes} numbers, got {prior!r}"
         )
-    return checked_prior(prior, num_classes)  # type: ignore[arg-type]
+    return checked_prior(prior, num_classes, "prior")  # type: ignore[arg-type]
 
 
 def make_projector(width: int, teacher_width: int, kind: str = "auto") -> nn.Module:
@@ -116,6 +118,7 @@ def class_weights(label: Tensor, mass: Tensor) -> Tensor:
         label: Classes ``(m,)``, int64.
         mass: Wanted masses ``(C,)``.
     """
+    mass = wide(mass)
     count = torch.bincount(label, minlength=len(mass))
     weight = (mass / count.clamp_min(1))[label]
     total = weight.sum()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.losses import sinkhorn_align
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import full_precision, unit_rows, wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.deployed import Deployed
@@ -46,8 +46,9 @@ def structure_loss(
     Returns:
         A 0-d tensor.
     """
-    s, t = unit_rows(features), unit_rows(teacher_features.detach().to(features.dtype))
-    s, t = s @ s.T, t @ t.T
+    s, t = unit_rows(features), unit_rows(wide(teacher_features.detach(), features))
+    with full_precision(s):
+        s, t = s @ s.T, t @ t.T
     anchor = t.topk(min(columns, len(t)), largest=False).indices
     s, t = (matrix - matrix.min() for matrix in (s, t))
     return row_transport(s.gather(1, anchor), t.gather(1, anchor), blur=blur)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import full_precision, unit_rows, wide
 from ucmkd.methods.base import Batch
 from ucmkd.methods.class_means import RunningClassMeans
 from ucmkd.methods.fitnet import hint_loss
@@ -24,7 +24,8 @@ def prototype_rows(features: Tensor, prototype: Tensor, known: Tensor) -> Tensor
         prototype: ``(C, d)``.
         known: Classes ``(C,)`` that count.
     """
-    cosine = unit_rows(features) @ unit_rows(prototype).T
+    with full_precision(features):
+        cosine = unit_rows(features) @ unit_rows(prototype).T
     lowest = cosine.masked_fill(~known, torch.inf).min()
     return torch.where(known, cosine - lowest, 0.0)
 
@@ -61,7 +62,7 @@ class ClassPKDOT(PKDOT):
             teacher.update(batch.teacher_feature, batch.teacher_label)
         features, logits, guess = self.fused(batch.student)
         own, present = prototypes(features, label, self.num_classes)
-        other = teacher.means().to(features.dtype)
+        other = wide(teacher.means(), features)
         both = present & teacher.seen()
         rows = prototype_rows(batch.teacher_feature.to(other.dtype), other, both)
         known = teacher.seen()[label, None]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.diagnostics import collecting, report
+from ucmkd.losses._common import wide
 from ucmkd.methods.observed import plan_entropy, report_plan
 from ucmkd.ops import sinkhorn_cost
 
@@ -65,8 +66,8 @@ def planned(
             "cost has NaN or infinite entries: student or teacher outputs are not finite "
             "(has training diverged?)"
         )
-    wide = cost.detach().to(torch.promote_types(cost.dtype, torch.float32))
-    shifted = wide - wide.min()
+    cost = wide(cost)
+    shifted = cost.detach() - cost.detach().min()
     unit = shifted.mean()
     scaled = (epsilon * unit).clamp_min(1e-6)
     if penalty is not None:

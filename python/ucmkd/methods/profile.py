@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import full_precision, wide
+
 
 def class_means(features: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
     """Mean features per class, and which classes have any members.
@@ -17,15 +19,19 @@ def class_means(features: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Means ``(C, d)``, zero where a class has no members, and a mask ``(C,)``.
     """
+    features, membership = wide(features), wide(membership)
     mass = membership.sum(0)
-    means = membership.T @ features / mass.clamp_min(1e-6)[:, None]
+    with full_precision(features):
+        means = membership.T @ features / mass.clamp_min(1e-6)[:, None]
     present = mass > 1e-3
     return torch.where(present[:, None], means, 0.0), present
 
 
 def log_profile(features: Tensor, means: Tensor, present: Tensor, temperature: float) -> Tensor:
     """``log softmax_c(cos(x_i, μ_c) / τ)`` over the classes present ``(n, C)``, else -inf."""
-    cosine = F.normalize(features, dim=-1) @ F.normalize(means, dim=-1).T
+    features, means = wide(features), wide(means)
+    with full_precision(features):
+        cosine = F.normalize(features, dim=-1) @ F.normalize(means, dim=-1).T
     return (cosine / temperature).masked_fill(~present, -torch.inf).log_softmax(-1)
 
 
@@ -62,6 +68,7 @@ def profile_cost(
     Returns:
         Costs ``(u, v)``, ≥ 0.
     """
+    features, labelled = wide(features), wide(labelled)
     q = teacher_probability.detach().to(features.dtype)
     teacher = teacher_features.detach().to(features.dtype)
     centre = torch.cat((labelled, features)).detach().mean(0)
@@ -72,4 +79,5 @@ def profile_cost(
     log_s = log_profile(features - centre, own, both, temperature)[:, both]
     log_r = log_profile(teacher - middle, other, both, temperature)[:, both]
     r = log_r.exp()
-    return (r * log_r).sum(-1) - log_s @ r.T
+    with full_precision(r):
+        return (r * log_r).sum(-1) - log_s @ r.T

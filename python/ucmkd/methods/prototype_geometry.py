@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import full_precision, wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.class_means import RunningClassMeans
@@ -17,14 +18,18 @@ from ucmkd.models import Student
 def prototypes(features: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Mean features ``(C, d)`` by class, 0 where there is no sample, and which classes have one.
 
+    In float32 or better.
+
     Args:
         features: ``(n, d)``.
         label: Classes ``(n,)``, int64.
         num_classes: C.
     """
+    features = wide(features)
     member = F.one_hot(label, num_classes).to(features.dtype)
     count = member.sum(dim=0)
-    return member.T @ features / count.clamp_min(1)[:, None], count > 0
+    with full_precision(features):
+        return member.T @ features / count.clamp_min(1)[:, None], count > 0
 
 
 def prototype_geometry_loss(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
@@ -43,10 +48,11 @@ def prototype_geometry_loss(student: Tensor, teacher: Tensor, present: Tensor) -
     Returns:
         A 0-d tensor; 0 with fewer than two classes.
     """
-    s, t = F.normalize(student, dim=-1), F.normalize(teacher.detach().to(student.dtype), dim=-1)
-    both = (present[:, None] & present).to(student.dtype)
+    s, t = (F.normalize(wide(v, student), dim=-1) for v in (student, teacher.detach()))
+    both = (present[:, None] & present).to(s.dtype)
     both = both - torch.diag(both.diagonal())
-    return (both * (s @ s.T - t @ t.T).square()).sum() / both.sum().clamp_min(1)
+    with full_precision(s):
+        return (both * (s @ s.T - t @ t.T).square()).sum() / both.sum().clamp_min(1)
 
 
 class PrototypeGeometry(Method):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucmkd.losses._common import wide
+
 #: Side lengths of the pooled maps, coarser and coarser.
 LEVELS = (4, 2, 1)
 
@@ -29,7 +31,7 @@ def hierarchical_context_loss(fused: Tensor, teacher: Tensor) -> Tensor:
             "fused and teacher must be maps (n, c, h, w) or vectors (n, d) of one shape, got "
             f"{tuple(fused.shape)} and {tuple(teacher.shape)}"
         )
-    teacher = teacher.detach().to(fused.dtype)
+    fused, teacher = wide(fused), wide(teacher.detach(), fused)
     loss, weight, total = F.mse_loss(fused, teacher), 1.0, 1.0
     for level in LEVELS if fused.ndim == 4 else ():
         if level < fused.shape[2]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.methods.parts import ramp, target_prior
@@ -42,7 +43,7 @@ def self_label_loss(
         tol: Stop the plan at this marginal residual.
         max_iter: Most iterations of the plan.
     """
-    cost = -F.log_softmax(logits, dim=-1)
+    cost = -F.log_softmax(wide(logits), dim=-1)
     return planned_cost(cost, epsilon=epsilon, column_weight=prior, tol=tol, max_iter=max_iter)
 
 

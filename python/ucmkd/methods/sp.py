@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ucmkd.losses._common import unit_rows
+from ucmkd.losses._common import full_precision, unit_rows, wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch
 from ucmkd.methods.pairs import PairMethod
@@ -19,8 +19,9 @@ def similarity_rows(features: Tensor) -> Tensor:
     Args:
         features: A ``(p, ...)``; flattened to ``(p, d)``.
     """
-    flat = features.flatten(1)
-    return unit_rows(flat @ flat.T)
+    flat = wide(features).flatten(1)
+    with full_precision(flat):
+        return unit_rows(flat @ flat.T)
 
 
 def similarity_preserving_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -36,9 +37,9 @@ def similarity_preserving_loss(features: Tensor, teacher_features: Tensor) -> Te
         teacher_features: ``(p, ...)`` of the same samples; detached.
 
     Returns:
-        A 0-d tensor.
+        A 0-d tensor, float32 or better.
     """
-    teacher = teacher_features.detach().to(features.dtype)
+    teacher = wide(teacher_features.detach(), features)
     return (similarity_rows(teacher) - similarity_rows(features)).square().mean()
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ucmkd.losses import label_align
+from ucmkd.losses._common import wide
 from ucmkd.losses.label import CLIP, Clip, clip_range
 from ucmkd.methods.alignment import make_alignment
 from ucmkd.methods.base import Batch, Method
@@ -237,13 +238,13 @@ class UCMKD(Method):
         ``origin`` as in :class:`ucmkd.methods.alignment.Alignment`: κ follows it.
         """
         if self.headless:
-            return F.cross_entropy(logits, label)
+            return F.cross_entropy(wide(logits), label)
         teacher = self.head_logits(projected)
         if self.la_detach_teacher:
             teacher = teacher.detach()
         kappa: str | Tensor = self.kappa
         if origin is not None and kappa != "attached":
-            log_p = -F.cross_entropy(self.head_logits(origin), label, reduction="none")
+            log_p = -F.cross_entropy(wide(self.head_logits(origin)), label, reduction="none")
             kappa = log_p.exp().clamp(*self.kappa_clip) if kappa == "clipped" else log_p.exp()
         return label_align(
             logits,

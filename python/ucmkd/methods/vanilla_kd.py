@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ucmkd.losses import kd_loss
+from ucmkd.losses._common import wide
 from ucmkd.methods import checks
 from ucmkd.methods.base import Batch, Method
 from ucmkd.models import Student
@@ -30,7 +31,7 @@ def pair_kd(
             off the teacher's logits: its posterior under balanced classes.
     """
     if class_prior is not None:
-        teacher_logits = teacher_logits - class_prior.clamp_min(1e-6).log()
+        teacher_logits = wide(teacher_logits) - wide(class_prior).clamp_min(1e-6).log()
     return kd_loss(student_logits, teacher_logits, temperature=temperature)
 
 
