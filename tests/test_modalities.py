@@ -99,7 +99,12 @@ def test_a_teacher_is_shown_as_its_method_wants() -> None:
     features, logits = cut.outputs(x)
     assert torch.equal(features, x) and torch.equal(logits, teacher(x))
     assert shown(recipe("vanilla_kd"), teacher, made.teacher) is teacher
-    images = replace(made.teacher, student=torch.zeros(len(made.teacher.student), 2, 20))
+    images = replace(
+        made.teacher,
+        student=torch.zeros(len(made.teacher.student), 2, 20),
+        validation=None,
+        validation_label=None,
+    )
     with pytest.raises(ConfigError, match=r"'msd' needs the teacher's inputs.*2, 20\).*vanilla_kd"):
         shown(recipe("msd"), teacher, images)
 
