@@ -244,7 +244,7 @@ class Estimator:
             side = Variable(normal_scores(side.values), False)
         elif margins == "standard":
             side = Variable(standard_scores(side.values), False)
-        if method in (*KRASKOV, "canonical") and tied_share(side.values) > 0.0:
+        if method in (*KRASKOV, "ross", "canonical") and tied_share(side.values) > 0.0:
             return jitter(side, self.seed + number)
         return side
 

@@ -13,6 +13,7 @@ from ucmkd.information.intervals import Rows
 from ucmkd.information.ksg import ksg1
 from ucmkd.information.mixed import ross
 from ucmkd.information.reduction import standard_scores
+from ucmkd.information.ties import jitter
 from ucmkd.information.training import Progress, Training, fit, isolated, perceptron
 from ucmkd.information.variables import Array, Variable, to_tensor
 
@@ -131,10 +132,22 @@ def _encode_held_out(
         if side.discrete:
             found.append(side.rows(test))
             continue
-        with torch.no_grad():
-            code: Array = model.encode(number, data[number][rows]).double().numpy()
-        found.append(Variable(standard_scores(code), False))
+        found.append(_latents(model, number, data[number][rows], seed))
     return found
+
+
+def _latents(model: PairedAutoencoder, number: int, values: Tensor, seed: int) -> Variable:
+    """Held-out latents of one side with variance 1, their ties broken."""
+    distinct, place = torch.unique(values, dim=0, return_inverse=True)
+    repeated = len(distinct) < len(values)
+    with torch.no_grad():
+        # Rounding depends on the row: equal samples are encoded once, or it would part them.
+        code: Array = model.encode(number, distinct if repeated else values).double().numpy()
+    if not repeated:
+        return Variable(standard_scores(code), False)
+    side = Variable(standard_scores(code[place.numpy()]), False)
+    # A stream of its own for either side: common noise would be taken for dependence.
+    return jitter(side, [seed, 2 + number])
 
 
 def _evaluation(found: list[Variable], k: int) -> Callable[[Rows], float]:

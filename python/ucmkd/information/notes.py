@@ -8,7 +8,7 @@ from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.intervals import Spread
 from ucmkd.information.ksg import ksg_limit
 from ucmkd.information.methods import KRASKOV, NEIGHBOURS
-from ucmkd.information.ties import repeated_rows, tied_share
+from ucmkd.information.ties import MANY, repeated_rows, tied_share
 from ucmkd.information.variables import Variable, entropy
 
 #: Above so many dimensions of both sides together KSG is warned of.
@@ -22,14 +22,14 @@ def notes_on_data(x: Variable, y: Variable) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     for side, name in ((x, "x"), (y, "y")):
         share = 0.0 if side.discrete else tied_share(side.values)
-        if share > 0.01:
+        if share > MANY:
             notes += (
                 f"{name}: {share:.0%} of the values of a column are tied (a class label should "
                 "be of integers)",
             )
     if not (x.discrete or y.discrete):
         share = repeated_rows(x.values, y.values)
-        if share > 0.01:
+        if share > MANY:
             notes += (
                 f"{share:.0%} of the samples occur more than once (a bootstrap?): nearest "
                 "neighbours take copies for dependence",
