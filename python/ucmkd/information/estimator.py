@@ -25,6 +25,7 @@ from ucmkd.information.intervals import (
 )
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
+    COPULAS,
     KRASKOV,
     METHODS,
     NEIGHBOURS,
@@ -36,7 +37,7 @@ from ucmkd.information.methods import (
     knn_method,
 )
 from ucmkd.information.notes import notes_on_data, notes_on_value
-from ucmkd.information.reduction import fit_pca, normal_scores, standard_scores
+from ucmkd.information.reduction import drop_copies, fit_pca, normal_scores, standard_scores
 from ucmkd.information.ties import has_atom, jitter, tied_share
 from ucmkd.information.training import Training
 from ucmkd.information.variables import Data, Variable, as_pair, drop_constant
@@ -112,6 +113,9 @@ class Estimator:
     ) -> tuple[Variable, Variable, Choice, tuple[str, ...]] | str:
         """Constant columns out, dimensions reduced, margins scaled, the method chosen.
 
+        Where a copula may be fitted, columns of one order too; linear methods read more of a
+        column and its logarithm than of either, and have both.
+
         Returns:
             Both sides, the choice and what to warn of; or only the latter, where a side is
             constant.
@@ -131,6 +135,10 @@ class Estimator:
                 )
                 side = reduction(side)
             sides.append(side)
+        if self.method in COPULAS and not any(side.discrete for side in sides):
+            for number, name in enumerate(("x", "y")):
+                sides[number], dropped = drop_copies(sides[number], name)
+                notes += dropped
         notes += notes_on_data(*sides)
         choice = self._choice(*sides)
         self._check_count(choice.method, len(x))

@@ -11,7 +11,8 @@ from ucmkd.information.extrapolation import ksg_line
 from ucmkd.information.gaussian import gaussian
 from ucmkd.information.ksg import ksg1, ksg2
 from ucmkd.information.mixed import gao, ross
-from ucmkd.information.variables import Array, Variable, one_hot
+from ucmkd.information.reduction import drop_copies
+from ucmkd.information.variables import Array, Variable, drop_constant, one_hot
 
 #: Distance between classes as seen by :func:`gao`: farther than any standardised feature.
 APART = 1e6
@@ -71,7 +72,13 @@ def _discrete(x: Variable, y: Variable, settings: Settings) -> float:
 
 
 def _student(x: Variable, y: Variable, settings: Settings) -> float:
-    return fit_student(x.values, y.values).information
+    a, b = (_ordered_apart(side) for side in (x, y))
+    return fit_student(a.values, b.values).information if a.width and b.width else 0.0
+
+
+def _ordered_apart(side: Variable) -> Variable:
+    """Columns that vary and do so differently in this subset, as they do in all samples."""
+    return drop_copies(drop_constant(side, "")[0], "")[0]
 
 
 #: Estimators that are quick enough to be repeated on every subsample.
@@ -106,6 +113,8 @@ DISCRETE_SIDES = {
 NEURAL = ("latent", "mine", "nwj", "infonce", "smile")
 #: Kraskov's estimators.
 KRASKOV = ("ksg", "ksg1", "ksg2", "ksg0")
+#: Methods that may fit a copula to the samples.
+COPULAS = ("auto", "student")
 #: Methods that look for k neighbours.
 NEIGHBOURS = (*KRASKOV, "ross", "mixed")
 
