@@ -33,6 +33,7 @@ from ucmkd.information.methods import (
     QUICK,
     Quick,
     Settings,
+    check_classes,
     check_sides,
     knn_method,
 )
@@ -141,6 +142,7 @@ class Estimator:
                 notes += dropped
         notes += notes_on_data(*sides)
         choice = self._choice(*sides)
+        check_classes(choice.method, *sides)
         self._check_count(choice.method, len(x))
         scaled = [self._scale(side, choice.method, i) for i, side in enumerate(sides)]
         return scaled[0], scaled[1], choice, notes

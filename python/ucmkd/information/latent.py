@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from ucmkd.information.held_out import HeldOut, halves, over_halves
 from ucmkd.information.intervals import Rows
 from ucmkd.information.ksg import ksg1
-from ucmkd.information.mixed import ross
+from ucmkd.information.mixed import every_class_once, ross
 from ucmkd.information.reduction import standard_scores
 from ucmkd.information.ties import jitter
 from ucmkd.information.training import Progress, Training, fit, isolated, perceptron
@@ -155,6 +155,8 @@ def _evaluation(found: list[Variable], k: int) -> Callable[[Rows], float]:
         x, y = (side.rows(rows) for side in found)
         if x.discrete or y.discrete:
             features, label = (y, x) if x.discrete else (x, y)
+            if every_class_once(label.codes):
+                return 0.0  # a subset of a half; all samples have been looked at
             return ross(features.values, label.codes, k=k)
         return ksg1(x.values, y.values, k=k)
 

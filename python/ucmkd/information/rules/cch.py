@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.intervals import subsample_interval
+from ucmkd.information.mixed import every_class_once
 from ucmkd.information.rules.estimates import TRAINED, estimate
 from ucmkd.information.rules.evidence import (
     Array,
+    Codes,
     Evidence,
     Finding,
     Settings,
@@ -87,12 +89,22 @@ class _Sides:
         key = ("cch", self.method, rows.tobytes(), interval)
         memory = self.evidence.memory
         if key not in memory:
-            memory[key] = estimate(
-                self.student[rows], self.evidence.labels[rows], self.method, self.settings,
-                interval=interval,
-            )  # fmt: skip
+            labels = self.evidence.labels[rows]
+            memory[key] = (
+                self._nothing(len(rows))
+                if _tells_nothing(labels, self.method)
+                else estimate(
+                    self.student[rows], labels, self.method, self.settings, interval=interval
+                )
+            )
         found: MIEstimate = memory[key]
         return found
+
+    def _nothing(self, samples: int) -> MIEstimate:
+        return MIEstimate(
+            0.0, math.nan, math.nan, self.settings.confidence, self.method,
+            "labels that tell nothing", (), samples, 0.0,
+        )  # fmt: skip
 
     def interval(self, value: float) -> tuple[float, float]:
         if not self.settings.subsamples:
@@ -111,3 +123,8 @@ class _Sides:
             seed=self.settings.seed,
         )
         return found.low, found.high
+
+
+def _tells_nothing(labels: Codes, method: str) -> bool:
+    """Labels of a subset that lacks all classes but one, or has no two samples of one."""
+    return len(np.unique(labels)) < 2 or (method == AUTO and every_class_once(labels))
