@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ucmkd.information import Estimator, mutual_information
+from ucmkd.information.gaussian import dimensions, gaussian
 
 N = 400
 
@@ -67,6 +68,25 @@ def _variables(x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
     from ucmkd.information.variables import as_pair
 
     return as_pair(x, y)
+
+
+def test_gaussian_is_unbiased_whatever_the_rank() -> None:
+    rng = np.random.default_rng(6)
+    classes, found = 10, []
+    for _ in range(200):
+        x = np.eye(classes)[rng.integers(0, classes, 60)]
+        found.append(gaussian(x, rng.standard_normal((60, 10)), shrinkage=0.0))
+    assert abs(np.mean(found)) < 4.0 * np.std(found) / math.sqrt(200)
+    a = rng.standard_normal((200, 1))
+    b = 0.5 * a + math.sqrt(0.75) * rng.standard_normal((200, 1))
+    plain = mutual_information(a, b, method="gaussian")
+    for copies in (2, 20, 60):
+        x, y = np.repeat(a, copies, axis=1), np.repeat(b, copies, axis=1)
+        out = mutual_information(x, y, method="gaussian")
+        assert out.value == pytest.approx(plain.value, abs=1e-9) and not out.warnings
+        assert (out.low, out.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
+    assert dimensions(rng.standard_normal((20, 30))) == 30
+    assert dimensions(np.repeat(a, 3, axis=1)) == 1
 
 
 def test_student_with_hardly_any_value_that_varies() -> None:

@@ -14,7 +14,7 @@ from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
-from ucmkd.information.gaussian import SHRINK_BELOW
+from ucmkd.information.gaussian import shrinks
 from ucmkd.information.held_out import HeldOut, from_terms
 from ucmkd.information.intervals import (
     Rows,
@@ -35,9 +35,10 @@ from ucmkd.information.methods import (
     Settings,
     check_classes,
     check_sides,
+    columns,
     knn_method,
 )
-from ucmkd.information.notes import notes_on_data, notes_on_value
+from ucmkd.information.notes import notes_on_data, notes_on_shrinking, notes_on_value
 from ucmkd.information.reduction import drop_copies, fit_pca, normal_scores, standard_scores
 from ucmkd.information.ties import has_atom, jitter, tied_share
 from ucmkd.information.training import Training
@@ -151,7 +152,7 @@ class Estimator:
         self, x: Variable, y: Variable, choice: Choice
     ) -> tuple[float, Spread, tuple[str, ...]]:
         """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
-        settings = self.settings(x, y)
+        settings = self.settings(x, y, choice.method)
         if choice.method == "canonical":
             return self._canonical(x, y, choice)
         if choice.method not in QUICK:
@@ -160,15 +161,18 @@ class Estimator:
         quick = QUICK[choice.method]
         value = quick(x, y, settings)
         spread = self._interval(quick, x, y, settings, value, choice)
+        shrunk = choice.method == "gaussian" and settings.shrinkage != 0.0
+        notes = notes_on_shrinking(x, y) if shrunk else ()
         if choice.reference is not None and choice.method == "ksg":
             shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
-            return value + shift, shifted(spread, shift, noise), ()
-        return value, widened(spread, value, choice.doubt), ()
+            return value + shift, shifted(spread, shift, noise), notes
+        return value, widened(spread, value, choice.doubt), notes
 
-    def settings(self, x: Variable, y: Variable) -> Settings:
+    def settings(self, x: Variable, y: Variable, method: str) -> Settings:
         """The options of the quick estimators; whether to shrink is settled by all samples."""
-        enough = len(x) - 1 >= SHRINK_BELOW * (x.columns + y.columns)
-        shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
+        shrinkage = self.shrinkage
+        if method == "gaussian" and not shrinks(columns(x), columns(y), shrinkage):
+            shrinkage = 0.0
         return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 
     def _interval(

@@ -36,7 +36,8 @@ class Settings:
 Quick = Callable[[Variable, Variable, Settings], float]
 
 
-def _columns(side: Variable, scale: float = 1.0) -> Array:
+def columns(side: Variable, scale: float = 1.0) -> Array:
+    """Columns ``(n, d)`` of either kind: classes as indicators, ``scale`` high."""
     return scale * one_hot(side.codes) if side.discrete else side.values
 
 
@@ -48,7 +49,7 @@ def _still(*sides: Variable) -> bool:
 def _gaussian(x: Variable, y: Variable, settings: Settings) -> float:
     if _still(x, y):
         return 0.0
-    a, b = _columns(x), _columns(y)
+    a, b = columns(x), columns(y)
     return gaussian(a, b, shrinkage=settings.shrinkage, seed=settings.seed)
 
 
@@ -75,7 +76,7 @@ def _ross(x: Variable, y: Variable, settings: Settings) -> float:
 def _mixed(x: Variable, y: Variable, settings: Settings) -> float:
     if _still(x, y):
         return 0.0
-    return gao(_columns(x, APART), _columns(y, APART), k=settings.k)
+    return gao(columns(x, APART), columns(y, APART), k=settings.k)
 
 
 def _discrete(x: Variable, y: Variable, settings: Settings) -> float:

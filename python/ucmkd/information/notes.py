@@ -63,15 +63,20 @@ def notes_on_value(
         bound = min(entropy(side.codes) for side in (x, y) if side.discrete)
         if value > bound:
             notes += (f"above the entropy of the label, {bound:.3f} nats, which bounds it",)
-    columns = x.columns + y.columns
-    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * columns:
-        notes += (
-            f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the "
-            "value is cautious",
-        )
     if method in NEIGHBOURS and spread.drift > max(0.1, 0.25 * abs(value)):
         notes += (
             f"the value still grows with the number of samples (by about {spread.drift:.2f} "
             "nats from here): too low",
         )
     return notes
+
+
+def notes_on_shrinking(x: Variable, y: Variable) -> tuple[str, ...]:
+    """Of correlations that were shrunk where the samples asked for it."""
+    columns = x.columns + y.columns
+    if len(x) - 1 >= SHRINK_BELOW * columns:
+        return ()
+    return (
+        f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the value "
+        "is cautious",
+    )
