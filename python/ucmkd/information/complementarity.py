@@ -174,7 +174,7 @@ def complementarity(
     ]
     first = next(iter(found.values()))
     return TeacherRanking(
-        candidates=tuple(sorted(candidates, key=lambda c: -c.margin)),
+        candidates=tuple(sorted(candidates, key=_rank)),
         rule=rule,
         method=_method_name(rule, method),
         margin=RULES[rule].margin,
@@ -193,6 +193,11 @@ def verdict(found: Finding, pairing: Pairing = "rows") -> Verdict:
     if found.low > 0:
         return "helps"
     return "does not help" if found.high < 0 else "cannot tell"
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float]:
+    """Largest margin first, one that is not defined (``∞ - ∞``) last."""
+    return math.isnan(candidate.margin), -candidate.margin
 
 
 def _method_name(rule: str, method: str) -> str | None:

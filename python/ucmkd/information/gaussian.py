@@ -113,8 +113,9 @@ def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int =
     """Gaussian mutual information without its bias, in nats.
 
     Unshrunk: the plug-in of the canonical correlations less :func:`gaussian_bias` of as many
-    columns as are linearly independent, unbiased for Gaussian data. Shrunk: the correlation matrix is drawn towards the identity, and the mean
-    over shuffled pairs, the value under independence, is subtracted; it stays cautious.
+    columns as are linearly independent, unbiased for Gaussian data. Shrunk: the correlation matrix
+    is drawn towards the identity, and the mean over shuffled pairs, the value under independence,
+    is subtracted; it stays cautious.
 
     For a discrete y give its indicator columns: the result is then ½ log of total over within
     scatter, which is exceeded by no I(X; Y) of Gaussian classes with one covariance.
@@ -122,8 +123,8 @@ def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int =
     Args:
         x: ``(n, d_x)``.
         y: ``(n, d_y)``.
-        shrinkage: ``"auto"`` (shrink below ``SHRINK_BELOW`` samples per dimension, with the
-            intensity of :func:`shrinkage_intensity`; see :func:`shrinks`), or the intensity in [0, 1].
+        shrinkage: ``"auto"`` (shrink where :func:`shrinks` says so, with the intensity of
+            :func:`shrinkage_intensity`), or the intensity in [0, 1].
         seed: Of the shuffles.
 
     Returns:
