@@ -140,6 +140,13 @@ def test_wrong_kinds() -> None:
         complementarity({"a": x}, x, y.float())
     with pytest.raises(TypeError, match="dims must be an integer"):
         complementarity({"a": x}, x, y, dims=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"confidence must be a number in \(0, 1\), got str"):
+        complementarity({"a": x}, x, y, confidence="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight must be a positive number, got str"):
+        complementarity({"a": x}, x, y, weight="a")  # type: ignore[arg-type]
+    for own, got in (((x,), "1 entries"), (x, "Tensor")):
+        with pytest.raises(TypeError, match=rf"own\['a'\] must be a pair.*got {got}"):
+            complementarity({"a": x}, x, y, own={"a": own})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="student must be a tensor"):
         complementarity({"a": x}, [[1.0]], y)
 
