@@ -49,8 +49,9 @@ def mutual_information(
       samples; the first three are lower bounds.
 
     Ties of continuous values (rounding, 8 bits, one-hot) are broken by tiny noise where neighbours
-    are sought, which leaves the information as it is. ``"auto"`` and ``"student"`` leave out columns
-    of a side that order the samples as another does, or in reverse: to a copula they are one column.
+    are sought, which leaves the information as it is. Of two continuous sides ``"auto"`` and
+    ``"student"`` leave out columns that order the samples as another of the side does, or in
+    reverse: to a copula they are one column.
 
     Args:
         x: One side, a tensor or numpy array.
