@@ -359,6 +359,8 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(loss_bound=0.1), ValueError, "loss_bound must be at least that of the samples"),
         (changed(max_points=1), ValueError, "max_points must be at least 2, got 1"),
         (changed(max_points=10.0), TypeError, "max_points must be an integer, got float"),
+        (changed(seed=1.5), TypeError, "seed must be an integer, got float"),
+        (changed(seed=2**70), ValueError, "seed must have at most 64 bits"),
     ],
 )  # fmt: skip
 def test_bad_input(given, kind, message) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from ucmkd.information import complementarity, mutual_information
 from ucmkd.information.complementarity import verdict
 from ucmkd.information.rules import RULES, Evidence, Finding, Settings
 from ucmkd.information.rules.accuracy import teacher_outputs
-from ucmkd.information.rules.cch import reduced
+from ucmkd.information.rules.cch import reduced, unbounded
 from ucmkd.information.rules.evidence import mean_with_interval, with_half_the_labels
 from ucmkd.information.rules.kernel import Ridge, Scale, on_simplex, one_hot, probe
 from ucmkd.information.rules.similarity import aligned_mmd, linear_cka
@@ -137,6 +140,13 @@ def test_wrong_kinds() -> None:
         complementarity({"a": x}, x, y.float())
     with pytest.raises(TypeError, match="dims must be an integer"):
         complementarity({"a": x}, x, y, dims=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"confidence must be a number in \(0, 1\), got str"):
+        complementarity({"a": x}, x, y, confidence="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight must be a positive number, got str"):
+        complementarity({"a": x}, x, y, weight="a")  # type: ignore[arg-type]
+    for own, got in (((x,), "1 entries"), (x, "Tensor")):
+        with pytest.raises(TypeError, match=rf"own\['a'\] must be a pair.*got {got}"):
+            complementarity({"a": x}, x, y, own={"a": own})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="student must be a tensor"):
         complementarity({"a": x}, [[1.0]], y)
 
@@ -298,3 +308,41 @@ def test_aligned_mmd() -> None:
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     assert aligned_mmd(x, 7 * x @ turn + 2, 3) < 0.01
     assert aligned_mmd(x**5, x, 3) > 0.1  # heavy tails, which no rotation hides
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_infinite_margins(monkeypatch: pytest.MonkeyPatch, knows: bool) -> None:
+    rng = np.random.default_rng(0)
+    student = rng.standard_normal((120, 3))
+    label = (student[:, 0] + rng.standard_normal(120) > 0).astype(int)
+    teachers = {"self": student, "other": rng.standard_normal((120, 3))}
+    cch = import_module("ucmkd.information.rules.cch")  # the package has the function
+    plain = cch.estimate
+
+    def exact(x, y, *rest, **more):  # type: ignore[no-untyped-def]
+        """Without rounding, which may leave a correlation just below 1."""
+        out = plain(x, y, *rest, **more)
+        linear = knows if y.ndim == 1 else np.array_equal(x, y)
+        return replace(out, value=math.inf) if linear else out
+
+    monkeypatch.setattr(cch, "estimate", exact)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = complementarity(teachers, student, label, method="gaussian")
+    own, other = found["self"], found["other"]
+    if knows:  # A student that knows the label needs nobody, says the rule.
+        assert (other.margin, other.low, other.high) == (-math.inf, -math.inf, -math.inf)
+        assert other.verdict == "does not help"
+        assert math.isnan(own.margin) and own.verdict == "cannot tell"
+        assert found.candidates == (other, own)
+    else:
+        assert (own.margin, own.low, own.high) == (math.inf, math.inf, math.inf)
+        assert own.verdict == "helps" and found.best is own
+
+
+def test_intervals_of_margins_that_are_not_all_finite() -> None:
+    assert unbounded([math.inf, 2.0, 1.0]) == (1.0, math.inf)
+    assert unbounded([3.0, math.inf, 1.0]) == (1.0, math.inf)
+    assert unbounded([math.inf, math.inf]) == (math.inf, math.inf)
+    assert unbounded([-math.inf, 2.0, 1.0]) == (-math.inf, 2.0)
+    assert unbounded([math.nan, 1.0]) == (-math.inf, math.inf)

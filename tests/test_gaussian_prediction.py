@@ -269,6 +269,7 @@ def test_heavy_tails_are_told() -> None:
         ({"dims": 24}, r"at least 4 \(dims \+ 2\) = 104 rows, got 100"),
         ({"weight": 1.5}, "weight must be a number in"),
         ({"confidence": 1.0}, "confidence must lie in"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"subsamples": 2}, "subsamples must be at least 20"),
         ({"labelled_paired": False}, "labelled_paired=False needs unlabelled_pairs"),
     ],
@@ -289,6 +290,8 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
     ("change", "message"),
     [
         ({"labels": [0, 1] * 50}, "labels must be a tensor or an array, got list"),
+        ({"confidence": "a"}, r"confidence must be a number in \(0, 1\), got str"),
+        ({"seed": 1.5}, "seed must be an integer, got float"),
         ({"labels": np.array([True, False] * 50)}, "got booleans"),
         ({"student_features": "fou"}, "student_features must be a tensor or an array, got str"),
         ({"n_labelled": 20.0}, "n_labelled must be an integer, got float"),

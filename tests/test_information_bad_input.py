@@ -49,6 +49,9 @@ def test_data(x: Any, y: Any, error: type[Exception], says: str) -> None:
         ({"folds": 1}, "folds must be at least 2"),
         ({"confidence": 95}, "confidence must lie in"),
         ({"subsamples": 1}, "subsamples must be 0 or at least 2"),
+        ({"subsamples": -3}, "subsamples must be 0 or at least 2, got -3"),
+        ({"shrinkage": True}, "shrinkage must be 'auto' or in"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"k": 59}, "at least 61 samples for 'auto' with k=59, got 60"),
         ({"method": "infonce", "k": 20}, "at least 88 samples for 'infonce'"),
         ({"method": "ksg", "k": 59}, "at least 61 samples for 'ksg' with k=59, got 60"),
@@ -57,6 +60,47 @@ def test_data(x: Any, y: Any, error: type[Exception], says: str) -> None:
 def test_options(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         mutual_information(X, Y, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"k": 2.5}, "k must be an integer, got float"),
+        ({"k": "3"}, "k must be an integer, got str"),
+        ({"k": True}, "k must be an integer, got bool"),
+        ({"reduce": 1.5}, "reduce must be an integer, got float"),
+        ({"folds": 2.5}, "folds must be an integer, got float"),
+        ({"subsamples": 2.5}, "subsamples must be an integer, got float"),
+        ({"seed": "a"}, "seed must be an integer, got str"),
+        ({"confidence": "a"}, r"confidence must be a number in \(0, 1\), got str"),
+        ({"training": {"steps": 3}}, "training must be a Training, got dict"),
+        ({"progress": 3}, "progress must be None or callable, got int"),
+    ],
+)
+def test_options_of_the_wrong_kind(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        mutual_information(X, Y, **options)
+
+
+def test_numpy_integers_are_integers() -> None:
+    three, two = np.int64(3), np.int32(2)
+    out = mutual_information(X, Y, method="ksg", k=three, reduce=two, seed=two)  # type: ignore[arg-type]
+    assert out.value == mutual_information(X, Y, method="ksg", reduce=2, seed=2).value
+
+
+@pytest.mark.parametrize("options", [{"method": "student"}, {"method": "gaussian", "shrinkage": 0}])
+def test_too_few_samples_for_the_dimensions(options: dict[str, Any]) -> None:
+    x, y = RNG.standard_normal((2, 22, 5))
+    with pytest.raises(ValueError, match=r"at least 11 samples for .* in 10 dimensions"):
+        mutual_information(x[:10], y[:10], subsamples=0, **options)
+    with pytest.raises(ValueError, match="at least 22 samples for an interval"):
+        mutual_information(x[:21], y[:21], **options)
+    out = mutual_information(x, y, **options)
+    assert out.low <= out.value <= out.high
+    assert not any("shrunk" in note for note in out.warnings)
+    # Columns that others explain need no samples of their own.
+    copied = np.repeat(x[:12, :1], 5, axis=1)
+    mutual_information(copied, y[:12, :1], **options)
 
 
 def test_labels_where_two_continuous_sides_are_needed() -> None:
@@ -85,6 +129,10 @@ def test_labels_where_two_continuous_sides_are_needed() -> None:
 def test_training_options(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Training(**options)
+    with pytest.raises(TypeError, match="steps must be an integer, got float"):
+        Training(steps=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dropout must be a number, got str"):
+        Training(dropout="a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["auto", "ksg", "classifier"])

@@ -172,6 +172,9 @@ def _own(
 ) -> tuple[Array, Codes] | None:
     if given is None:
         return None
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        what = f"{len(given)} entries" if isinstance(given, tuple | list) else type(given).__name__
+        raise TypeError(f"own[{name!r}] must be a pair (features, labels), got {what}")
     features = _features(given[0], f"own[{name!r}][0]")
     labels = _integers(given[1], f"own[{name!r}][1]")
     if features.shape[1] != rows.shape[1] or len(features) != len(labels):

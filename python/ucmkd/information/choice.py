@@ -11,7 +11,7 @@ from ucmkd.information.canonical_estimate import LEAST, CanonicalEstimate, canon
 from ucmkd.information.copula import Copula
 from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.goodness import Misfit, closest_copula, misfit
-from ucmkd.information.ties import has_atom
+from ucmkd.information.ties import has_atom, untied
 from ucmkd.information.variables import Array, Variable
 
 #: Most dimensions of both sides together for nearest neighbours.
@@ -111,6 +111,8 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
         rows = np.random.default_rng(seed).permutation(len(a))[:TEST_ROWS]
         a, b = a[rows], b[rows]
     copula, fit = closest_copula(a, b)
+    # Neighbours at no distance would be taken for dependence, whatever the copula.
+    a, b = untied(a, seed), untied(b, seed + 1)
     found = misfit(a, b, copula, fit, k=k, seed=seed)
     width = x.width + y.width
     limit = REJECT_FEW if width <= KNN_DIMENSIONS else REJECT_MANY

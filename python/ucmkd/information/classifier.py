@@ -54,7 +54,9 @@ def _held_out(x: Array, y: Codes, x_test: Array, y_test: Codes, seed: int) -> Ar
         x, x_test = ((part - rotate.mean) @ rotate.directions for part in (x, x_test))
     mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-12)
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
-    enough = np.bincount(y).min() >= 2
+    # Both parts must have room for every class.
+    held = -(-len(x) // 4)
+    enough = np.bincount(y).min() >= 2 and min(held, len(x) - held) >= len(np.unique(y))
     parts = train_test_split(
         x, y, test_size=0.25, random_state=seed, stratify=y if enough else None
     )
@@ -65,6 +67,8 @@ def _held_out(x: Array, y: Codes, x_test: Array, y_test: Codes, seed: int) -> Ar
 def _log_q(x: Array, y: Codes, x_test: Array, y_test: Codes, strength: float) -> Array:
     from sklearn.linear_model import LogisticRegression
 
+    if (y == y[0]).all():  # a rare class may be missing from the rows of an inner fit
+        return np.where(y_test == y[0], 0.0, -np.log(len(x)))
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x, y)
     seen = np.searchsorted(model.classes_, y_test)
     known = np.isin(y_test, model.classes_)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from ucmkd.information.candidates import gather
 from ucmkd.information.methods import KRASKOV
 from ucmkd.information.rules import RULES, Finding, Settings
 from ucmkd.information.rules.cch import AUTO, METHODS
+from ucmkd.theory.gaussian import checks
 
 Verdict = Literal["helps", "does not help", "cannot tell"]
 Pairing = Literal["rows", "class"]
@@ -174,7 +173,7 @@ def complementarity(
     ]
     first = next(iter(found.values()))
     return TeacherRanking(
-        candidates=tuple(sorted(candidates, key=lambda c: -c.margin)),
+        candidates=tuple(sorted(candidates, key=_rank)),
         rule=rule,
         method=_method_name(rule, method),
         margin=RULES[rule].margin,
@@ -193,6 +192,11 @@ def verdict(found: Finding, pairing: Pairing = "rows") -> Verdict:
     if found.low > 0:
         return "helps"
     return "does not help" if found.high < 0 else "cannot tell"
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float]:
+    """Largest margin first, one that is not defined (``∞ - ∞``) last."""
+    return math.isnan(candidate.margin), -candidate.margin
 
 
 def _method_name(rule: str, method: str) -> str | None:
@@ -224,14 +228,8 @@ def _check_choices(rule: str, method: str, pairing: str) -> None:
 
 def _check_numbers(settings: Settings) -> None:
     for name, least in (("dims", 1), ("subsamples", 0), ("seed", 0)):
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        checks.count(name, getattr(settings, name), least)
     if settings.subsamples == 1:
         raise ValueError("subsamples must be 0 or at least 2, got 1")
-    if not 0.0 < settings.confidence < 1.0:
-        raise ValueError(f"confidence must lie in (0, 1), got {settings.confidence!r}")
-    if not 0.0 < settings.weight < math.inf:
-        raise ValueError(f"weight must be a positive number, got {settings.weight!r}")
+    checks.confidence(settings.confidence)
+    checks.positive("weight", settings.weight)

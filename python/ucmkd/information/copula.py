@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -20,6 +20,8 @@ from ucmkd.information.variables import Array
 
 #: Degrees of freedom that are searched; at the upper end the copula counts as Gaussian.
 DOF_RANGE = (0.5, 60.0)
+#: Smallest eigenvalue of a correlation matrix of full rank.
+SINGULAR = 1e-12
 #: Steps of the fixed point for the scatter matrix.
 SCATTER_STEPS = 15
 
@@ -117,11 +119,26 @@ def fit_student(x: Array, y: Array) -> Copula:
         x: ``(n, d_x)``.
         y: ``(n, d_y)``.
 
+    Returns:
+        The copula; of infinite information where normal scores of x determine some of y.
+
+    Raises:
+        ValueError: The normal scores of one side are constant or linearly dependent.
+
     Source: Demarta and McNeil 2005, "The t Copula and Related Copulas", sections 4.2 and 4.3.
     """
     z = np.concatenate([x, y], axis=1)
     ranks = np.apply_along_axis(rankdata, 0, z)
     share = (ranks - 0.5) / len(z)
+    for side, name in ((x, "x"), (y, "y")):
+        if _singular(side):
+            raise ValueError(
+                f"{name} must have normal scores that are linearly independent for a Student "
+                f"copula, got {side.shape[1]} columns that determine each other: use 'gaussian' "
+                "or 'mixed', or reduce the dimension"
+            )
+    if _singular(z):
+        return replace(fit_gaussian(x, y), information=math.inf)
 
     def loss(log_dof: float) -> float:
         return -_likelihood(share, math.exp(log_dof))[0]
@@ -136,18 +153,28 @@ def fit_student(x: Array, y: Array) -> Copula:
     return Copula(scatter, a, dof, likelihood, value)
 
 
+def _singular(values: Array) -> bool:
+    """Whether normal scores determine each other."""
+    scores = normal_scores(values)
+    deviation = scores.std(axis=0)
+    if not (deviation > 0.0).all():
+        return True
+    scores = (scores - scores.mean(axis=0)) / deviation
+    return float(np.linalg.eigvalsh(scores.T @ scores / len(scores))[0]) < SINGULAR
+
+
 def _likelihood(share: Array, dof: float) -> tuple[float, Array]:
     """Mean copula log-likelihood at ν with the best scatter matrix, and that matrix."""
     w = stdtrit(dof, share)
     d = w.shape[1]
     scatter = np.corrcoef(np.arcsinh(w).T)
     for _ in range(SCATTER_STEPS):
-        square = np.einsum("ij,ij->i", w @ np.linalg.inv(scatter), w)
+        square = _square(w, scatter)
         weighted = w * np.sqrt((dof + d) / (dof + square))[:, None]
         scatter = weighted.T @ weighted
         scale = np.sqrt(np.diag(scatter))
         scatter /= np.outer(scale, scale)
-    square = np.einsum("ij,ij->i", w @ np.linalg.inv(scatter), w)
+    square = _square(w, scatter)
     joint = -0.5 * (dof + d) * np.log1p(square / dof) - 0.5 * float(np.linalg.slogdet(scatter)[1])
     single = -0.5 * (dof + 1.0) * np.log1p(np.square(w) / dof).sum(axis=1)
     constant = gammaln(0.5 * (dof + d)) + (d - 1) * gammaln(0.5 * dof)
@@ -155,12 +182,28 @@ def _likelihood(share: Array, dof: float) -> tuple[float, Array]:
     return float((joint - single).mean() + constant), scatter
 
 
+def _square(w: Array, scatter: Array) -> Array:
+    """``w_iᵀ R⁻¹ w_i``, not negative where R is nearly singular."""
+    return np.maximum(np.einsum("ij,ij->i", w @ np.linalg.inv(scatter), w), 0.0)
+
+
 def _normal_information(correlation: Array, x_width: int) -> float:
-    whiten_x = np.linalg.cholesky(correlation[:x_width, :x_width])
-    whiten_y = np.linalg.cholesky(correlation[x_width:, x_width:])
-    cross = np.linalg.solve(whiten_x, correlation[:x_width, x_width:])
-    cross = np.linalg.solve(whiten_y, cross.T)
+    sides = correlation[:x_width, :x_width], correlation[x_width:, x_width:]
+    cross = correlation[:x_width, x_width:]
+    try:
+        whiten_x, whiten_y = (np.linalg.cholesky(side) for side in sides)
+        cross = np.linalg.solve(whiten_x, cross)
+        cross = np.linalg.solve(whiten_y, cross.T)
+    except np.linalg.LinAlgError:
+        # Columns of one side determine each other: only what varies counts.
+        cross = _whitening(sides[0]) @ cross @ _whitening(sides[1]).T
     return gaussian_information(np.clip(np.linalg.svd(cross, compute_uv=False), 0.0, 1.0))
+
+
+def _whitening(correlation: Array) -> Array:
+    values, vectors = np.linalg.eigh(correlation)
+    keep = values > SINGULAR * values[-1]
+    return np.asarray((vectors[:, keep] / np.sqrt(values[keep])).T)
 
 
 def _weaken(correlation: Array, x_width: int, factor: float) -> Array:

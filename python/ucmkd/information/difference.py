@@ -84,7 +84,7 @@ def _joint_spread(
         if isinstance(found, str) or found[2].method not in QUICK or not estimator.subsamples:
             return None
         sides.append(found[:3])
-    settings = [estimator.settings(x, y) for x, y, _ in sides]
+    settings = [estimator.settings(x, y, c.method) for x, y, c in sides]
 
     def estimate(rows: Rows) -> float:
         parts = [

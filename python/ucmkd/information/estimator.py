@@ -14,7 +14,7 @@ from ucmkd.information.choice import Choice, choose
 from ucmkd.information.classifier import classifier_gains
 from ucmkd.information.correction import ksg_shift, shifted
 from ucmkd.information.estimate import MIEstimate
-from ucmkd.information.gaussian import SHRINK_BELOW
+from ucmkd.information.gaussian import dimensions, shrinks
 from ucmkd.information.held_out import HeldOut, from_terms
 from ucmkd.information.intervals import (
     Rows,
@@ -25,6 +25,7 @@ from ucmkd.information.intervals import (
 )
 from ucmkd.information.latent import latent
 from ucmkd.information.methods import (
+    COPULAS,
     KRASKOV,
     METHODS,
     NEIGHBOURS,
@@ -32,15 +33,18 @@ from ucmkd.information.methods import (
     QUICK,
     Quick,
     Settings,
+    check_classes,
     check_sides,
+    columns,
     knn_method,
 )
-from ucmkd.information.notes import notes_on_data, notes_on_value
-from ucmkd.information.reduction import fit_pca, normal_scores, standard_scores
+from ucmkd.information.notes import notes_on_data, notes_on_shrinking, notes_on_value
+from ucmkd.information.reduction import drop_copies, fit_pca, normal_scores, standard_scores
 from ucmkd.information.ties import has_atom, jitter, tied_share
 from ucmkd.information.training import Training
 from ucmkd.information.variables import Data, Variable, as_pair, drop_constant
 from ucmkd.information.variational import variational
+from ucmkd.theory.gaussian import checks
 
 MARGINS = ("auto", "standard", "normal", "raw")
 Progress = Callable[[int, int], None]
@@ -53,6 +57,7 @@ class Estimator:
     For the arguments see :func:`ucmkd.information.mutual_information`.
 
     Raises:
+        TypeError: An option of the wrong kind; the message names it.
         ValueError: An option outside its range; the message names it.
     """
 
@@ -71,22 +76,29 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if self.reduce is not None and self.reduce < 1:
-            raise ValueError(f"reduce must be None or at least 1 dimension, got {self.reduce!r}")
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1 neighbour, got {self.k!r}")
+        if self.reduce is not None:
+            checks.count("reduce", self.reduce, 1, accepted="None or at least 1 dimension")
+        checks.count("k", self.k, 1, accepted="at least 1 neighbour")
+        checks.count("folds", self.folds, 2)
+        checks.count("subsamples", self.subsamples, 0, accepted="0 or at least 2")
+        if self.subsamples == 1:
+            raise ValueError("subsamples must be 0 or at least 2, got 1")
+        checks.count("seed", self.seed, 0)
+        checks.confidence(self.confidence)
         if self.margins not in MARGINS:
             raise ValueError(f"margins must be one of {', '.join(MARGINS)}, got {self.margins!r}")
         if self.shrinkage != "auto" and not (
-            isinstance(self.shrinkage, int | float) and 0.0 <= self.shrinkage <= 1.0
+            isinstance(self.shrinkage, int | float | np.number)
+            and not isinstance(self.shrinkage, bool)
+            and 0.0 <= self.shrinkage <= 1.0
         ):
             raise ValueError(f"shrinkage must be 'auto' or in [0, 1], got {self.shrinkage!r}")
-        if self.folds < 2:
-            raise ValueError(f"folds must be at least 2, got {self.folds!r}")
-        if not 0.0 < self.confidence < 1.0:
-            raise ValueError(f"confidence must lie in (0, 1), got {self.confidence!r}")
-        if self.subsamples < 2 and self.subsamples != 0:
-            raise ValueError(f"subsamples must be 0 or at least 2, got {self.subsamples!r}")
+        if not isinstance(self.training, Training):
+            raise TypeError(f"training must be a Training, got {type(self.training).__name__}")
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(
+                f"progress must be None or callable, got {type(self.progress).__name__}"
+            )
 
     def __call__(self, x: Data, y: Data) -> MIEstimate:
         """The mutual information of x and y; see :func:`ucmkd.information.mutual_information`."""
@@ -112,6 +124,9 @@ class Estimator:
     ) -> tuple[Variable, Variable, Choice, tuple[str, ...]] | str:
         """Constant columns out, dimensions reduced, margins scaled, the method chosen.
 
+        Where a copula may be fitted, columns of one order too; linear methods read more of a
+        column and its logarithm than of either, and have both.
+
         Returns:
             Both sides, the choice and what to warn of; or only the latter, where a side is
             constant.
@@ -131,9 +146,14 @@ class Estimator:
                 )
                 side = reduction(side)
             sides.append(side)
+        if self.method in COPULAS and not any(side.discrete for side in sides):
+            for number, name in enumerate(("x", "y")):
+                sides[number], dropped = drop_copies(sides[number], name)
+                notes += dropped
         notes += notes_on_data(*sides)
         choice = self._choice(*sides)
-        self._check_count(choice.method, len(x))
+        check_classes(choice.method, *sides)
+        self._check_count(choice.method, *sides)
         scaled = [self._scale(side, choice.method, i) for i, side in enumerate(sides)]
         return scaled[0], scaled[1], choice, notes
 
@@ -141,7 +161,7 @@ class Estimator:
         self, x: Variable, y: Variable, choice: Choice
     ) -> tuple[float, Spread, tuple[str, ...]]:
         """The value and its interval, neither limited to 0, and warnings, of prepared sides."""
-        settings = self.settings(x, y)
+        settings = self.settings(x, y, choice.method)
         if choice.method == "canonical":
             return self._canonical(x, y, choice)
         if choice.method not in QUICK:
@@ -150,15 +170,18 @@ class Estimator:
         quick = QUICK[choice.method]
         value = quick(x, y, settings)
         spread = self._interval(quick, x, y, settings, value, choice)
+        shrunk = choice.method == "gaussian" and settings.shrinkage != 0.0
+        notes = notes_on_shrinking(x, y) if shrunk else ()
         if choice.reference is not None and choice.method == "ksg":
             shift, noise = ksg_shift(choice.reference, len(x), k=self.k, seed=self.seed)
-            return value + shift, shifted(spread, shift, noise), ()
-        return value, widened(spread, value, choice.doubt), ()
+            return value + shift, shifted(spread, shift, noise), notes
+        return value, widened(spread, value, choice.doubt), notes
 
-    def settings(self, x: Variable, y: Variable) -> Settings:
+    def settings(self, x: Variable, y: Variable, method: str) -> Settings:
         """The options of the quick estimators; whether to shrink is settled by all samples."""
-        enough = len(x) - 1 >= SHRINK_BELOW * (x.columns + y.columns)
-        shrinkage = 0.0 if self.shrinkage == "auto" and enough else self.shrinkage
+        shrinkage = self.shrinkage
+        if method == "gaussian" and not shrinks(columns(x), columns(y), shrinkage):
+            shrinkage = 0.0
         return Settings(k=self.k, shrinkage=shrinkage, seed=self.seed)
 
     def _interval(
@@ -223,7 +246,7 @@ class Estimator:
 
     def _choice(self, x: Variable, y: Variable) -> Choice:
         if self.method == "auto":
-            self._check_count("auto", len(x))
+            self._check_count("auto", x, y)
             sides = [self._scale(side, "auto", i) for i, side in enumerate((x, y))]
             return choose(*sides, k=self.k, folds=self.folds, seed=self.seed)
         method = knn_method(x, y) if self.method == "knn" else self.method
@@ -244,20 +267,26 @@ class Estimator:
             side = Variable(normal_scores(side.values), False)
         elif margins == "standard":
             side = Variable(standard_scores(side.values), False)
-        if method in (*KRASKOV, "canonical") and tied_share(side.values) > 0.0:
+        if method in (*KRASKOV, "ross", "canonical") and tied_share(side.values) > 0.0:
             return jitter(side, self.seed + number)
         return side
 
-    def _check_count(self, method: str, samples: int) -> None:
+    def _check_count(self, method: str, x: Variable, y: Variable) -> None:
+        samples = len(x)
         searches = method in (*NEIGHBOURS, *NEURAL, "auto")
         # A network is trained on half of the samples, and neighbours are sought in the other.
         least = (4 if method in NEURAL else 1) * (self.k + 2) if searches else 4
         least = max(least, LEAST) if method == "canonical" else least
+        how = f" with k={self.k}" if searches else ""
+        if method == "student" or (method == "gaussian" and self.shrinkage == 0.0):
+            dims = x.columns + y.columns
+            if samples // 2 <= dims and method == "gaussian":
+                dims = dimensions(columns(x)) + dimensions(columns(y))
+            least = max(least, dims + 1)
+            how = f" in {dims} dimensions" + (" without shrinkage" if method == "gaussian" else "")
         if samples < least:
             raise ValueError(
-                f"x and y must hold at least {least} samples for {method!r}"
-                + (f" with k={self.k}" if searches else "")
-                + f", got {samples}"
+                f"x and y must hold at least {least} samples for {method!r}{how}, got {samples}"
             )
         if self.subsamples and samples // 2 < least:
             raise ValueError(

@@ -10,6 +10,8 @@ from ucmkd.information.variables import Array
 
 #: Below so many samples per dimension the sample covariance is shrunk.
 SHRINK_BELOW = 3.0
+#: Singular value, of the largest, below which a column is explained by others.
+RANK = 1e-10
 #: Shuffles that measure the bias of the shrunk estimate under independence.
 SHUFFLES = 8
 
@@ -25,8 +27,31 @@ def canonical_correlations(x: Array, y: Array) -> Array:
 
     Source: Björck and Golub 1973 (Mathematics of Computation 27), algorithm 1.
     """
-    found = np.linalg.svd(_basis(x).T @ _basis(y), compute_uv=False)
-    return np.asarray(np.clip(found, 0.0, 1.0))
+    return _between(_basis(x), _basis(y))
+
+
+def _between(a: Array, b: Array) -> Array:
+    return np.asarray(np.clip(np.linalg.svd(a.T @ b, compute_uv=False), 0.0, 1.0))
+
+
+def shrinks(x: Array, y: Array, shrinkage: float | str) -> bool:
+    """Whether :func:`gaussian` shrinks the correlations of these samples.
+
+    With ``"auto"`` below ``SHRINK_BELOW`` samples per dimension; columns that others of their side
+    explain are no dimension.
+    """
+    if shrinkage != "auto":
+        return shrinkage != 0.0
+    least, enough = SHRINK_BELOW * (x.shape[1] + y.shape[1]), len(x) - 1
+    return enough < least and enough < SHRINK_BELOW * (dimensions(x) + dimensions(y))
+
+
+def dimensions(values: Array) -> int:
+    """Columns less those that others explain; all, where the samples are too few to tell."""
+    n, width = values.shape
+    size = np.linalg.svd(_standardised(values), compute_uv=False)
+    rank = int((size > RANK * size[0]).sum())
+    return rank if rank < n - 1 else width
 
 
 def gaussian_information(correlations: Array) -> float:
@@ -87,9 +112,10 @@ def _gram_square(z: Array) -> float:
 def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int = 0) -> float:
     """Gaussian mutual information without its bias, in nats.
 
-    Unshrunk: the plug-in of the canonical correlations less :func:`gaussian_bias`, unbiased for
-    Gaussian data. Shrunk: the correlation matrix is drawn towards the identity, and the mean
-    over shuffled pairs, the value under independence, is subtracted; it stays cautious.
+    Unshrunk: the plug-in of the canonical correlations less :func:`gaussian_bias` of as many
+    columns as are linearly independent, unbiased for Gaussian data. Shrunk: the correlation matrix
+    is drawn towards the identity, and the mean over shuffled pairs, the value under independence,
+    is subtracted; it stays cautious.
 
     For a discrete y give its indicator columns: the result is then ½ log of total over within
     scatter, which is exceeded by no I(X; Y) of Gaussian classes with one covariance.
@@ -97,21 +123,21 @@ def gaussian(x: Array, y: Array, *, shrinkage: float | str = "auto", seed: int =
     Args:
         x: ``(n, d_x)``.
         y: ``(n, d_y)``.
-        shrinkage: ``"auto"`` (shrink below ``SHRINK_BELOW`` samples per dimension, with the
-            intensity of :func:`shrinkage_intensity`), or the intensity in [0, 1].
+        shrinkage: ``"auto"`` (shrink where :func:`shrinks` says so, with the intensity of
+            :func:`shrinkage_intensity`), or the intensity in [0, 1].
         seed: Of the shuffles.
 
     Returns:
         The estimate, possibly negative.
     """
-    n, width = len(x), x.shape[1] + y.shape[1]
-    if shrinkage == 0.0 or (shrinkage == "auto" and n - 1 >= SHRINK_BELOW * width):
-        value = gaussian_information(canonical_correlations(x, y))
-        return value - gaussian_bias(x.shape[1], y.shape[1], n)
+    if not shrinks(x, y, shrinkage):
+        a, b = _basis(x), _basis(y)
+        value = gaussian_information(_between(a, b))
+        return value - gaussian_bias(a.shape[1], b.shape[1], len(x))
     a, b = _standardised(x), _standardised(y)
     weight = None if shrinkage == "auto" else float(shrinkage)
     draw = np.random.default_rng(seed)
-    base = [_shrunk(a, b[draw.permutation(n)], weight) for _ in range(SHUFFLES)]
+    base = [_shrunk(a, b[draw.permutation(len(b))], weight) for _ in range(SHUFFLES)]
     return _shrunk(a, b, weight) - float(np.mean(base))
 
 
@@ -139,7 +165,7 @@ def _standardised(values: Array) -> Array:
 def _basis(values: Array) -> Array:
     """Orthonormal basis of the column space; columns that others explain are left out."""
     left, size, _ = np.linalg.svd(_standardised(values), full_matrices=False)
-    return np.asarray(left[:, size > 1e-10 * size[0]])
+    return np.asarray(left[:, size > RANK * size[0]])
 
 
 def _digamma(value: float) -> float:

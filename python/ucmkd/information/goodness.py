@@ -44,7 +44,10 @@ def closest_copula(x: Array, y: Array) -> tuple[Copula, Fit]:
     plain = fit_gaussian(x, y)
     if not _heavy(x, y, plain):
         return plain, fit_gaussian
-    student = fit_student(x, y)
+    try:
+        student = fit_student(x, y)
+    except ValueError:  # Columns of one side determine each other.
+        return plain, fit_gaussian
     gain = 2.0 * len(x) * (student.log_likelihood - plain.log_likelihood)
     return (student, fit_student) if gain > LIKELIHOOD_GAIN else (plain, fit_gaussian)
 

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy, mse_loss
 from ucmkd.information.held_out import HeldOut, halves, over_halves
 from ucmkd.information.intervals import Rows
 from ucmkd.information.ksg import ksg1
-from ucmkd.information.mixed import ross
+from ucmkd.information.mixed import every_class_once, ross
 from ucmkd.information.reduction import standard_scores
+from ucmkd.information.ties import jitter
 from ucmkd.information.training import Progress, Training, fit, isolated, perceptron
 from ucmkd.information.variables import Array, Variable, to_tensor
 
@@ -131,10 +132,22 @@ def _encode_held_out(
         if side.discrete:
             found.append(side.rows(test))
             continue
-        with torch.no_grad():
-            code: Array = model.encode(number, data[number][rows]).double().numpy()
-        found.append(Variable(standard_scores(code), False))
+        found.append(_latents(model, number, data[number][rows], seed))
     return found
+
+
+def _latents(model: PairedAutoencoder, number: int, values: Tensor, seed: int) -> Variable:
+    """Held-out latents of one side with variance 1, their ties broken."""
+    distinct, place = torch.unique(values, dim=0, return_inverse=True)
+    repeated = len(distinct) < len(values)
+    with torch.no_grad():
+        # Rounding depends on the row: equal samples are encoded once, or it would part them.
+        code: Array = model.encode(number, distinct if repeated else values).double().numpy()
+    if not repeated:
+        return Variable(standard_scores(code), False)
+    side = Variable(standard_scores(code[place.numpy()]), False)
+    # A stream of its own for either side: common noise would be taken for dependence.
+    return jitter(side, [seed, 2 + number])
 
 
 def _evaluation(found: list[Variable], k: int) -> Callable[[Rows], float]:
@@ -142,6 +155,8 @@ def _evaluation(found: list[Variable], k: int) -> Callable[[Rows], float]:
         x, y = (side.rows(rows) for side in found)
         if x.discrete or y.discrete:
             features, label = (y, x) if x.discrete else (x, y)
+            if every_class_once(label.codes):
+                return 0.0  # a subset of a half; all samples have been looked at
             return ross(features.values, label.codes, k=k)
         return ksg1(x.values, y.values, k=k)
 

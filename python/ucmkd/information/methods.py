@@ -10,8 +10,9 @@ from ucmkd.information.discrete import discrete
 from ucmkd.information.extrapolation import ksg_line
 from ucmkd.information.gaussian import gaussian
 from ucmkd.information.ksg import ksg1, ksg2
-from ucmkd.information.mixed import gao, ross
-from ucmkd.information.variables import Array, Variable, one_hot
+from ucmkd.information.mixed import every_class_once, gao, ross
+from ucmkd.information.reduction import drop_copies
+from ucmkd.information.variables import Array, Variable, drop_constant, one_hot
 
 #: Distance between classes as seen by :func:`gao`: farther than any standardised feature.
 APART = 1e6
@@ -35,12 +36,20 @@ class Settings:
 Quick = Callable[[Variable, Variable, Settings], float]
 
 
-def _columns(side: Variable, scale: float = 1.0) -> Array:
+def columns(side: Variable, scale: float = 1.0) -> Array:
+    """Columns ``(n, d)`` of either kind: classes as indicators, ``scale`` high."""
     return scale * one_hot(side.codes) if side.discrete else side.values
 
 
+def _still(*sides: Variable) -> bool:
+    """Whether one side has a single distinct row, as a subset without the rare class has."""
+    return any(bool((side.values == side.values[0]).all()) for side in sides)
+
+
 def _gaussian(x: Variable, y: Variable, settings: Settings) -> float:
-    a, b = _columns(x), _columns(y)
+    if _still(x, y):
+        return 0.0
+    a, b = columns(x), columns(y)
     return gaussian(a, b, shrinkage=settings.shrinkage, seed=settings.seed)
 
 
@@ -59,11 +68,15 @@ def _ksg0(x: Variable, y: Variable, settings: Settings) -> float:
 def _ross(x: Variable, y: Variable, settings: Settings) -> float:
     if x.discrete:
         x, y = y, x
+    if every_class_once(y.codes):
+        return 0.0  # a subset: of all samples the estimator has made sure
     return ross(x.values, y.codes, k=settings.k)
 
 
 def _mixed(x: Variable, y: Variable, settings: Settings) -> float:
-    return gao(_columns(x, APART), _columns(y, APART), k=settings.k)
+    if _still(x, y):
+        return 0.0
+    return gao(columns(x, APART), columns(y, APART), k=settings.k)
 
 
 def _discrete(x: Variable, y: Variable, settings: Settings) -> float:
@@ -71,7 +84,13 @@ def _discrete(x: Variable, y: Variable, settings: Settings) -> float:
 
 
 def _student(x: Variable, y: Variable, settings: Settings) -> float:
-    return fit_student(x.values, y.values).information
+    a, b = (_ordered_apart(side) for side in (x, y))
+    return fit_student(a.values, b.values).information if a.width and b.width else 0.0
+
+
+def _ordered_apart(side: Variable) -> Variable:
+    """Columns that vary and do so differently in this subset, as they do in all samples."""
+    return drop_copies(drop_constant(side, "")[0], "")[0]
 
 
 #: Estimators that are quick enough to be repeated on every subsample.
@@ -106,6 +125,8 @@ DISCRETE_SIDES = {
 NEURAL = ("latent", "mine", "nwj", "infonce", "smile")
 #: Kraskov's estimators.
 KRASKOV = ("ksg", "ksg1", "ksg2", "ksg0")
+#: Methods that may fit a copula to the samples.
+COPULAS = ("auto", "student")
 #: Methods that look for k neighbours.
 NEIGHBOURS = (*KRASKOV, "ross", "mixed")
 
@@ -122,6 +143,21 @@ def check_sides(method: str, x: Variable, y: Variable) -> None:
     needs = ("two continuous sides", "one continuous and one discrete side", "two discrete sides")
     fits = ("ksg", "ross", "discrete")[given]
     raise ValueError(f"method {method!r} needs {needs[wanted]}, got {needs[given]}: use {fits!r}")
+
+
+def check_classes(method: str, x: Variable, y: Variable) -> None:
+    """That nearest neighbours within a class have a class to be sought in.
+
+    Raises:
+        ValueError: Every class has a single sample.
+    """
+    if method not in ("ross", "latent"):
+        return
+    for side, name in ((x, "x"), (y, "y")):
+        if side.discrete and every_class_once(side.codes):
+            raise ValueError(
+                f"{name} must have a class with at least 2 samples, got every class once"
+            )
 
 
 def knn_method(x: Variable, y: Variable) -> str:

@@ -9,6 +9,11 @@ from ucmkd.information.neighbours import count_within, kth_distance
 from ucmkd.information.variables import Array, Codes
 
 
+def every_class_once(codes: Codes) -> bool:
+    """Whether no class has two samples: :func:`ross` then has no neighbours to look at."""
+    return len(np.unique(codes)) == len(codes)
+
+
 def ross(x: Array, codes: Codes, *, k: int = 3) -> float:
     r"""``ψ(n) + <ψ(k_i)> - <ψ(N_y)> - <ψ(m_i)>`` in nats, x continuous and y discrete.
 

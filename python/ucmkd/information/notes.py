@@ -8,7 +8,7 @@ from ucmkd.information.gaussian import SHRINK_BELOW
 from ucmkd.information.intervals import Spread
 from ucmkd.information.ksg import ksg_limit
 from ucmkd.information.methods import KRASKOV, NEIGHBOURS
-from ucmkd.information.ties import repeated_rows, tied_share
+from ucmkd.information.ties import MANY, repeated_rows, tied_share
 from ucmkd.information.variables import Variable, entropy
 
 #: Above so many dimensions of both sides together KSG is warned of.
@@ -22,14 +22,14 @@ def notes_on_data(x: Variable, y: Variable) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     for side, name in ((x, "x"), (y, "y")):
         share = 0.0 if side.discrete else tied_share(side.values)
-        if share > 0.01:
+        if share > MANY:
             notes += (
                 f"{name}: {share:.0%} of the values of a column are tied (a class label should "
                 "be of integers)",
             )
     if not (x.discrete or y.discrete):
         share = repeated_rows(x.values, y.values)
-        if share > 0.01:
+        if share > MANY:
             notes += (
                 f"{share:.0%} of the samples occur more than once (a bootstrap?): nearest "
                 "neighbours take copies for dependence",
@@ -63,15 +63,20 @@ def notes_on_value(
         bound = min(entropy(side.codes) for side in (x, y) if side.discrete)
         if value > bound:
             notes += (f"above the entropy of the label, {bound:.3f} nats, which bounds it",)
-    columns = x.columns + y.columns
-    if method == "gaussian" and len(x) - 1 < SHRINK_BELOW * columns:
-        notes += (
-            f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the "
-            "value is cautious",
-        )
     if method in NEIGHBOURS and spread.drift > max(0.1, 0.25 * abs(value)):
         notes += (
             f"the value still grows with the number of samples (by about {spread.drift:.2f} "
             "nats from here): too low",
         )
     return notes
+
+
+def notes_on_shrinking(x: Variable, y: Variable) -> tuple[str, ...]:
+    """Of correlations that were shrunk where the samples asked for it."""
+    columns = x.columns + y.columns
+    if len(x) - 1 >= SHRINK_BELOW * columns:
+        return ()
+    return (
+        f"only {len(x)} samples for {columns} dimensions: correlations were shrunk, and the value "
+        "is cautious",
+    )

@@ -8,6 +8,8 @@ from ucmkd.information.variables import Array, Variable
 
 #: Share of the samples that one value must hold to be taken for an atom.
 ATOM = 0.05
+#: Share of tied values from which on a reader is told.
+MANY = 0.01
 #: Size of the noise that breaks ties, in standard deviations.
 JITTER = 1e-8
 
@@ -34,8 +36,12 @@ def repeated_rows(x: Array, y: Array) -> float:
     return float(counts[counts > 1].sum()) / len(rows)
 
 
-def jitter(side: Variable, seed: int) -> Variable:
+def jitter(side: Variable, seed: int | list[int]) -> Variable:
     """Break ties by noise far below any distance that matters.
+
+    The noise of both sides must be independent. It then leaves mutual information as it is, of
+    atoms too: within a mass of coincident points neighbours are drawn by chance, and their classes
+    or partners come as often as there.
 
     Source: the advice of Kraskov, Stögbauer and Grassberger 2004, section II.
     """
@@ -43,3 +49,10 @@ def jitter(side: Variable, seed: int) -> Variable:
         return side
     noise = np.random.default_rng(seed).standard_normal(side.values.shape)
     return Variable(side.values + JITTER * side.values.std(axis=0) * noise, False)
+
+
+def untied(values: Array, seed: int) -> Array:
+    """The same columns, jittered where more than ``MANY`` of one column are tied."""
+    if tied_share(values) <= MANY:
+        return values
+    return jitter(Variable(values, False), seed).values

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ucmkd.information.variables import Array, Variable
+from ucmkd.theory.gaussian import checks
 
 Progress = Callable[[int, int], None]
 
@@ -32,6 +34,10 @@ class Training:
         latent: Dimensions of each latent representation.
         dropout: Of the autoencoders, in training only.
         clip: τ of ``"smile"``.
+
+    Raises:
+        TypeError: A setting that is no number, or no integer where a count is asked for.
+        ValueError: One outside its range.
     """
 
     width: int = 128
@@ -49,10 +55,12 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("width", "steps", "check_every", "patience", "embedding", "latent"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if self.batch < 2:
-            raise ValueError(f"batch must be at least 2, got {self.batch!r}")
+            checks.count(name, getattr(self, name), 1)
+        checks.count("batch", self.batch, 2)
+        for name in ("learning_rate", "weight_decay", "validation", "dropout", "clip"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a number, got {type(value).__name__}")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")

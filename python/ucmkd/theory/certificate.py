@@ -129,7 +129,7 @@ def certificate(
     """
     numbers(
         delta=delta, epsilon=epsilon, max_points=max_points, diameter=diameter,
-        loss_bound=loss_bound,
+        loss_bound=loss_bound, seed=seed,
     )  # fmt: skip
     weight, bias = head_tensors(teacher_head)
     student = side("student", student_features, student_logits, student_labels, (weight, bias))

@@ -92,7 +92,7 @@ def side(name: str, feature: Tensor, logits: Tensor | None, label: Tensor, head:
 
 def numbers(
     *, delta: float, epsilon: float, max_points: int, diameter: float | None,
-    loss_bound: float | None,
+    loss_bound: float | None, seed: int,
 ) -> None:  # fmt: skip
     """Check the options.
 
@@ -115,8 +115,11 @@ def numbers(
             raise ValueError(f"{name} must be {shown}, got {value}")
     if diameter is not None and diameter < 0:
         raise ValueError(f"diameter must be >= 0 and finite, got {diameter}")
-    if isinstance(max_points, bool) or not isinstance(max_points, Integral):
-        raise TypeError(f"max_points must be an integer, got {type(max_points).__name__}")
+    for name, count in (("max_points", max_points), ("seed", seed)):
+        if isinstance(count, bool) or not isinstance(count, Integral):
+            raise TypeError(f"{name} must be an integer, got {type(count).__name__}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must have at most 64 bits, got {seed}")
     if max_points < 2:
         raise ValueError(f"max_points must be at least 2, got {max_points}")
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from ucmkd.information.estimate import MIEstimate
 from ucmkd.information.intervals import subsample_interval
+from ucmkd.information.mixed import every_class_once
 from ucmkd.information.rules.estimates import TRAINED, estimate
 from ucmkd.information.rules.evidence import (
     Array,
+    Codes,
     Evidence,
     Finding,
     Settings,
@@ -46,7 +48,9 @@ def cch(evidence: Evidence, settings: Settings) -> Finding:
 
     Interval: of the margin itself, by subsets of half the rows
     (:func:`ucmkd.information.intervals.subsample_interval`); for estimators that train a network
-    both intervals added, which is wider than need be.
+    both intervals added, which is wider than need be. Where one side is a linear function of the
+    other, the Gaussian margin is infinite, and the interval reaches there from the smallest margin
+    of a subset that is not.
 
     Source: Xie, Xu and Sanguinetti, arXiv 2510.13182.
     """
@@ -87,27 +91,65 @@ class _Sides:
         key = ("cch", self.method, rows.tobytes(), interval)
         memory = self.evidence.memory
         if key not in memory:
-            memory[key] = estimate(
-                self.student[rows], self.evidence.labels[rows], self.method, self.settings,
-                interval=interval,
-            )  # fmt: skip
+            labels = self.evidence.labels[rows]
+            memory[key] = (
+                self._nothing(len(rows))
+                if _tells_nothing(labels, self.method)
+                else estimate(
+                    self.student[rows], labels, self.method, self.settings, interval=interval
+                )
+            )
         found: MIEstimate = memory[key]
         return found
+
+    def _nothing(self, samples: int) -> MIEstimate:
+        return MIEstimate(
+            0.0, math.nan, math.nan, self.settings.confidence, self.method,
+            "labels that tell nothing", (), samples, 0.0,
+        )  # fmt: skip
 
     def interval(self, value: float) -> tuple[float, float]:
         if not self.settings.subsamples:
             return math.nan, math.nan
 
+        margins = []
+
         def margin(rows: NDArray[np.intp]) -> float:
             rows = with_half_the_labels(rows, self.evidence.labels)
-            return self.between(rows).value - self.about_labels(rows).value
+            margins.append(self.between(rows).value - self.about_labels(rows).value)
+            return margins[-1]
 
-        found = subsample_interval(
-            margin,
-            value,
-            len(self.evidence.labels),
-            subsamples=self.settings.subsamples,
-            confidence=self.settings.confidence,
-            seed=self.settings.seed,
-        )
-        return found.low, found.high
+        with np.errstate(invalid="ignore"):  # infinite margins; see below
+            found = subsample_interval(
+                margin,
+                value,
+                len(self.evidence.labels),
+                subsamples=self.settings.subsamples,
+                confidence=self.settings.confidence,
+                seed=self.settings.seed,
+            )
+        if np.isfinite([value, *margins]).all():
+            return found.low, found.high
+        return unbounded([value, *margins])
+
+
+def unbounded(margins: list[float]) -> tuple[float, float]:
+    """The interval of margins some of which are infinite: to there, from the last finite one.
+
+    ``∞ - ∞``, both sides a linear function of the student, may be anything.
+
+    Args:
+        margins: Of all samples and of the subsets; at least one is not finite.
+    """
+    finite = [margin for margin in margins if math.isfinite(margin)]
+    anything = any(math.isnan(margin) for margin in margins)
+    low, high = min(finite, default=math.inf), max(finite, default=-math.inf)
+    return (
+        -math.inf if anything or -math.inf in margins else low,
+        math.inf if anything or math.inf in margins else high,
+    )
+
+
+def _tells_nothing(labels: Codes, method: str) -> bool:
+    """Labels of a subset that lacks all classes but one, or has no two samples of one."""
+    return len(np.unique(labels)) < 2 or (method == AUTO and every_class_once(labels))

@@ -35,12 +35,18 @@ def share(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
 
 
-def count(name: str, value: Any, least: int) -> None:
-    """An integer that is at least ``least``."""
+def count(name: str, value: Any, least: int, *, accepted: str = "") -> None:
+    """An integer that is at least ``least``; ``accepted`` says so in other words."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"{name} must be {accepted or f'at least {least}'}, got {value}")
+
+
+def confidence(value: Any) -> None:
+    """A confidence in (0, 1)."""
+    if not 0.0 < _number("confidence", value, "a number in (0, 1)") < 1.0:
+        raise ValueError(f"confidence must lie in (0, 1), got {value!r}")
 
 
 def covariance(value: Any, first: float, second: float) -> None:

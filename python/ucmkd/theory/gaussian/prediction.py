@@ -127,8 +127,8 @@ def predicted_gain(
     checks.count("subsamples", subsamples, 20)
     if weight is not None:
         checks.share("weight", weight)
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
+    checks.confidence(confidence)
+    checks.count("seed", seed, 0)
     x = _reduce(x, dims, n_labelled)
     setting = Setting(n_labelled, x.shape[1] + 1, unlabelled_pairs, labelled_paired, weight)
     quantities = estimate_quantities(x, y, answer)
