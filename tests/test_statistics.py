@@ -83,6 +83,7 @@ def test_equal_differences_of_rounded_scores() -> None:
     assert shifted.p_value == 0.0 and math.isinf(shifted.statistic) and shifted.half_width == 0.0
     same = statistics.paired_difference([0.1 + 0.2, 0.3, 0.7], [0.3, 0.3, 0.1 + 0.6])
     assert (same.mean, same.statistic, same.p_value, same.wins) == (0.0, 0.0, 1.0, 0)
+    assert statistics.paired_difference([0.1 + 0.2, 0.4], [0.3, 0.3]).wins == 1
     # Small differences of large scores are differences.
     close = statistics.paired_difference([1e4 + 0.01, 1e4, 1e4 - 0.02], [1e4, 1e4 + 0.02, 1e4])
     expected = stats.ttest_rel([1e4 + 0.01, 1e4, 1e4 - 0.02], [1e4, 1e4 + 0.02, 1e4])

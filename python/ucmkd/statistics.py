@@ -137,7 +137,8 @@ def paired_difference(
 ) -> PairedTest:
     """Mean of ``first - second`` over the same splits, with interval and p-value.
 
-    A difference of at most 2⁻³⁰ of the largest score is rounding noise and counts as 0.
+    A difference of at most 2⁻³⁰ of the largest score is rounding noise: it is no win, and if all
+    are, the mean is 0.
 
     Args:
         first: ``(J,)`` scores of one method.
@@ -151,14 +152,18 @@ def paired_difference(
         ValueError: Different lengths, fewer than two splits, values that are not finite, or
             only one of the two sizes.
     """
-    d, _ = _differences(first, second)
+    d, noise = _differences(first, second)
+    if bool(np.all(np.abs(d) <= noise)):
+        d = np.zeros_like(d)
     if (train_size is None) != (test_size is None):
         raise ValueError("train_size and test_size must be given together")
     if train_size is None or test_size is None:
-        return _paired_test(d, 0.0, confidence)
-    return corrected_resampled_ttest(
-        d, train_size=train_size, test_size=test_size, confidence=confidence
-    )
+        test = _paired_test(d, 0.0, confidence)
+    else:
+        test = corrected_resampled_ttest(
+            d, train_size=train_size, test_size=test_size, confidence=confidence
+        )
+    return test._replace(wins=int((d > noise).sum()))
 
 
 def wilcoxon(first: Values, second: Values) -> float:
@@ -172,9 +177,9 @@ def wilcoxon(first: Values, second: Values) -> float:
     Raises:
         ValueError: Different lengths, fewer than two splits, or values that are not finite.
     """
-    d, unit = _differences(first, second)
-    if unit > 0.0:
-        d = np.rint(d / unit)
+    d, noise = _differences(first, second)
+    if noise > 0.0:
+        d = np.rint(d / noise)
     d = d[d != 0.0]
     return 1.0 if len(d) == 0 else float(stats.wilcoxon(d).pvalue)
 
@@ -223,13 +228,11 @@ def _paired_test(d: NDArray[np.float64], extra: float, confidence: float) -> Pai
 
 
 def _differences(first: Values, second: Values) -> tuple[NDArray[np.float64], float]:
-    """``first - second`` ``(J,)`` without rounding noise around 0, and the size of that noise."""
+    """``first - second`` ``(J,)``, and how much of it may be rounding noise."""
     a, b = _vector(first, "first"), _vector(second, "second")
     if len(a) != len(b):
         raise ValueError(f"first and second must have one length, got {len(a)} and {len(b)}")
-    noise = _NOISE * float(max(np.abs(a).max(), np.abs(b).max()))
-    d = a - b
-    return np.where(np.abs(d) <= noise, 0.0, d), noise
+    return a - b, _NOISE * float(max(np.abs(a).max(), np.abs(b).max()))
 
 
 def _quantile(confidence: float, dof: int) -> float:
