@@ -119,6 +119,20 @@ def test_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         line = failure(capsys, "teachers", written(tmp_path, {"arrays": arrays}))
         assert message in line
+    path = written(tmp_path, {"arrays": {"file": str(file)}})
+    for labels, got in (
+        (y * 1.0, "float64 (120,)"),
+        (y > 0, "bool (120,)"),
+        (y[:, None], "int64 (120, 1)"),
+        (y.astype(str), "<U21 (120,)"),
+    ):
+        np.savez(file, y=labels, student=student, good=good)
+        line = failure(capsys, "teachers", path)
+        assert "arrays.labels: " in line
+        assert f"y must be integers (n,), -1 where unknown, got {got}" in line
+    for kind in ("int8", ">i4"):
+        np.savez(file, y=y.astype(kind), student=student, good=good)
+        assert main(["teachers", path, "--rule", "accuracy", "--out", str(tmp_path / "out")]) == 0
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,37 @@ def test_degenerate_differences() -> None:
     assert shifted.p_value == 0.0 and math.isinf(shifted.statistic)
 
 
+def test_equal_differences_of_rounded_scores() -> None:
+    # .3 - .2, .4 - .3, … differ in their last bits.
+    shifted = statistics.paired_difference([0.3, 0.4, 0.5, 0.6], [0.2, 0.3, 0.4, 0.5])
+    assert shifted.p_value == 0.0 and math.isinf(shifted.statistic) and shifted.half_width == 0.0
+    same = statistics.paired_difference([0.1 + 0.2, 0.3, 0.7], [0.3, 0.3, 0.1 + 0.6])
+    assert (same.mean, same.statistic, same.p_value, same.wins) == (0.0, 0.0, 1.0, 0)
+    assert statistics.paired_difference([0.1 + 0.2, 0.4], [0.3, 0.3]).wins == 1
+    # Small differences of large scores are differences.
+    close = statistics.paired_difference([1e4 + 0.01, 1e4, 1e4 - 0.02], [1e4, 1e4 + 0.02, 1e4])
+    expected = stats.ttest_rel([1e4 + 0.01, 1e4, 1e4 - 0.02], [1e4, 1e4 + 0.02, 1e4])
+    assert close.p_value == pytest.approx(expected.pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("samples", [541, 1024, 300, 7, 2**20])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_wilcoxon_of_shares_is_that_of_counts(samples: int, scale: float) -> None:
+    rng = np.random.default_rng(samples)
+    for _ in range(100):
+        a = rng.integers(3 * samples // 4, samples + 1, size=10)
+        b = np.maximum(a - rng.integers(-3, 7, size=10), 0)
+        a[0] = samples  # a share of 1: multiples of a decimal unit would be hit in the middle
+        shares = scale * (a / samples), scale * (b / samples)
+        assert statistics.wilcoxon(*shares) == statistics.wilcoxon(a, b)
+
+
+def test_wilcoxon_at_the_ends_of_the_numbers() -> None:
+    assert statistics.wilcoxon([0.0, 0.0], [0.0, -0.0]) == 1.0
+    assert statistics.wilcoxon([5e-324, 1e-323], [0.0, 0.0]) == 0.5  # their unit is 0
+    assert statistics.wilcoxon([2e-300, 3e-300], [1e-300, 1e-300]) == 0.5
+
+
 def test_wilcoxon_against_scipy_and_by_hand() -> None:
     assert statistics.wilcoxon(A, B) == pytest.approx(stats.wilcoxon(A, B).pvalue)
     # All five differences positive: 2 / 2⁵.
@@ -111,6 +142,14 @@ def test_holm_bounds_and_order(p: list[float]) -> None:
         (
             lambda: statistics.corrected_resampled_ttest([1, 2], train_size=0, test_size=1),
             "train_size must be at least 1, got 0",
+        ),
+        (
+            lambda: statistics.corrected_resampled_ttest(A, train_size=math.nan, test_size=1),
+            "train_size must be at least 1, got nan",
+        ),
+        (
+            lambda: statistics.paired_difference(A, B, train_size=4, test_size=math.nan),
+            "test_size must be at least 1, got nan",
         ),
         (lambda: statistics.wilcoxon([1.0, 2.0], [1.0, 2.0, 3.0]), "2 and 3"),
         (lambda: statistics.holm([0.1, 1.2]), r"\[0, 1\]"),

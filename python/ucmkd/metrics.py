@@ -14,7 +14,6 @@ from .stored_inputs import Inputs
 
 try:
     from torchmetrics.functional.classification import (
-        multiclass_calibration_error,
         multiclass_confusion_matrix,
         multiclass_f1_score,
     )
@@ -40,9 +39,9 @@ class Metrics:
         count: number of samples.
         macro_f1: mean over the classes of the harmonic mean of precision and recall; classes that
             occur neither among labels nor among predictions do not count.
-        ece: expected calibration error in [0, 1], ``Σ_b n_b/n |acc(b) - conf(b)|`` over 15
-            equal-width bins of the largest probability (Guo et al., "On Calibration of Modern
-            Neural Networks", 2017, eq. 3).
+        ece: expected calibration error in [0, 1], ``Σ_b n_b/n |acc(b) - conf(b)|`` over the 15
+            bins ``((b-1)/15, b/15]`` of the largest probability, in float64 (Guo et al., "On
+            Calibration of Modern Neural Networks", 2017, eq. 3).
 
     The last two are nan where they were read from a file of a version without them.
     """
@@ -91,13 +90,9 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
     """Metrics of ``logits`` (n, C) against ``label`` (n,) int64.
 
     Raises:
-        ValueError: no samples, or shapes that do not fit.
+        ValueError: no samples, shapes that do not fit, or labels outside [0, C).
     """
-    if logits.ndim != 2 or logits.shape != (len(label), num_classes) or len(label) == 0:
-        raise ValueError(
-            f"logits must have shape (n, {num_classes}) with n = {len(label)} > 0 labels, "
-            f"got {tuple(logits.shape)}"
-        )
+    _check(logits, label, num_classes)
     predicted, probability = logits.argmax(dim=1), logits.double().softmax(dim=1)
     confusion = multiclass_confusion_matrix(
         predicted, label, num_classes, validate_args=False
@@ -113,20 +108,46 @@ def classification_metrics(logits: Tensor, label: Tensor, num_classes: int) -> M
         macro_f1=multiclass_f1_score(
             predicted, label, num_classes, average="macro", validate_args=False
         ).item(),
-        ece=multiclass_calibration_error(
-            probability, label, num_classes, n_bins=CALIBRATION_BINS, validate_args=False
-        ).item(),
+        ece=_calibration_error(probability, predicted == label),
     )
 
 
 def confusion_matrix(
     logits: Tensor, label: Tensor, num_classes: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Counts (C, C) of ``logits`` (n, C): row i, column j is class i taken for class j."""
+    """Counts (C, C) of ``logits`` (n, C): row i, column j is class i taken for class j.
+
+    Raises:
+        ValueError: as :func:`classification_metrics`.
+    """
+    _check(logits, label, num_classes)
     counts = multiclass_confusion_matrix(
         logits.argmax(dim=1), label, num_classes, validate_args=False
     )
     return tuple(tuple(int(count) for count in row) for row in counts.tolist())
+
+
+def _check(logits: Tensor, label: Tensor, num_classes: int) -> None:
+    if label.ndim != 1 or label.dtype != torch.int64:
+        raise ValueError(f"label must be (n,) int64, got {tuple(label.shape)} {label.dtype}")
+    if logits.ndim != 2 or logits.shape != (len(label), num_classes) or len(label) == 0:
+        raise ValueError(
+            f"logits must have shape (n, {num_classes}) with n = {len(label)} > 0 labels, "
+            f"got {tuple(logits.shape)}"
+        )
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {low} to {high}")
+
+
+def _calibration_error(probability: Tensor, hit: Tensor) -> float:
+    """Calibration error of probabilities (n, C), float64, that were right where ``hit`` (n,)."""
+    confidence = probability.amax(dim=1)
+    # The bin (lo, hi] of each sample; certainty belongs to the last, it has no bin of its own.
+    bins = (confidence * CALIBRATION_BINS).ceil().long().sub(1).clamp(0, CALIBRATION_BINS - 1)
+    # n_b (acc(b) - conf(b)) is the sum over the bin of hit - confidence.
+    gap = confidence.new_zeros(CALIBRATION_BINS).index_add_(0, bins, hit.double() - confidence)
+    return (gap.abs().sum() / len(hit)).item()
 
 
 @torch.no_grad()

@@ -24,6 +24,10 @@ except ImportError as error:
 
 Values: TypeAlias = "Sequence[float] | NDArray[np.floating]"
 
+# What of the largest score counts as rounding noise in a difference of two scores. A power of two:
+# the differences of shares k/n then lie at no border between two multiples of it.
+_NOISE = 2.0**-30
+
 
 class Interval(NamedTuple):
     """A mean with its confidence interval.
@@ -102,7 +106,8 @@ def corrected_resampled_ttest(
 
     ``t = d̄ / √((1/J + n_test/n_train) · s²)`` with J - 1 degrees of freedom and
     ``s² = Σ(d_j - d̄)² / (J - 1)``. The added ``n_test/n_train`` stands for the covariance that
-    overlapping training sets cause: more splits shrink ``1/J``, never that term.
+    overlapping training sets cause: more splits shrink ``1/J``, never that term. Differences that
+    agree to 2⁻³⁰ of the largest count as equal: the interval then has no length.
 
     Source: Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52
     (2003), section 3.
@@ -117,7 +122,7 @@ def corrected_resampled_ttest(
         ValueError: Fewer than two differences, one that is not finite, or a bad size.
     """
     for name, size in (("train_size", train_size), ("test_size", test_size)):
-        if size < 1:
+        if not size >= 1:  # NaN is not, either
             raise ValueError(f"{name} must be at least 1, got {size}")
     return _paired_test(_vector(differences, "differences"), test_size / train_size, confidence)
 
@@ -132,6 +137,9 @@ def paired_difference(
 ) -> PairedTest:
     """Mean of ``first - second`` over the same splits, with interval and p-value.
 
+    A difference of at most 2⁻³⁰ of the largest score is rounding noise: it is no win, and if all
+    are, the mean is 0.
+
     Args:
         first: ``(J,)`` scores of one method.
         second: ``(J,)`` scores of the other on the same splits.
@@ -144,31 +152,34 @@ def paired_difference(
         ValueError: Different lengths, fewer than two splits, values that are not finite, or
             only one of the two sizes.
     """
-    a, b = _vector(first, "first"), _vector(second, "second")
-    if len(a) != len(b):
-        raise ValueError(f"first and second must have one length, got {len(a)} and {len(b)}")
+    d, noise = _differences(first, second)
+    if bool(np.all(np.abs(d) <= noise)):
+        d = np.zeros_like(d)
     if (train_size is None) != (test_size is None):
         raise ValueError("train_size and test_size must be given together")
     if train_size is None or test_size is None:
-        return _paired_test(a - b, 0.0, confidence)
-    return corrected_resampled_ttest(
-        a - b, train_size=train_size, test_size=test_size, confidence=confidence
-    )
+        test = _paired_test(d, 0.0, confidence)
+    else:
+        test = corrected_resampled_ttest(
+            d, train_size=train_size, test_size=test_size, confidence=confidence
+        )
+    return test._replace(wins=int((d > noise).sum()))
 
 
 def wilcoxon(first: Values, second: Values) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test on the paired scores.
 
-    Zero differences are dropped; without any non-zero difference the p-value is 1. Like the
-    plain t-test, it takes the splits for independent.
+    Differences are rounded to multiples of 2⁻³⁰ of the largest score: what the scores' own
+    rounding leaves must break no tie, and decide on no zero. Zero differences are dropped; without
+    any non-zero difference the p-value is 1. Like the plain t-test, it takes the splits for
+    independent.
 
     Raises:
         ValueError: Different lengths, fewer than two splits, or values that are not finite.
     """
-    a, b = _vector(first, "first"), _vector(second, "second")
-    if len(a) != len(b):
-        raise ValueError(f"first and second must have one length, got {len(a)} and {len(b)}")
-    d = a - b
+    d, noise = _differences(first, second)
+    if noise > 0.0:
+        d = np.rint(d / noise)
     d = d[d != 0.0]
     return 1.0 if len(d) == 0 else float(stats.wilcoxon(d).pvalue)
 
@@ -202,8 +213,9 @@ def _paired_test(d: NDArray[np.float64], extra: float, confidence: float) -> Pai
     """The t-test of a zero mean with variance factor ``1/J + extra``."""
     _check_confidence(confidence)
     count, mean = len(d), float(d.mean())
-    # Equal differences leave rounding noise in the variance, which would pass for certainty.
-    constant = bool(np.all(d == d[0]))
+    # Equal differences leave rounding noise, .3 - .2 and .4 - .3 as much as a variance of equal
+    # numbers, which would pass for a measured error.
+    constant = bool(np.ptp(d) <= _NOISE * np.abs(d).max())
     error = 0.0 if constant else math.sqrt((1.0 / count + extra) * float(d.var(ddof=1)))
     if error > 0.0:
         statistic = mean / error
@@ -213,6 +225,14 @@ def _paired_test(d: NDArray[np.float64], extra: float, confidence: float) -> Pai
     reach = _quantile(confidence, count - 1) * error
     wins = int((d > 0.0).sum())
     return PairedTest(mean, mean - reach, mean + reach, statistic, p_value, count - 1, count, wins)
+
+
+def _differences(first: Values, second: Values) -> tuple[NDArray[np.float64], float]:
+    """``first - second`` ``(J,)``, and how much of it may be rounding noise."""
+    a, b = _vector(first, "first"), _vector(second, "second")
+    if len(a) != len(b):
+        raise ValueError(f"first and second must have one length, got {len(a)} and {len(b)}")
+    return a - b, _NOISE * float(max(np.abs(a).max(), np.abs(b).max()))
 
 
 def _quantile(confidence: float, dof: int) -> float:

@@ -166,8 +166,14 @@ def _read_arrays(config: ArraysConfig) -> Samples:
     if not teachers:
         raise ConfigError(f"arrays.teachers: {path} holds no array beside student and labels")
     rows = {name: _tensor(path, name, found[name]) for name in (config.student, *teachers)}
-    labels = _tensor(path, config.labels, found[config.labels])
-    return Samples(rows.pop(config.student), labels, rows)
+    labels = found[config.labels]
+    assert labels is not None  # every array was read
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ConfigError(
+            f"arrays.labels: {path}: {config.labels} must be integers (n,), -1 where unknown, "
+            f"got {labels.dtype} {labels.shape}"
+        )
+    return Samples(rows.pop(config.student), _tensor(path, config.labels, labels).long(), rows)
 
 
 def _tensor(path: Path, name: str, array: NDArray[Any] | None) -> Tensor:
