@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ucmkd.batches import TrainingData
 from ucmkd.checkpoint import CheckpointError, random_state, set_random_state
-from ucmkd.config import ConfigError, Recipe, TrainingConfig
+from ucmkd.config import ConfigError, MethodConfig, Recipe, TrainingConfig, from_mapping
 from ucmkd.data.audiovisual.cache import _array
 from ucmkd.methods import create
 from ucmkd.models import MLP
-from ucmkd.recipe_file import load_recipe
+from ucmkd.recipe_file import load_recipe, recipe_to_yaml
 from ucmkd.runlog import lines_up_to, read_log
-from ucmkd.strict_yaml import read_yaml_text
+from ucmkd.strict_yaml import read_yaml_text, to_yaml_text
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.jsonl import read_lines
 from ucmkd.teachers.config import ArraysConfig, TeachersConfig
@@ -66,6 +67,45 @@ def test_aliases_are_still_yaml() -> None:
     text = "one: &a {lr: 1}\ntwo: *a\n"
     assert read_yaml_text(text) == {"one": {"lr": 1}, "two": {"lr": 1}}
     assert read_yaml_text("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("-1E+3", -1e3), ("1.5e3", 1500.0), ("+.5e1", 5.0), ("2.e0", 2.0),
+        ("1.0e-3", 1e-3), ("12", 12), ("0x1e3", 0x1E3), ("1_0", 10), ("3", 3), (".5", 0.5),
+        ("'1e-3'", "1e-3"), ("e3", "e3"), ("1e", "1e"), ("1e3a", "1e3a"), ("1e-3.5", "1e-3.5"),
+        ("0b1e3", "0b1e3"), ("1e3 4", "1e3 4"), ("-e3", "-e3"), (".e3", ".e3"), ("١e3", "١e3"),
+    ],
+)  # fmt: skip
+def test_scientific_numbers(text: str, value: object) -> None:
+    for found in (read_yaml_text(text), read_yaml_text(to_yaml_text(value))):
+        assert found == value and type(found) is type(value)
+    assert read_yaml_text(f"a: [{text}]") == {"a": [value]}
+
+
+def test_other_loaders_stay_as_they_are() -> None:
+    assert yaml.safe_load("1e-3") == "1e-3" and yaml.safe_dump(["1e-3"]) == "- 1e-3\n"
+
+
+def test_texts_that_look_like_numbers_are_written_in_quotes() -> None:
+    values = {"digest": "1234567890123e45", "1e3": ["1e10", "-1E+5", "12", "null"], "lr": 1e-5}
+    assert read_yaml_text(to_yaml_text(values)) == values
+    recipe = Recipe(name="1e10", method=MethodConfig(options={"weight": 1e-7, "kind": "1e3"}))
+    assert from_mapping(Recipe, read_yaml_text(recipe_to_yaml(recipe))) == recipe
+
+
+def test_numbers_where_texts_belong(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: {options: {weight: 1e-3}}\noptimizer: {lr: 1e-3}\n")
+    recipe = load_recipe(path)
+    assert recipe.method.options == {"weight": 1e-3} and recipe.optimizer.lr == 1e-3
+    path.write_text("name: 1e3\n")
+    with pytest.raises(ConfigError, match=r"name must be text, got 1000\.0"):
+        load_recipe(path)
+    path.write_text("method: {options: {weight: 1e999}}\n")
+    with pytest.raises(ConfigError, match=r"method\.options\.weight must be .* got inf"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "", " ", "."])
