@@ -15,7 +15,14 @@ import yaml
 
 from ucmkd.batches import TrainingData
 from ucmkd.checkpoint import CheckpointError, random_state, set_random_state
-from ucmkd.config import ConfigError, MethodConfig, Recipe, TrainingConfig, from_mapping
+from ucmkd.config import (
+    ConfigError,
+    MethodConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    from_mapping,
+)
 from ucmkd.data.audiovisual.cache import _array
 from ucmkd.methods import create
 from ucmkd.models import MLP
@@ -175,7 +182,12 @@ def test_lines_of_a_log(tmp_path: Path) -> None:
     assert read_lines(path)[-1] == good  # DEEP and LONG are skipped
 
 
-def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str, Any]:
+def state_of(
+    steps: int = 2,
+    state: Any = None,
+    method: str = "ce",
+    optimizer: OptimizerConfig | None = None,
+) -> dict[str, Any]:
     """Train for some steps, from a state or from nothing, and return what would be stored."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -191,6 +203,7 @@ def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str,
         create(method, MLP(3, num_classes=2, hidden=2, width=2), num_classes=2),
         data,
         TrainingConfig(steps=steps, batch_size=4, eval_every=2, log_every=2),
+        optimizer,
         state=state,
         save=lambda found: kept.update(copy.deepcopy(found)),
     )
@@ -200,6 +213,9 @@ def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str,
 CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("step",), -1),
     (("step",), "2"),
+    (("step",), 2.0),
+    (("step",), 5),  # of 4
+    (("best", "step"), 3),  # after step 2
     (("seconds",), None),
     (("method",), {}),
     (("method", "student.encoder.1.weight"), torch.zeros(0)),
@@ -207,6 +223,9 @@ CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("optimizer", "state", 0, "exp_avg_sq"), None),
     (("optimizer", "param_groups", 0, "betas"), (0.9, "x")),
     (("optimizer", "param_groups", 0, "lr"), float("nan")),
+    (("optimizer", "param_groups", 0, "lr"), 0.1),
+    (("optimizer", "param_groups", 0, "weight_decay"), 0.0),
+    (("optimizer", "param_groups", 0, "betas"), (0.9, 0.99)),
     (("optimizer", "param_groups", 0, "params"), [0]),
     (("best", "state"), True),
     (("best", "metrics"), {}),
@@ -248,6 +267,37 @@ def test_a_state_that_fits(stored: dict[str, Any]) -> None:
     resumed = state_of(4, torch.load(stream, weights_only=True))
     for name, tensor in state_of(4)["method"].items():
         assert torch.equal(tensor, resumed["method"][name])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (OptimizerConfig(lr=0.1), "the optimiser's lr is 0.001, and 0.1 is set"),
+        (OptimizerConfig(weight_decay=0.5), "weight_decay is 0.01, and 0.5 is set"),
+        (OptimizerConfig(weight_decay=0.5, warmup=2), "weight_decay is 0.01, and 0.5 is set"),
+        (OptimizerConfig(kind="sgd", lr=1e-3), "the optimiser's momentum is None"),
+    ],
+)
+def test_other_settings_of_the_optimiser(
+    stored: dict[str, Any], optimizer: OptimizerConfig, said: str
+) -> None:
+    """The old ones would go on in silence."""
+    with pytest.raises(CheckpointError, match=said):
+        state_of(4, copy.deepcopy(stored), optimizer=optimizer)
+
+
+def test_a_scheduled_rate_is_not_the_checkpoint_s() -> None:
+    for optimizer in (OptimizerConfig(warmup=3), OptimizerConfig(schedule="cosine")):
+        resumed = state_of(4, state_of(2, optimizer=optimizer), optimizer=optimizer)
+        assert resumed["step"] == 4
+    sgd = OptimizerConfig(kind="sgd", momentum=0.9, lr=0.01)
+    assert state_of(4, state_of(2, optimizer=sgd), optimizer=sgd)["step"] == 4
+
+
+def test_a_step_beyond_the_training(stored: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="step is 2, beyond the 1 of the training"):
+        state_of(1, copy.deepcopy(stored))
+    assert state_of(2, copy.deepcopy(stored)) == {}  # it is done: nothing to train or to save
 
 
 def test_random_state_beyond_its_words() -> None:
