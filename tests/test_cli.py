@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -107,6 +108,31 @@ def test_damaged_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert f"checkpoint {checkpoint} is damaged" in capsys_error(capsys, *words, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("step", "length", "said"),
+    [
+        ("x", ["--training.steps", "6"], "step is 'x'"),
+        (2.5, ["--training.epochs", "1"], "step is 2.5"),
+        (7, ["--training.steps", "6"], "step is 7, beyond the 6 of the training"),
+        (10**9, ["--training.epochs", "1"], "step is 1000000000, beyond the"),
+    ],
+)
+def test_a_checkpoint_of_no_step_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], step: object, length: list[str], said: str
+) -> None:
+    words = ["distill", "digits_offline", "--out-dir", str(tmp_path), *QUICK, "--method.name", "ce"]
+    words += length
+    assert main(words) == 0
+    (tmp_path / "metrics.json").unlink()
+    log = (tmp_path / "log.jsonl").read_bytes()
+    checkpoint = tmp_path / "checkpoint.pt"
+    torch.save({**torch.load(checkpoint, weights_only=True), "step": step}, checkpoint)
+    capsys.readouterr()
+    (line,) = capsys_error(capsys, *words, "--resume").strip().splitlines()
+    assert "the checkpoint does not fit this training" in line and said in line
+    assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
 def capsys_error(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -14,6 +14,7 @@ from ucmkd.methods import create
 from ucmkd.methods.correspondence import correspondence
 from ucmkd.models import MLP
 from ucmkd.preparation import prepare
+from ucmkd.trainer import fit
 
 FIRST = torch.tensor([0, 0, 0, 1, 1, 2, -1, -1, 9])
 SECOND = torch.tensor([1, 0, 0, -1, 1, 1, 2, -1, -1, 7])
@@ -61,6 +62,58 @@ def test_the_sampler_goes_on_where_it_was() -> None:
         GroupSampler(FIRST, SECOND, (4, 4), 5).load_state_dict(state)
     with pytest.raises(ValueError, match="batch size of the second set must be at least 1, got 0"):
         GroupSampler(FIRST, SECOND, (4, 0), 5)
+
+
+def test_unknown_groups_are_matched_with_anyone() -> None:
+    """Where the second set has known groups alone, a loose sample must not stand without it."""
+    first = torch.cat((torch.full((200,), -1), torch.tensor([0, 0, 1, 1])))
+    second = torch.arange(20) // 10
+    seen: set[int] = set()
+    for own, other in islice(GroupSampler(first, second, (16, 16), 0), 200):
+        assert len(set(other.tolist())) == len(other) >= 16
+        for g in first[own].unique():  # known groups are there as before, as a whole
+            assert g == -1 or bool((second[other] == g).sum() == 10)
+        seen |= set(other.tolist())
+    assert len(seen) == 20
+    # All of the second set may be in the batch already.
+    own, other = next(GroupSampler(torch.tensor([0, -1]), torch.zeros(3).long(), (2, 9), 0))
+    assert sorted(own.tolist()) == [0, 1] and sorted(other.tolist()) == [0, 1, 2]
+    # The other way round every sample of the first set has its group, and nothing is missing.
+    for own, other in islice(GroupSampler(second, first, (4, 64), 0), 50):
+        assert len(own) and set(first[other].tolist()) == set(second[own].tolist())
+
+
+def test_batches_with_loose_samples_of_both_sets_stay_as_they_are() -> None:
+    drawn = list(islice(GroupSampler(FIRST, SECOND, (3, 4), 5), 3))
+    assert [(own.tolist(), other.tolist()) for own, other in drawn] == [
+        ([8, 0, 1, 2], [1, 2, 8]),
+        ([3, 4, 6], [0, 4, 5, 3]),
+        ([7, 5, 0, 1, 2], [6, 1, 2, 9]),
+    ]
+
+
+def test_joint_alignment_learns_with_partly_unknown_groups() -> None:
+    generator = torch.Generator().manual_seed(1)
+    first = torch.cat((torch.full((100,), -1), torch.tensor([0, 0, 1, 1])))
+    data = TrainingData(
+        4,
+        torch.randn(30, 7, generator=generator),
+        torch.arange(30) % 4,
+        unlabelled=torch.randn(104, 7, generator=generator),
+        unlabelled_group=first,
+        teacher_feature=torch.randn(20, 5, generator=generator),
+        teacher_logits=torch.randn(20, 4, generator=generator),
+        teacher_label=torch.arange(20) % 4,
+        teacher_group=torch.arange(20) // 10,
+    )
+    made = create(
+        "joint_alignment", MLP(7, num_classes=4, width=6), num_classes=4, teacher_width=5,
+        class_prior=torch.ones(4),
+    )  # fmt: skip
+    training = TrainingConfig(
+        steps=15, batch_size=8, unlabelled_batch_size=8, teacher_batch_size=8, log_every=5
+    )
+    assert all(np.isfinite(r["loss"]["joint"]) for r in fit(made, data, training).history)
 
 
 def test_columns_weigh_what_their_rows_weigh() -> None:

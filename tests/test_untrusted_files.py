@@ -11,16 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ucmkd.batches import TrainingData
 from ucmkd.checkpoint import CheckpointError, random_state, set_random_state
-from ucmkd.config import ConfigError, Recipe, TrainingConfig
+from ucmkd.config import (
+    ConfigError,
+    MethodConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    from_mapping,
+)
 from ucmkd.data.audiovisual.cache import _array
 from ucmkd.methods import create
 from ucmkd.models import MLP
-from ucmkd.recipe_file import load_recipe
+from ucmkd.recipe_file import load_recipe, recipe_to_yaml
 from ucmkd.runlog import lines_up_to, read_log
-from ucmkd.strict_yaml import read_yaml_text
+from ucmkd.strict_yaml import read_yaml_text, to_yaml_text
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.jsonl import read_lines
 from ucmkd.teachers.config import ArraysConfig, TeachersConfig
@@ -66,6 +74,45 @@ def test_aliases_are_still_yaml() -> None:
     text = "one: &a {lr: 1}\ntwo: *a\n"
     assert read_yaml_text(text) == {"one": {"lr": 1}, "two": {"lr": 1}}
     assert read_yaml_text("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("-1E+3", -1e3), ("1.5e3", 1500.0), ("+.5e1", 5.0), ("2.e0", 2.0),
+        ("1.0e-3", 1e-3), ("12", 12), ("0x1e3", 0x1E3), ("1_0", 10), ("3", 3), (".5", 0.5),
+        ("'1e-3'", "1e-3"), ("e3", "e3"), ("1e", "1e"), ("1e3a", "1e3a"), ("1e-3.5", "1e-3.5"),
+        ("0b1e3", "0b1e3"), ("1e3 4", "1e3 4"), ("-e3", "-e3"), (".e3", ".e3"), ("١e3", "١e3"),
+    ],
+)  # fmt: skip
+def test_scientific_numbers(text: str, value: object) -> None:
+    for found in (read_yaml_text(text), read_yaml_text(to_yaml_text(value))):
+        assert found == value and type(found) is type(value)
+    assert read_yaml_text(f"a: [{text}]") == {"a": [value]}
+
+
+def test_other_loaders_stay_as_they_are() -> None:
+    assert yaml.safe_load("1e-3") == "1e-3" and yaml.safe_dump(["1e-3"]) == "- 1e-3\n"
+
+
+def test_texts_that_look_like_numbers_are_written_in_quotes() -> None:
+    values = {"digest": "1234567890123e45", "1e3": ["1e10", "-1E+5", "12", "null"], "lr": 1e-5}
+    assert read_yaml_text(to_yaml_text(values)) == values
+    recipe = Recipe(name="1e10", method=MethodConfig(options={"weight": 1e-7, "kind": "1e3"}))
+    assert from_mapping(Recipe, read_yaml_text(recipe_to_yaml(recipe))) == recipe
+
+
+def test_numbers_where_texts_belong(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: {options: {weight: 1e-3}}\noptimizer: {lr: 1e-3}\n")
+    recipe = load_recipe(path)
+    assert recipe.method.options == {"weight": 1e-3} and recipe.optimizer.lr == 1e-3
+    path.write_text("name: 1e3\n")
+    with pytest.raises(ConfigError, match=r"name must be text, got 1000\.0"):
+        load_recipe(path)
+    path.write_text("method: {options: {weight: 1e999}}\n")
+    with pytest.raises(ConfigError, match=r"method\.options\.weight must be .* got inf"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "", " ", "."])
@@ -135,7 +182,12 @@ def test_lines_of_a_log(tmp_path: Path) -> None:
     assert read_lines(path)[-1] == good  # DEEP and LONG are skipped
 
 
-def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str, Any]:
+def state_of(
+    steps: int = 2,
+    state: Any = None,
+    method: str = "ce",
+    optimizer: OptimizerConfig | None = None,
+) -> dict[str, Any]:
     """Train for some steps, from a state or from nothing, and return what would be stored."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -151,6 +203,7 @@ def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str,
         create(method, MLP(3, num_classes=2, hidden=2, width=2), num_classes=2),
         data,
         TrainingConfig(steps=steps, batch_size=4, eval_every=2, log_every=2),
+        optimizer,
         state=state,
         save=lambda found: kept.update(copy.deepcopy(found)),
     )
@@ -160,6 +213,9 @@ def state_of(steps: int = 2, state: Any = None, method: str = "ce") -> dict[str,
 CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("step",), -1),
     (("step",), "2"),
+    (("step",), 2.0),
+    (("step",), 5),  # of 4
+    (("best", "step"), 3),  # after step 2
     (("seconds",), None),
     (("method",), {}),
     (("method", "student.encoder.1.weight"), torch.zeros(0)),
@@ -167,6 +223,9 @@ CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("optimizer", "state", 0, "exp_avg_sq"), None),
     (("optimizer", "param_groups", 0, "betas"), (0.9, "x")),
     (("optimizer", "param_groups", 0, "lr"), float("nan")),
+    (("optimizer", "param_groups", 0, "lr"), 0.1),
+    (("optimizer", "param_groups", 0, "weight_decay"), 0.0),
+    (("optimizer", "param_groups", 0, "betas"), (0.9, 0.99)),
     (("optimizer", "param_groups", 0, "params"), [0]),
     (("best", "state"), True),
     (("best", "metrics"), {}),
@@ -208,6 +267,37 @@ def test_a_state_that_fits(stored: dict[str, Any]) -> None:
     resumed = state_of(4, torch.load(stream, weights_only=True))
     for name, tensor in state_of(4)["method"].items():
         assert torch.equal(tensor, resumed["method"][name])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (OptimizerConfig(lr=0.1), "the optimiser's lr is 0.001, and 0.1 is set"),
+        (OptimizerConfig(weight_decay=0.5), "weight_decay is 0.01, and 0.5 is set"),
+        (OptimizerConfig(weight_decay=0.5, warmup=2), "weight_decay is 0.01, and 0.5 is set"),
+        (OptimizerConfig(kind="sgd", lr=1e-3), "the optimiser's momentum is None"),
+    ],
+)
+def test_other_settings_of_the_optimiser(
+    stored: dict[str, Any], optimizer: OptimizerConfig, said: str
+) -> None:
+    """The old ones would go on in silence."""
+    with pytest.raises(CheckpointError, match=said):
+        state_of(4, copy.deepcopy(stored), optimizer=optimizer)
+
+
+def test_a_scheduled_rate_is_not_the_checkpoint_s() -> None:
+    for optimizer in (OptimizerConfig(warmup=3), OptimizerConfig(schedule="cosine")):
+        resumed = state_of(4, state_of(2, optimizer=optimizer), optimizer=optimizer)
+        assert resumed["step"] == 4
+    sgd = OptimizerConfig(kind="sgd", momentum=0.9, lr=0.01)
+    assert state_of(4, state_of(2, optimizer=sgd), optimizer=sgd)["step"] == 4
+
+
+def test_a_step_beyond_the_training(stored: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="step is 2, beyond the 1 of the training"):
+        state_of(1, copy.deepcopy(stored))
+    assert state_of(2, copy.deepcopy(stored)) == {}  # it is done: nothing to train or to save
 
 
 def test_random_state_beyond_its_words() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -106,9 +105,6 @@ def _take_method_options(words: list[str]) -> tuple[list[str], dict[str, OptionV
             value = read_yaml_text(text)
         except ConfigError:
             value = text
-        if isinstance(value, str):
-            with suppress(ValueError):  # YAML 1.1 reads 1e-3 as text
-                value = float(value)
         if not isinstance(value, float | int | bool | str | None):
             raise UsageError(f"{prefix}{name} must be a number, true, false, null or text")
         options[name.replace("-", "_")] = value

@@ -269,7 +269,7 @@ def _convert(value: Any, kind: Any, place: str) -> Any:
         if any(value == part and type(value) is type(part) for part in parts):
             return value
     elif kind is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1e-3 as text
+        try:  # in quotes it is one, too
             if math.isfinite(number := float(value)):
                 return number
         except (TypeError, ValueError, OverflowError):

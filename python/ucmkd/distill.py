@@ -30,6 +30,7 @@ from .processes import make_fabric, together
 from .recipe_file import load_recipe, recipe_to_yaml
 from .rehearsal import check_method, make_method, rehearse, uses_peer, uses_teacher
 from .report import write_report
+from .restoring import check_progress, restoring
 from .runlog import RunLog
 from .staged import staged
 from .taught import taught, untaught
@@ -161,6 +162,9 @@ def _run(
         side = teacher_side(teacher, prepared.teacher, fabric.device)
     checkpoints = Checkpointer(folder)
     state = checkpoints.load(STATE_KEYS) if resume else None
+    if state is not None:
+        with restoring():  # the log goes by the step; in epochs, `fit` knows how many there are
+            check_progress(state, method, None if recipe.training.epochs else recipe.training.steps)
     note(f"{recipe.method.name}: " + (f"resumed at step {state['step']}" if state else "started"))
     log = RunLog(folder, state["step"] if state else 0) if fabric.is_global_zero else None
     try:

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from .config import ConfigError, Recipe, from_mapping, nearest, to_mapping
-from .strict_yaml import read_yaml_text
+from .strict_yaml import read_yaml_text, to_yaml_text
 
 T = TypeVar("T")
 
@@ -71,4 +69,4 @@ def read_yaml(path: str | Path, build: Callable[[Any], T]) -> T:
 
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML text; :func:`load_recipe` reads it back unchanged."""
-    return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True)
+    return to_yaml_text(to_mapping(recipe))

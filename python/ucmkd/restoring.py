@@ -60,11 +60,16 @@ def check_weights(weights: Any, method: nn.Module) -> None:
             raise ValueError(f"{name} {tuple(found.shape)} instead of {tuple(tensor.shape)}")
 
 
-def check_progress(state: Mapping[str, Any], method: nn.Module) -> None:
+def check_progress(state: Mapping[str, Any], method: nn.Module, steps: int | None = None) -> None:
     """See that step, seconds and the best validation are what a training keeps.
 
+    Args:
+        state: What it kept.
+        method: What it trains.
+        steps: How long it is; None: not known yet.
+
     Raises:
-        ValueError: One of them is not.
+        ValueError: One of them is not, or the step lies beyond ``steps``.
         KeyError, TypeError: The best validation has no metrics.
     """
     best, ranks = state["best"], state["ranks"]
@@ -73,6 +78,10 @@ def check_progress(state: Mapping[str, Any], method: nn.Module) -> None:
     for name, value in (("step", state["step"]), ("best step", best["step"])):
         if type(value) is not int or value < 0:
             raise ValueError(f"{name} is {value!r}")
+    if steps is not None and state["step"] > steps:
+        raise ValueError(f"step is {state['step']}, beyond the {steps} of the training")
+    if best["step"] > state["step"]:
+        raise ValueError(f"best step is {best['step']}, after step {state['step']}")
     for name, value in (("seconds", state["seconds"]), ("best score", best["score"])):
         if not isinstance(value, int | float) or math.isnan(value):
             raise ValueError(f"{name} is {value!r}")
@@ -83,21 +92,29 @@ def check_progress(state: Mapping[str, Any], method: nn.Module) -> None:
         Metrics.from_dict(best["metrics"])
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer, fresh: Mapping[str, Any]) -> None:
+def check_optimizer(
+    optimizer: torch.optim.Optimizer, fresh: Mapping[str, Any], *, scheduled: bool
+) -> None:
     """See that a loaded optimiser fits its parameters: a fused step reads memory by their shapes.
 
     Args:
         optimizer: After loading.
         fresh: Its ``state_dict()`` before.
+        scheduled: Whether each step sets its learning rate; else the loaded one would stay, and
+            must be the configured one, as the other settings must.
 
     Raises:
-        ValueError: a setting of another kind, a moment of another shape or type, or too few.
+        ValueError: a setting of another kind or value, a moment of another shape or type, or too
+            few.
     """
+    free = {"params", "lr"} if scheduled else {"params"}
     for group, before in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
         for name, value in before.items():
             found = group.get(name)
             if name != "params" and not _alike(found, value):
                 raise ValueError(f"the optimiser's {name} is {found!r}, not like {value!r}")
+            if name not in free and not _equal(found, value):
+                raise ValueError(f"the optimiser's {name} is {found!r}, and {value!r} is set")
         moments = [optimizer.state.get(parameter, {}).keys() for parameter in group["params"]]
         if len({frozenset(names) for names in moments if names}) > 1:
             raise ValueError("the optimiser's moments differ between the parameters")
@@ -120,6 +137,11 @@ def _alike(found: Any, value: Any) -> bool:
     if isinstance(value, float):
         return isinstance(found, float | int) and math.isfinite(found) and found >= 0
     return type(found) is type(value)
+
+
+def _equal(found: Any, value: Any) -> bool:
+    """Equal settings; those of several numbers may be a list or a tuple."""
+    return bool(list(found) == list(value) if isinstance(value, tuple | list) else found == value)
 
 
 def _check_moment(name: str, value: Any, parameter: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,9 +13,16 @@ from .config_errors import ConfigError
 #: How deep values may be nested, and how many there may be when every alias is written out.
 DEPTH, VALUES = 50, 100_000
 
+# 1e-3: a number to YAML 1.2 and to everybody, a text to PyYAML (YAML 1.1 wants 1.0e-3).
+_SCIENTIFIC = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
 
 def read_yaml_text(text: str) -> Any:
-    """Plain values from YAML text, by the safe loader.
+    """Plain values from YAML text, by the safe loader; ``1e-3`` is a number, ``"1e-3"`` a text.
 
     Raises:
         ConfigError: it is no YAML, a mapping names a key twice (plain YAML keeps the last,
@@ -36,6 +44,15 @@ def read_yaml_text(text: str) -> Any:
         raise ConfigError(f"not valid YAML: {line}{error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}") from None
+
+
+def to_yaml_text(values: Any) -> str:
+    """Plain values as YAML text, keys in their order; :func:`read_yaml_text` reads them back."""
+    return yaml.dump(values, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True)
+
+
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes texts such as the digest ``1234e567``, which the loader would take for numbers."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -72,6 +89,10 @@ class _StrictLoader(yaml.SafeLoader):
                     raise ConfigError(f"line {line}: the key {key!r} appears twice")
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+for _kind in (_StrictLoader, _StrictDumper):  # each gets a table of its own
+    _kind.add_implicit_resolver(*_SCIENTIFIC)
 
 
 def _count(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:

@@ -165,7 +165,8 @@ def fit(
 
     Raises:
         ValueError: the data lack what the method needs.
-        CheckpointError: ``state`` is of another kind of run, or of none.
+        CheckpointError: ``state`` is of another kind of run, of one with other settings of the
+            optimiser, of a longer one, or of none.
         TrainingError: a loss term is NaN or infinite.
 
     Warns:
@@ -201,16 +202,17 @@ def fit(
     conflict, between_diagnoses = ConflictWatch(), training.steps_between_diagnoses
     shown = replace(data, test=None, test_label=None) if probes else data  # test() comes once
     first, started = 0, time.perf_counter()
+    scheduled = optimizer.warmup > 0 or optimizer.schedule != "constant"
     if state is not None:
         with restoring():
             own = _own_part(state, fabric)
-            check_progress(state, method)
+            check_progress(state, method, steps)
             check_weights(state["method"], method)
             first, started = state["step"], started - state["seconds"]
             method.load_state_dict(state["method"])
             fresh = descent.state_dict()
             descent.load_state_dict(state["optimizer"])
-            check_optimizer(descent, fresh)
+            check_optimizer(descent, fresh, scheduled=scheduled)
             precision.load_state_dict(state["precision"])
             best = _Best(**state["best"])
             if own is not None:  # else its samplers begin, as those of no other process
@@ -221,7 +223,7 @@ def fit(
                 set_random_state(own["random"])
 
     for step in range(first, steps):
-        if optimizer.warmup or optimizer.schedule != "constant":
+        if scheduled:
             for group in descent.param_groups:
                 group["lr"] = learning_rate(step, steps, optimizer)
 

@@ -22,7 +22,8 @@ class GroupSampler:
     `sizes[0]` samples of the first set, and from the second set all samples of the same groups, so
     that whoever corresponds is there. Of a group larger than a batch it takes a random part, a
     quarter of a batch (more where there are fewer than four groups). Beside samples
-    of no group in the batch stand as large a share of those of the second set.
+    of no group in the batch stand as large a share of those of the second set; where it has none,
+    of all of it, for a sample of unknown group may belong to anyone.
 
     Args:
         first: `(u,)` groups of the first set, int64; -1 where not known.
@@ -55,6 +56,7 @@ class GroupSampler:
         self._second = [torch.nonzero(second == g).reshape(-1) for g in shared]
         self._loose_first = torch.nonzero(~torch.isin(first, shared)).reshape(-1)
         self._loose_second = torch.nonzero(~torch.isin(second, shared)).reshape(-1)
+        self._size_second = len(second)
         self.blocks = len(shared) + len(self._loose_first)
         self._order = torch.empty(0, dtype=torch.int64)
         self._cursor = 0
@@ -78,11 +80,19 @@ class GroupSampler:
                 first.append(self._loose_first[block - len(self._first)].reshape(1))
                 loose += 1
             count += len(first[-1])
-        if loose and len(self._loose_second):
+        if loose:
             wanted = max(1, round(self.sizes[1] * loose / count))
-            order = torch.randperm(len(self._loose_second), generator=self.generator)
-            second.append(self._loose_second[order[:wanted]])
-        return torch.cat(first), torch.cat(second) if second else self._loose_second[:0]
+            rest = self._loose_second if len(self._loose_second) else self._without(second)
+            order = torch.randperm(len(rest), generator=self.generator)
+            second.append(rest[order[:wanted]])
+        return torch.cat(first), torch.cat(second)
+
+    def _without(self, drawn: list[Tensor]) -> Tensor:
+        """All of the second set but what the batch has already."""
+        left = torch.ones(self._size_second, dtype=torch.bool)
+        for rows in drawn:
+            left[rows] = False
+        return torch.nonzero(left).reshape(-1)
 
     def _next_block(self, seen: set[int]) -> int:
         if self._cursor == len(self._order):

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ucmkd.checkpoint import write_atomically
 from ucmkd.config import ConfigError
-from ucmkd.strict_yaml import read_yaml_text
+from ucmkd.strict_yaml import read_yaml_text, to_yaml_text
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.plan import Choices, digest_of, exploration
 from ucmkd.study.store import Results
@@ -128,7 +127,7 @@ class Configurations:
             **exploration_cost(spent),
         }
         self.choices[scenario, method] = best
-        text = _HEADER + yaml.safe_dump(self.entries, sort_keys=False, allow_unicode=True)
+        text = _HEADER + to_yaml_text(self.entries)
         write_atomically(self.path, text.encode())
         return True
 

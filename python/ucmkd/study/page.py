@@ -7,8 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from ucmkd.strict_yaml import to_yaml_text
 from ucmkd.study.config import StudyConfig
 from ucmkd.study.measures import shown_of
 from ucmkd.study.overview import overview
@@ -64,7 +63,7 @@ def page(
         parts += [_picture(path, summary.name) for path in pictures.get(summary.name, [])]
         parts += [as_html(table) for table in tables(summary)]
     if configurations:
-        text = yaml.safe_dump(configurations, sort_keys=False, allow_unicode=True)
+        text = to_yaml_text(configurations)
         parts.append(
             "<h2>Configurations: fixed on the exploratory seeds, or chosen by each run</h2>"
             f"<pre>{html.escape(text)}</pre>"
