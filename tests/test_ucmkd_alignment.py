@@ -151,6 +151,7 @@ def test_paired_step_is_the_unpaired_one_on_those_rows() -> None:
         teacher_feature=batch.paired_teacher_feature,
         teacher_logits=batch.paired_teacher_logits,
         teacher_label=batch.paired_label,
+        teacher_input=None,
     )
     grads = []
     for paired, given in ((True, only), (False, swapped)):
