@@ -85,15 +85,6 @@ def _unit(points: Tensor) -> Tensor:
     return torch.where(some, points / torch.where(some, square, 1.0).sqrt(), 0.0)
 
 
-def centre_of(points: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean ``(B, 1, d)`` of the points ``(B, n, d)`` with a weight: masked ones lie anywhere."""
-    if weight is None:
-        return points.mean(-2, keepdim=True)
-    massive = (weight > 0).unsqueeze(-1)
-    total = torch.where(massive, points, 0.0).sum(-2, keepdim=True)
-    return total / massive.sum(-2, keepdim=True).clamp_min(1)
-
-
 def pairwise_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
     """:math:`c(x_i,y_j)` in float64, ``(B, n, m)``; costs as in ``reference.cost_matrix``.
 

@@ -20,7 +20,6 @@ from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number
 from ucmkd.ops._pack import pack
-from ucmkd.ops._pairwise import centre_of
 from ucmkd.ops._solve import as_numpy
 
 
@@ -149,7 +148,7 @@ def _costs(x: Tensor, y: Tensor, cost: str, weight: Tensor | None) -> Tensor:
         return torch.cdist(x, y, p=1.0)
     if cost in ("cosine", "chordal"):
         x, y = reference.normalise(x), reference.normalise(y)
-    centre = centre_of(x.detach(), weight)
+    centre = reference.centre_of(x.detach(), None if weight is None else weight > 0)
     x, y = x - centre, y - centre
     norms = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
     square = torch.baddbmm(norms, x, y.transpose(-1, -2), alpha=-2)

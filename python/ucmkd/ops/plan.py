@@ -10,7 +10,7 @@ from torch import Tensor
 from ucmkd import _backend, reference
 from ucmkd.ops import _check
 from ucmkd.ops._check import Number, Reach
-from ucmkd.ops._pairwise import centre_of, pairwise_cost
+from ucmkd.ops._pairwise import pairwise_cost
 from ucmkd.ops._precise import precise
 from ucmkd.ops._solve import as_given, as_numpy
 from ucmkd.ops.rounding import round_plan
@@ -131,8 +131,7 @@ def transport_plan(
     solved in float64 on the CPU (:mod:`ucmkd.ops._precise`). Other arguments and errors as in
     :func:`ucmkd.ops.sinkhorn`.
     """
-    if not isinstance(round, bool):
-        raise TypeError(f"round must be True or False; got {round!r}")
+    _check.flag(round, "round")
     if round and reach is not None and reach != (None, None):
         raise ValueError(f"round=True needs strict marginals, reach=None; got reach={reach}")
     p, s, _ = _solve(
@@ -178,10 +177,11 @@ def barycentric_map(
     )  # fmt: skip
     with torch.no_grad():
         # About the centre of y, for clouds far from the origin.
-        centre = centre_of(p.y, p.y_weight)
+        massive = None if p.y_weight is None else p.y_weight > 0
+        centre = reference.centre_of(p.y, massive)
         values = p.y - centre
-        if p.y_weight is not None:
-            values = torch.where((p.y_weight > 0).unsqueeze(-1), values, 0.0)
+        if massive is not None:
+            values = torch.where(massive.unsqueeze(-1), values, 0.0)
         image = centre + _conditional_mean(p, s, cost, values, chosen)
         image = image.to(_check.compute_dtype(x, y))
     return image.squeeze(0) if p.single else image

@@ -21,7 +21,7 @@ solved through its dual (Sejourne et al. 2019; Peyre and Cuturi 2019, ch. 4 and 
 """
 
 from .bandwidth import mean_bandwidth, median_bandwidth
-from .cost import COSTS, cost_gradient, cost_matrix, label_matrix, normalise
+from .cost import COSTS, centre_of, cost_gradient, cost_matrix, label_matrix, normalise
 from .kernels import KERNELS, Kernel, kernel_slope, kernel_value
 from .loop import (
     Iterates,
@@ -43,6 +43,7 @@ __all__ = [
     "MMDGradient",
     "Softmin",
     "Solution",
+    "centre_of",
     "cost_gradient",
     "cost_matrix",
     "damping",

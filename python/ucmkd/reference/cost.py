@@ -63,6 +63,15 @@ def class_mass(plan: Tensor, x_label: Tensor, y_label: Tensor, shape: torch.Size
     return torch.einsum("bnk,bnm,bml->bkl", first, plan, second)
 
 
+def centre_of(points: Tensor, part: Tensor | None) -> Tensor:
+    """Mean ``(B, 1, d)`` of the points ``(B, n, d)`` that take ``part (B, n)``, the others aside."""
+    if part is None:
+        return points.mean(-2, keepdim=True)
+    part = part.unsqueeze(-1)
+    total = torch.where(part, points, 0.0).sum(-2, keepdim=True)
+    return total / part.sum(-2, keepdim=True).clamp_min(1)
+
+
 def cost_gradient(x: Tensor, y: Tensor, cost: str, plan: Tensor) -> Tensor:
     """:math:`\\sum_j P_{ij}\\,\\partial_{x_i} c(x_i,y_j)`, the envelope gradient to ``x``.
 
@@ -87,7 +96,5 @@ def cost_gradient(x: Tensor, y: Tensor, cost: str, plan: Tensor) -> Tensor:
         apart = distance > 0
         weight = torch.where(apart, plan / torch.where(apart, distance, 1.0), 0.0)
     # About a point amid those that take part: far from the origin the two terms would be large.
-    part = (weight.sum(-2) != 0).unsqueeze(-1)
-    total = torch.where(part, y, 0.0).sum(-2, keepdim=True)
-    centre = (total / part.sum(-2, keepdim=True).clamp_min(1)).detach()
+    centre = centre_of(y, weight.sum(-2) != 0).detach()
     return weight.sum(-1, keepdim=True) * (x - centre) - weight @ (y - centre)

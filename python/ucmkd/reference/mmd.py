@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .cost import centre_of
 from .kernels import Kernel, argument, kernel_slope, kernel_value
 
 GAUSSIAN = Kernel()
@@ -96,9 +97,7 @@ def mmd_gradient(
     a, b = _columns(a), _columns(b)
     sigma = bandwidth[:, None, None]
     if kernel.invariant:  # far from the origin the two terms of `pull` would be large
-        part = (b != 0).any(-1)[..., None]
-        total = torch.where(part, y, 0.0).sum(-2, keepdim=True)
-        centre = (total / part.sum(-2, keepdim=True).clamp_min(1)).detach()
+        centre = centre_of(y, (b != 0).any(-1)).detach()
         x, y = x - centre, y - centre
 
     def parts(p: Tensor, q: Tensor, diagonal: bool) -> tuple[Tensor, Tensor, Tensor]:
