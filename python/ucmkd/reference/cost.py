@@ -64,7 +64,7 @@ def class_mass(plan: Tensor, x_label: Tensor, y_label: Tensor, shape: torch.Size
 
 
 def centre_of(points: Tensor, part: Tensor | None) -> Tensor:
-    """Mean ``(B, 1, d)`` of the points ``(B, n, d)`` that take ``part (B, n)``, the others aside."""
+    """Mean ``(B, 1, d)`` of the points ``(B, n, d)`` that take part, ``(B, n)``; None: all."""
     if part is None:
         return points.mean(-2, keepdim=True)
     part = part.unsqueeze(-1)
