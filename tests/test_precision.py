@@ -90,3 +90,38 @@ def test_shift_of_the_operator(backend: str, cost: str, reach: float | None) -> 
         value, gradient = solve((x + shift).float(), (y + shift).float(), 1e-5, backend)
         assert value == pytest.approx(true, rel=1e-5)
         assert (gradient - true_gradient).norm() <= 1e-3 * true_gradient.norm()
+
+
+@pytest.mark.parametrize("offset", [30.0, 1000.0])
+@pytest.mark.parametrize("cost", ["cosine", "chordal"])
+def test_directions_that_are_nearly_the_same(backend: str, cost: str, offset: float) -> None:
+    """Features with a large common part, as after a ReLU: angles of a thousandth keep their digits.
+    Normalising in float32 moves a point by eps/2, a share ``eps * offset`` of what is compared."""
+    x, y = ((t * 2**10).round() / 2**10 + offset for t in clouds())
+    options = dict(cost=cost, tol=1e-5, max_iter=5000)
+    value, gradient = value_and_gradient(
+        losses.sinkhorn_align, x.float(), y.float(), **options, backend=backend
+    )
+    exact = options | dict(tol=1e-10, backend="torch")
+    true, true_gradient = value_and_gradient(losses.sinkhorn_align, x, y, **exact)
+    error = torch.finfo(torch.float32).eps * offset
+    assert value == pytest.approx(true, rel=1e-5 + error)
+    assert (gradient - true_gradient).norm() <= (1e-4 + 2 * error) * true_gradient.norm()
+
+
+@pytest.mark.parametrize("times", [30.0, 1e4, 1e7])
+def test_epsilon_many_times_the_costs(backend: str, times: float) -> None:
+    """The divergence tends to the squared distance of the means; its three terms are as large as
+    epsilon and cancel."""
+    x, y = clouds()
+    mean = float(reference.cost_matrix(x[None], y[None]).mean())
+    options = dict(epsilon=times * mean, epsilon_scale=None, tol=1e-7)
+    value, gradient = value_and_gradient(
+        losses.sinkhorn_align, x.float(), y.float(), **options, backend=backend
+    )
+    exact = options | dict(tol=1e-10, backend="torch")
+    true, true_gradient = value_and_gradient(losses.sinkhorn_align, x, y, **exact)
+    limit = float((x.mean(0) - y.mean(0)).square().sum())
+    assert true == pytest.approx(limit, rel=20 / times)
+    assert value == pytest.approx(true, rel=1e-4)
+    assert (gradient - true_gradient).norm() <= 1e-3 * true_gradient.norm()

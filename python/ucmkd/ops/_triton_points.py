@@ -1,4 +1,4 @@
-"""Clouds made ready for the Triton kernels: one type, centred or normalised, padded."""
+"""Clouds made ready for the Triton kernels: one type, normalised, centred, padded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _mean(points: Tensor, weight: Tensor) -> Tensor:
 def in_one_type(
     x: Tensor, y: Tensor | None, a: Tensor, b: Tensor, cost: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Points in one type, normalised or centred: a common shift must not cost digits.
+    """Points in one type, normalised and centred: a common shift must not cost digits, nor
+    directions that are nearly the same.
 
     16-bit points are not centred: rounding the difference again would move them, while their
     products are exact as they are.
@@ -57,7 +58,7 @@ def in_one_type(
     if y is not None and y.dtype != x.dtype:
         x, y = x.float(), y.float()
     if cost in NORMALISED:
-        return reference.normalise(x.float()), None if y is None else reference.normalise(y.float())
+        x, y = reference.normalise(x.float()), None if y is None else reference.normalise(y.float())
     if x.dtype != torch.float32:
         return x, y
     # A masked point may lie anywhere: it has no part in the centre.

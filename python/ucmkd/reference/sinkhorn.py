@@ -51,6 +51,8 @@ def dense_softmin(matrix: Tensor, epsilon: Tensor) -> Softmin:
 #: Rounding of the costs in units of ε, above which float32 does not do: for a solve, and for a plan
 #: from potentials, where it is the relative error of the entries.
 COARSE, COARSE_PLAN = 2**-6, 2**-10
+#: ε in units of the costs, above which float32 does not do.
+WIDE = 16.0
 
 
 def too_coarse(
@@ -66,7 +68,8 @@ def too_coarse(
 
     The exponents :math:`(f_i+g_j-C_{ij})/\\varepsilon` need potentials as large as the costs to a
     fraction of ε. Where a float32 cannot hold them to that (clouds 1000 apart, or ε a millionth of
-    the cost), no plan is left, and densities may overflow.
+    the cost), no plan is left, and densities may overflow. And where ε is many times the costs, the
+    value is what is left of terms as large as ε.
     """
     if feature_cost.dtype != torch.float32:
         return False
@@ -78,7 +81,9 @@ def too_coarse(
         if different is not None:
             size = size + unit * label_cost * different.to(mean.dtype).abs().amax((-1, -2))
         rounding = torch.finfo(feature_cost.dtype).eps * size
-        return bool((torch.isfinite(size) & (rounding > COARSE * unit * epsilon)).any())
+        coarse = rounding > COARSE * unit * epsilon
+        wide = (unit * epsilon > WIDE * size) & torch.isfinite(epsilon)
+        return bool((torch.isfinite(size) & (coarse | wide)).any())
 
 
 def narrowed(solution: Solution, dtype: torch.dtype) -> Solution:

@@ -9,7 +9,7 @@ use crate::vmath::squared_norms;
 
 use super::Cost;
 
-/// Points made ready for a cost: centred or normalised.
+/// Points made ready for a cost: normalised if it wants that, and centred.
 #[derive(Debug)]
 pub struct Cloud<T> {
     /// Number of points.
@@ -22,6 +22,8 @@ pub struct Cloud<T> {
     pub square: Aligned<T>,
     /// Lengths before normalisation; empty if the cost does not normalise.
     pub length: Vec<T>,
+    /// What was taken off the normalised points; empty if the cost does not normalise.
+    origin: Vec<T>,
     /// Coordinates column-major with padded columns, where the cost or the caller needs them;
     /// else empty.
     pub columns: Aligned<T>,
@@ -64,6 +66,17 @@ fn centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Vec<f64> {
     mean
 }
 
+/// Half way between the means of the two sides, or the mean of the only one.
+fn middle<T: Real>(level: Level, x: Side<T>, y: Option<Side<T>>, dim: usize) -> Vec<T> {
+    let mut mean = centre(level, x, dim);
+    if let Some(y) = y {
+        for (m, other) in mean.iter_mut().zip(centre(level, y, dim)) {
+            *m = (*m + other) / 2.0;
+        }
+    }
+    mean.into_iter().map(T::from_f64).collect()
+}
+
 /// `x_i - shift` for each point.
 fn moved<T: Real>(points: &[T], shift: &[T]) -> Vec<T> {
     let mut all = Vec::with_capacity(points.len());
@@ -98,6 +111,7 @@ impl<T: Real> Cloud<T> {
             coords,
             square,
             length,
+            origin: Vec::new(),
             columns: Aligned::zeros(0),
             panels: None,
         };
@@ -174,7 +188,7 @@ impl<T: Real> Cloud<T> {
     }
 
     /// The two clouds of a problem (one, if it is symmetric), moved together so that a common
-    /// shift of all points costs no accuracy.
+    /// shift of all points, or directions that are nearly the same, cost no accuracy.
     #[must_use]
     pub fn pair(
         level: Level,
@@ -183,17 +197,43 @@ impl<T: Real> Cloud<T> {
         y: Option<Side<T>>,
         dim: usize,
     ) -> (Self, Option<Self>) {
-        let shift = (!cost.normalised() && cost != Cost::L1).then(|| {
-            let mut mean = centre(level, x, dim);
-            if let Some(y) = y {
-                for (m, other) in mean.iter_mut().zip(centre(level, y, dim)) {
-                    *m = (*m + other) / 2.0;
-                }
-            }
-            mean.into_iter().map(T::from_f64).collect::<Vec<_>>()
-        });
-        let make = |side| Self::new(level, cost, side, dim, shift.as_deref());
-        (make(x), y.map(make))
+        let make = |side, shift: Option<&[T]>| Self::new(level, cost, side, dim, shift);
+        if cost == Cost::L1 {
+            return (make(x, None), y.map(|y| make(y, None)));
+        }
+        if !cost.normalised() {
+            let shift = middle(level, x, y, dim);
+            let shift = Some(&shift[..]);
+            return (make(x, shift), y.map(|y| make(y, shift)));
+        }
+        let (mut first, mut second) = (make(x, None), y.map(|y| make(y, None)));
+        let shift = {
+            let others = second.as_ref().zip(y);
+            let other = others.map(|(cloud, y)| cloud.side(y.weight));
+            middle(level, first.side(x.weight), other, dim)
+        };
+        first.take_off(level, &shift);
+        if let Some(second) = &mut second {
+            second.take_off(level, &shift);
+        }
+        (first, second)
+    }
+
+    fn side<'a>(&'a self, weight: &'a [T]) -> Side<'a, T> {
+        Side {
+            points: &self.coords,
+            weight,
+        }
+    }
+
+    /// Moves the normalised points.
+    fn take_off(&mut self, level: Level, shift: &[T]) {
+        for row in self.coords.chunks_exact_mut(self.dim.max(1)) {
+            row.iter_mut().zip(shift).for_each(|(v, &s)| *v -= s);
+        }
+        let square = &mut self.square[..self.count];
+        squared_norms(level, &self.coords, self.dim, square);
+        self.origin = shift.to_vec();
     }
 
     /// Turns gradients with respect to `coords` into gradients with respect to the points, which
@@ -213,11 +253,12 @@ impl<T: Real> Cloud<T> {
                 g.fill(T::ZERO);
                 continue;
             }
+            let unit = u.iter().zip(&self.origin).map(|(&u, &s)| u + s);
             let mut along = T::ZERO;
-            for (&gk, &uk) in g.iter().zip(u) {
+            for (&gk, uk) in g.iter().zip(unit.clone()) {
                 along += gk * uk;
             }
-            for (gk, &uk) in g.iter_mut().zip(u) {
+            for (gk, uk) in g.iter_mut().zip(unit) {
                 *gk = (*gk - along * uk) / r;
             }
         }

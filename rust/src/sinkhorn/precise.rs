@@ -1,4 +1,5 @@
-//! Problems whose epsilon is lost in the rounding of the costs, solved in double precision.
+//! Problems whose epsilon is lost in the rounding of the costs, or the other way round, solved in
+//! double precision.
 //!
 //! The exponents `(f_i + g_j - c_ij) / eps` need the potentials, which are as large as the costs,
 //! to a fraction of epsilon. Where a float32 cannot hold them to that (two clouds 1000 apart, or an
@@ -15,10 +16,15 @@ use super::solver;
 /// Rounding of the costs in units of epsilon, above which the number type does not do.
 const COARSE: f64 = 1.0 / 64.0;
 
-/// Costs of about this size are too coarse for epsilon in this type, and a finer one is there.
+/// Epsilon in units of the costs, above which the number type does not do.
+const WIDE: f64 = 16.0;
+
+/// This type is too coarse for costs of about this size and this epsilon, and a finer one is there.
 pub fn needed<T: Real>(size: f64, epsilon: f64) -> bool {
     let (own, finest) = (T::EPSILON.to_f64(), f64::EPSILON);
-    own > finest && size.is_finite() && epsilon > 0.0 && size * own > COARSE * epsilon
+    let wide = epsilon.is_finite() && epsilon > WIDE * size;
+    let coarse = epsilon > 0.0 && size * own > COARSE * epsilon;
+    own > finest && size.is_finite() && (coarse || wide)
 }
 
 fn widened<T: Real>(values: &[T]) -> Vec<f64> {

@@ -189,3 +189,29 @@ fn costs_that_drown_epsilon_are_solved_in_double_precision() {
         }
     }
 }
+
+#[test]
+fn an_epsilon_that_drowns_the_costs_leaves_a_divergence() {
+    // In the limit the terms of the divergence differ by the costs, and are as large as epsilon.
+    let mut stream = Stream(17);
+    let (n, m, dim) = (31, 29, 5);
+    let (x, y) = (stream.points::<f32>(n, dim), stream.points::<f32>(m, dim));
+    let (a, b) = (uniform::<f32>(n), uniform::<f32>(m));
+    let mean = |points: &[f32], k: usize| {
+        let coordinates = points.iter().skip(k).step_by(dim);
+        coordinates.map(|&t| f64::from(t)).sum::<f64>() / (points.len() / dim) as f64
+    };
+    let limit: f64 = (0..dim).map(|k| (mean(&x, k) - mean(&y, k)).powi(2)).sum();
+    for epsilon in [1e5, 1e7, 1e9] {
+        let value = |first: (&[f32], &[f32]), second: (Option<&[f32]>, &[f32])| {
+            let problem = between(Cost::SqEuclidean, dim, first, second, epsilon);
+            solve(&problem, &Options::default()).value
+        };
+        let own = value((&x, &a), (None, &a)) + value((&y, &b), (None, &b));
+        let divergence = value((&x, &a), (Some(&y), &b)) - own / 2.0;
+        assert!(
+            (divergence - limit).abs() < 1e-3 * limit,
+            "{epsilon}: {divergence} for {limit}"
+        );
+    }
+}
