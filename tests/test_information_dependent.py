@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ucmkd.information import Estimator, mutual_information
+from ucmkd.information import Estimator, complementarity, mutual_information
 from ucmkd.information.gaussian import dimensions, gaussian
 
 N = 400
@@ -103,3 +103,34 @@ def test_student_where_columns_determine_each_other() -> None:
     with pytest.raises(ValueError, match="y must have normal scores that are linearly independent"):
         mutual_information(x, classes, method="student")
     assert mutual_information(x, 2.0 * x, method="student").value == math.inf
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["auto", "gaussian"])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_copy_tells_without_end(method: str, width: int) -> None:
+    x = np.random.default_rng(6).standard_normal((N, width))
+    out = mutual_information(x, x @ np.diag(np.arange(1.0, width + 1.0)), method=method)
+    assert out.value == out.low == out.high == math.inf
+    assert any("infinite" in warning for warning in out.warnings)
+
+
+def test_a_copy_of_the_student_as_teacher_helps() -> None:
+    rng = np.random.default_rng(7)
+    student = rng.standard_normal((N, 3))
+    teachers = {"copy": student @ rng.standard_normal((3, 3)), "noise": rng.standard_normal((N, 3))}
+    label = (student[:, 0] > 0).astype(int)
+    table = complementarity(teachers, student, label, method="gaussian")
+    assert [(c.name, c.verdict) for c in table.candidates] == [
+        ("copy", "helps"),
+        ("noise", "does not help"),
+    ]
+
+
+def test_an_estimate_that_is_infinite_on_some_subsets() -> None:
+    """One sample keeps y from being x: the subsets without it are exact."""
+    x = np.random.default_rng(8).standard_normal((N, 1))
+    y = x.copy()
+    y[0] += 1.0
+    out = mutual_information(x, y, method="gaussian")
+    assert 2.0 < out.low <= out.value < out.high == math.inf

@@ -111,6 +111,8 @@ def _choose_continuous(x: Variable, y: Variable, k: int, seed: int) -> Choice:
         rows = np.random.default_rng(seed).permutation(len(a))[:TEST_ROWS]
         a, b = a[rows], b[rows]
     copula, fit = closest_copula(a, b)
+    if math.isinf(copula.information):
+        return Choice("gaussian", "columns of the two sides determine each other", copula)
     # Neighbours at no distance would be taken for dependence, whatever the copula.
     a, b = untied(a, seed), untied(b, seed + 1)
     found = misfit(a, b, copula, fit, k=k, seed=seed)

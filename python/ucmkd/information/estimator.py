@@ -193,8 +193,10 @@ class Estimator:
         value: float,
         choice: Choice,
     ) -> Spread:
-        if not self.subsamples or math.isinf(value):
+        if not self.subsamples:
             return Spread(math.nan, math.nan, math.nan, math.nan)
+        if math.isinf(value):
+            return Spread(value, value, math.inf, 0.0)
 
         def estimate(rows: Rows) -> float:
             return quick(x.rows(rows), y.rows(rows), settings)

@@ -12,6 +12,8 @@ from ucmkd.information.variables import Array
 SHRINK_BELOW = 3.0
 #: Singular value, of the largest, below which a column is explained by others.
 RANK = 1e-10
+#: A correlation whose square is this close to 1 is not told from 1.
+ROUNDING = 1e-14
 #: Shuffles that measure the bias of the shrunk estimate under independence.
 SHUFFLES = 8
 
@@ -55,9 +57,11 @@ def dimensions(values: Array) -> int:
 
 
 def gaussian_information(correlations: Array) -> float:
-    """``I = -½ Σ log(1 - ρ_i²)`` in nats; infinite where a correlation is 1."""
-    with np.errstate(divide="ignore"):
-        return float(-0.5 * np.log1p(-np.square(correlations)).sum())
+    """``I = -½ Σ log(1 - ρ_i²)`` in nats; infinite where a correlation is 1, up to rounding."""
+    square = np.square(correlations)
+    if (square > 1.0 - ROUNDING).any():
+        return math.inf
+    return float(-0.5 * np.log1p(-square).sum())
 
 
 def gaussian_bias(x_width: int, y_width: int, samples: int) -> float:

@@ -53,6 +53,9 @@ def subsample_interval(
     proportional to :math:`n^{-\gamma}` would still be :math:`b / ((n/m)^\gamma - 1)`. The
     interval is lengthened by that on the side where the truth then lies, and only there.
 
+    Where an estimate is infinite (y a function of x without noise) there is no standard deviation:
+    the interval is the range of the estimates, and the error infinite.
+
     Args:
         estimate: From rows ``(m,)`` to an estimate.
         value: The estimate of all samples.
@@ -73,6 +76,8 @@ def subsample_interval(
         found.append(estimate(np.sort(draw.permutation(samples)[:size])))
         if progress is not None:
             progress(done + 1, subsamples)
+    if not np.isfinite([value, *found]).all():
+        return Spread(min(value, *found), max(value, *found), math.inf, 0.0)
     error = float(np.std(found, ddof=1)) * math.sqrt(size / (samples - size))
     fall = (samples / size) ** rate - 1.0
     # The mean over subsets is itself uncertain; only what stands out of its noise counts.
