@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -128,12 +127,7 @@ def test_a_study_runs_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.Mo
     small = StudyRun.open(study, out)
     run_study(small, workers=0)  # it is still finished
     write_report(small)
-    # Rounded results may turn the last digit of a mean.
-    told = (out / "summary.md").read_text()
-    number = r"-?\d+\.\d+"
-    assert re.sub(number, "#", told) == re.sub(number, "#", table)
-    one, other = ([float(x) for x in re.findall(number, text)] for text in (told, table))
-    assert one == pytest.approx(other, abs=0.11)
+    assert (out / "summary.md").read_text() == table
     with pytest.raises(FileNotFoundError):
         compact(tmp_path)
 

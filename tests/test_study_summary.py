@@ -102,6 +102,16 @@ def test_differences_by_hand(study: StudyConfig) -> None:
     assert joint.wilcoxon == found["kd"].wilcoxon == 1.0
 
 
+def test_the_last_bits_of_a_score_win_nothing(study: StudyConfig) -> None:
+    exact = {0: 0.3, 1: 0.25, 2: 0.5}
+    rows = [row | {"accuracy": exact[row["seed"]]} for row in ROWS]
+    for row in rows:
+        if row["method"] == "kd" and row["seed"] == 0:
+            row["accuracy"] = 0.1 + 0.2
+    kd = only(summarise(study, rows)).against["ce"]["accuracy"]["kd"]
+    assert (kd.wins, kd.losses, kd.p_value) == (0, 0, 1.0)
+
+
 def test_own_control_is_a_family_of_its_own(study: StudyConfig) -> None:
     found = only(summarise(study, ROWS)).controls
     assert list(found) == ["placebo"] and list(found["placebo"]["accuracy"]) == ["joint"]

@@ -1,8 +1,8 @@
 """A study's folder made small enough to be committed: ``python -m ucmkd.study.compact FOLDER``.
 
 What is left gives the same summaries, and ``ucmkd compare`` takes it for finished: the results of
-the fresh seeds with rounded numbers, and the recipes behind them. Exploratory runs go; what they
-chose, and by which mean scores, is in ``configurations.yaml``.
+the fresh seeds, without what no table shows, and the recipes behind them. Exploratory runs go;
+what they chose, and by which mean scores, is in ``configurations.yaml``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ucmkd.checkpoint import write_atomically
 from ucmkd.study.jsonl import read_lines
 from ucmkd.study.store import RECIPES, RESULTS
 
-DIGITS = 5
+#: Fewer would make and break ties, which Wilcoxon's test counts.
+DIGITS = 12
 #: Fields that follow from others, or that no table shows.
 DROPPED = frozenset(
     {"choice", "candidate_scores", "recall", "validation_accuracy", "steps",

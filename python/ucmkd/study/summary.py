@@ -276,13 +276,15 @@ def _adjusted(
             train_size=min(row["train_size"] for row in sides),
             test_size=max(row["test_size"] for row in sides),
         )
+        # What only the last bits of a score decide is no win.
+        ahead, behind = test.wins, paired_difference(second, first).wins
         raw[name] = {
             "mean": test.mean,
             "half_width": test.half_width,
             "p_value": test.p_value,
             "wilcoxon": wilcoxon(first, second),
-            "wins": int(((first < second) if measure.lower else (first > second)).sum()),
-            "losses": int(((first > second) if measure.lower else (first < second)).sum()),
+            "wins": behind if measure.lower else ahead,
+            "losses": ahead if measure.lower else behind,
             "n": test.n,
             "lower": measure.lower,
         }
