@@ -21,7 +21,7 @@ STUDIES := headline pairs cohorts one_table teachers_part noise_and_views labels
 MORE_STUDIES := paired published_brca ckd_calls focusing discom_kd amid msd \
   hashing skeletons language coherence nine_kd
 
-study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (about 80 minutes; resumes)
+study: $(VENV)/.built-train  ## Repeat the main studies of study/ into runs/study (40 to 80 minutes; resumes)
 	@for name in $(STUDIES); do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
@@ -29,7 +29,7 @@ study-all: study  ## The same and the studies of single published methods
 	@for name in $(MORE_STUDIES); do \
 	  $(BIN)/ucmkd compare $$name --out runs/study/$$name $(ARGS) || exit $$?; done
 
-teachers-study: $(VENV)/.built-train  ## Which rule picks the right teacher? Into docs/teachers (about 20 minutes; resumes)
+teachers-study: $(VENV)/.built-train  ## Which rule picks the right teacher? Into docs/teachers (23 minutes; resumes)
 	@$(BIN)/python -m benches.teachers $(ARGS)
 
 quick: $(VENV)/.built-train  ## A reduced study, some minutes
