@@ -10,6 +10,7 @@ import torch
 
 from ucmkd.information import Estimator, complementarity, mutual_information
 from ucmkd.information.gaussian import dimensions, gaussian
+from ucmkd.information.intervals import subsample_interval
 
 N = 400
 
@@ -134,3 +135,8 @@ def test_an_estimate_that_is_infinite_on_some_subsets() -> None:
     y[0] += 1.0
     out = mutual_information(x, y, method="gaussian")
     assert 2.0 < out.low <= out.value < out.high == math.inf
+
+
+def test_a_difference_of_infinite_estimates_is_unknown() -> None:
+    spread = subsample_interval(lambda _: math.nan, 1.0, 10, subsamples=4, confidence=0.95, seed=0)
+    assert (spread.low, spread.high) == (-math.inf, math.inf)

@@ -54,7 +54,8 @@ def subsample_interval(
     interval is lengthened by that on the side where the truth then lies, and only there.
 
     Where an estimate is infinite (y a function of x without noise) there is no standard deviation:
-    the interval is the range of the estimates, and the error infinite.
+    the interval is the range of the estimates, and the error infinite; of a difference of two such
+    estimates nothing is known.
 
     Args:
         estimate: From rows ``(m,)`` to an estimate.
@@ -77,7 +78,9 @@ def subsample_interval(
         if progress is not None:
             progress(done + 1, subsamples)
     if not np.isfinite([value, *found]).all():
-        return Spread(min(value, *found), max(value, *found), math.inf, 0.0)
+        known = [value, *found]
+        low, high = (-math.inf, math.inf) if np.isnan(known).any() else (min(known), max(known))
+        return Spread(low, high, math.inf, 0.0)
     error = float(np.std(found, ddof=1)) * math.sqrt(size / (samples - size))
     fall = (samples / size) ** rate - 1.0
     # The mean over subsets is itself uncertain; only what stands out of its noise counts.
