@@ -25,7 +25,8 @@ COLOURS = {
 def draw_scatter(
     measured: dict[Pair, Gain], rows: list[dict[str, Any]], rules: list[str], title: str, path: Path
 ) -> None:
-    """Gain against margin, one panel a rule; filled where the gain is significant."""
+    """Gain against margin, one panel for each rule that was asked; filled: significant."""
+    rules = [r for r in rules if by_pair(rows, r).keys() & measured.keys()] or rules
     columns = min(4, len(rules))
     lines = math.ceil(len(rules) / columns)
     figure = Figure(figsize=(3.3 * columns, 3.0 * lines), dpi=70, layout="constrained")
@@ -68,8 +69,10 @@ def draw_scatter(
 
 
 def draw_grades(grades: dict[str, dict[str, Grade]], path: Path) -> None:
-    """Sign agreement and regret of every rule, one bar a setting."""
+    """Sign agreement and regret of every rule, one bar a setting; *: not asked of all pairs."""
     rules = list(dict.fromkeys(rule for part in grades.values() for rule in part))
+    most = {setting: max(g.significant for g in part.values()) for setting, part in grades.items()}
+    partly = {r for s, part in grades.items() for r, g in part.items() if g.significant < most[s]}
     figure = Figure(figsize=(10.0, 1.2 + 0.42 * len(rules)), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     height, width = np.arange(len(rules))[::-1], 0.8 / len(grades)
@@ -82,8 +85,10 @@ def draw_grades(grades: dict[str, dict[str, Grade]], path: Path) -> None:
     axes[0].axvline(85, color="0.5", linestyle="--", linewidth=1)
     axes[0].set_xlabel("significant gains with the margin's sign, %")
     axes[1].set_xlabel("regret, points of accuracy")
-    axes[0].set_yticks(height, rules)
-    axes[1].legend(fontsize="small")
+    axes[0].set_yticks(height, [f"{rule}*" if rule in partly else rule for rule in rules])
+    if partly:
+        figure.supxlabel("*: asked of some of the pairs only", fontsize="small")
+    axes[1].legend(fontsize="small", loc="center right")
     for axis in axes:
         axis.grid(axis="x", alpha=0.3)
     figure.savefig(path)
