@@ -341,3 +341,19 @@ def test_a_killed_process_blocks_nobody_and_its_leftovers_go(index, tmp_path):
     fetch(NAME)
     assert not list(cache.glob(".*.tmp"))
     assert is_cached(NAME)
+
+
+def test_the_size_of_a_download_is_told_while_pip_tidies_up(tmp_path, monkeypatch):
+    """A folder that is listed may be gone before it is entered."""
+    (tmp_path / "wheel").mkdir()
+    (tmp_path / "wheel" / "some.whl").write_bytes(b"12345")
+    (tmp_path / "pip").mkdir()
+    scandir = os.scandir
+
+    def vanishing(path="."):
+        if os.path.basename(path) == "pip":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert fetch_module._largest_file(tmp_path) == 5

@@ -20,6 +20,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -225,13 +226,13 @@ def _download(source: Source, temporary: Path, report: Progress) -> Path:
 
 
 def _largest_file(folder: Path) -> int:
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moves its files while we look
-            continue
-    return max(sizes)
+    # pip removes files and folders while we look; os.walk passes over a folder that is gone.
+    largest = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                largest = max(largest, os.stat(os.path.join(where, name)).st_size)
+    return largest
 
 
 def _why(log: IO[str]) -> str:
