@@ -17,7 +17,7 @@ def test_machine(session: Session, pytestconfig: pytest.Config, what: str) -> No
     if what == "iterations":
         section = machine.iterations(sizes, rounds)
     elif what == "arithmetic":
-        section = machine.arithmetic(sizes, rounds, session.threads)
+        section = machine.arithmetic(sizes, rounds)
     elif what == "limits":
         section = limits.limits(sizes, rounds)
     elif session.threads == 1:
