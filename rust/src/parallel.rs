@@ -7,8 +7,9 @@ mod crew;
 
 pub use crew::remember_process;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SPINS: usize = 2000;
 
@@ -17,18 +18,58 @@ pub fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A state's place in the rounds, alone in its cache lines: who waits for one state does not slow
+/// down who works on another.
+///
+/// Four times the number of the round (from 1) it was last offered in, and how far it is there.
+#[derive(Default)]
+#[repr(align(128))]
+struct Slot(AtomicUsize);
+
+/// Nobody has taken the state yet.
+const READY: usize = 0;
+/// Somebody works on it.
+const TAKEN: usize = 1;
+/// It is finished.
+const DONE: usize = 2;
+
+impl Slot {
+    fn offer(&self, round: usize) {
+        self.0.store(4 * round + READY, Ordering::Release);
+    }
+
+    /// The round that the state is offered in.
+    fn offered(&self) -> Option<usize> {
+        let value = self.0.load(Ordering::Acquire);
+        (value % 4 == READY && value > 0).then_some(value / 4)
+    }
+
+    /// Takes the state, unless somebody has or a later round has begun.
+    fn take(&self, round: usize) -> bool {
+        let (old, new) = (4 * round + READY, 4 * round + TAKEN);
+        // Looked at first: to write a word is to take it away from all others.
+        self.0.load(Ordering::Relaxed) == old
+            && self
+                .0
+                .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    fn finish(&self, round: usize) {
+        self.0.store(4 * round + DONE, Ordering::Release);
+    }
+
+    fn finished(&self, round: usize) -> bool {
+        self.0.load(Ordering::Acquire) == 4 * round + DONE
+    }
+}
+
 /// What the threads of a team know of the rounds.
 ///
 /// A thread first takes the states that are its own, whose data its cache holds, and then whatever
 /// nobody has taken: one that the system has put to sleep delays nobody.
-#[derive(Default)]
 struct Rounds {
-    /// Number of the present round, from 1.
-    current: AtomicUsize,
-    /// The last round in which each state was taken.
-    taken: Vec<AtomicUsize>,
-    /// States that are finished in the present round.
-    finished: AtomicUsize,
+    slots: Vec<Slot>,
     stop: AtomicBool,
     broken: AtomicBool,
 }
@@ -36,9 +77,15 @@ struct Rounds {
 impl Rounds {
     fn new(states: usize) -> Self {
         Self {
-            taken: (0..states).map(|_| AtomicUsize::new(0)).collect(),
-            ..Self::default()
+            slots: (0..states).map(|_| Slot::default()).collect(),
+            stop: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         }
+    }
+
+    /// A thread's own states.
+    fn own(&self, thread: usize, threads: usize) -> impl Iterator<Item = usize> + use<> {
+        (thread..self.slots.len()).step_by(threads)
     }
 
     /// Waits for a condition: spins for some microseconds, then yields.
@@ -63,19 +110,12 @@ impl Rounds {
 
     /// Does what is left of a round, the thread's own states first.
     fn help(&self, round: usize, thread: usize, threads: usize, work: impl Fn(usize)) {
-        let count = self.taken.len();
-        let own = (thread..count).step_by(threads);
-        let others = (0..count).filter(|i| i % threads != thread);
-        for i in own.chain(others) {
-            let free = &self.taken[i];
-            // A thread that comes late finds the number of a later round.
-            let (old, new) = (round - 1, round);
-            if free
-                .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-            {
+        let others = (0..self.slots.len()).filter(|i| i % threads != thread);
+        for i in self.own(thread, threads).chain(others) {
+            let slot = &self.slots[i];
+            if slot.take(round) {
                 work(i);
-                self.finished.fetch_add(1, Ordering::AcqRel);
+                slot.finish(round);
             }
         }
     }
@@ -94,24 +134,19 @@ impl Drop for Alarm<'_> {
 
 /// Runs `lead` on the calling thread with a team of up to `states.len()` threads.
 ///
-/// Each call of the function that `lead` receives is one round: `work(&mut state, &shared)` for
-/// every state, and the call returns when all have finished. Between rounds `lead` may lock any
-/// state and write `shared`. `lead` must not hold a lock during a round. `brief`: the whole takes a
-/// few milliseconds at most.
+/// Each call of the function that `lead` receives is one round: `work(&mut state)` for every state,
+/// and the call returns when all have finished. Between rounds `lead` may lock any state. `lead`
+/// must not hold a lock during a round. `brief`: the whole takes a few milliseconds at most.
 ///
 /// # Panics
 /// If `lead` or `work` does.
-pub fn team<S: Send, C: Send + Sync, R: Send>(
+pub fn team<S: Send, R: Send>(
     states: &[Mutex<S>],
     brief: bool,
-    shared: &RwLock<C>,
-    work: impl Fn(&mut S, &C) + Sync,
+    work: impl Fn(&mut S) + Sync,
     lead: impl FnOnce(&dyn Fn()) -> R + Send,
 ) -> R {
-    let part = |i: usize| {
-        let shared = shared.read().unwrap_or_else(PoisonError::into_inner);
-        work(&mut lock(&states[i]), &shared);
-    };
+    let part = |i: usize| work(&mut lock(&states[i]));
     if states.len() == 1 {
         return lead(&|| part(0));
     }
@@ -121,26 +156,30 @@ pub fn team<S: Send, C: Send + Sync, R: Send>(
         let _alarm = Alarm(&rounds);
         if thread == 0 {
             let lead = lock(&lead).take().expect("there is one thread 0");
+            let last = Cell::new(0);
             let outcome = lead(&|| {
-                let round = rounds.current.load(Ordering::Relaxed) + 1;
-                rounds.finished.store(0, Ordering::Relaxed);
-                rounds.current.store(round, Ordering::Release);
+                let round = last.get() + 1;
+                last.set(round);
+                rounds.slots.iter().for_each(|slot| slot.offer(round));
                 rounds.help(round, 0, threads, part);
-                rounds.wait(|| rounds.finished.load(Ordering::Acquire) == states.len());
+                rounds.wait(|| rounds.slots.iter().all(|slot| slot.finished(round)));
             });
             *lock(&result) = Some(outcome);
             rounds.stop.store(true, Ordering::Release);
             return;
         }
-        let mut seen = 0;
+        let offered = Cell::new(None);
+        let next = || {
+            let mut own = rounds.own(thread, threads);
+            offered.set(own.find_map(|i| rounds.slots[i].offered()));
+            offered.get().is_some()
+        };
         loop {
-            let current = || rounds.current.load(Ordering::Acquire);
-            rounds.wait(|| current() != seen || rounds.stop.load(Ordering::Acquire));
-            if rounds.stop.load(Ordering::Acquire) {
+            rounds.wait(|| next() || rounds.stop.load(Ordering::Acquire));
+            let Some(round) = offered.get() else {
                 break;
-            }
-            seen = current();
-            rounds.help(seen, thread, threads, part);
+            };
+            rounds.help(round, thread, threads, part);
         }
     });
     let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -192,15 +231,14 @@ mod tests {
     fn team_works_in_rounds() {
         for threads in 1..4 {
             let states: Vec<_> = (0..threads).map(|k| Mutex::new(k as u64)).collect();
-            let shared = RwLock::new(1u64);
+            let shared = AtomicUsize::new(0);
             let total = team(
                 &states,
                 false,
-                &shared,
-                |s, c| *s = *s * 3 + *c,
+                |s| *s = *s * 3 + shared.load(Ordering::Relaxed) as u64,
                 |run| {
                     for round in 0..100 {
-                        *shared.write().unwrap() = round;
+                        shared.store(round, Ordering::Relaxed);
                         run();
                         for s in &states {
                             *lock(s) %= 1_000_003;
@@ -230,13 +268,11 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller() {
         let states = [Mutex::new(0), Mutex::new(1)];
-        let shared = RwLock::new(());
         let outcome = std::panic::catch_unwind(|| {
             team(
                 &states,
                 false,
-                &shared,
-                |s, ()| assert!(*s == 0, "state 1 fails"),
+                |s| assert!(*s == 0, "state 1 fails"),
                 |run| run(),
             );
         });

@@ -4,8 +4,10 @@
 //! For the small products of small problems packing costs as much as multiplying.
 
 mod tile;
+mod vector;
 
 pub use tile::{Left, Tiles};
+pub use vector::{Vectors, add_row_times, times_column};
 
 use crate::buffer::{Aligned, padded};
 use crate::real::{LANES, Real};

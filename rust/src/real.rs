@@ -2,7 +2,7 @@
 
 use crate::buffer::Spare;
 use crate::lanes::Lanes;
-use crate::product::Tiles;
+use crate::product::{Tiles, Vectors};
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
@@ -33,6 +33,7 @@ pub trait Real:
     + DivAssign
     + Lanes
     + Tiles
+    + Vectors
     + 'static
 {
     /// 0.

@@ -157,6 +157,20 @@ pub fn squared_norms_body<T: Real, const FMA: bool>(points: &[T], width: usize, 
     }
 }
 
+/// `x_i - shift` for each row `x_i`.
+#[inline(always)]
+pub fn take_off_body<T: Real, const FMA: bool>(shift: &[T], rows: &mut [T]) {
+    for row in rows.chunks_exact_mut(shift.len().max(1)) {
+        for (v, &s) in row.iter_mut().zip(shift) {
+            *v -= s;
+        }
+    }
+}
+
+simd_dispatch! {
+    /// Takes `shift` off each row of as many elements.
+    pub fn take_off[T: Real](shift: &[T], rows: &mut [T]) = take_off_body;
+}
 simd_dispatch! {
     /// `sum_i x[i]`.
     pub fn sum[T: Real](x: &[T]) -> T = sum_body;

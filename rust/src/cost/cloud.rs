@@ -5,7 +5,7 @@ use crate::product::Panels;
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
-use crate::vmath::squared_norms;
+use crate::vmath::{squared_norms, take_off};
 
 use super::Cost;
 
@@ -77,22 +77,13 @@ fn middle<T: Real>(level: Level, x: Side<T>, y: Option<Side<T>>, dim: usize) -> 
     mean.into_iter().map(T::from_f64).collect()
 }
 
-/// `x_i - shift` for each point.
-fn moved<T: Real>(points: &[T], shift: &[T]) -> Vec<T> {
-    let mut all = Vec::with_capacity(points.len());
-    for row in points.chunks_exact(shift.len().max(1)) {
-        all.extend(row.iter().zip(shift).map(|(&v, &s)| v - s));
-    }
-    all
-}
-
 impl<T: Real> Cloud<T> {
     fn new(level: Level, cost: Cost, side: Side<T>, dim: usize, shift: Option<&[T]>) -> Self {
         let count = side.weight.len();
-        let mut coords = match shift {
-            Some(shift) => moved(side.points, shift),
-            None => side.points.to_vec(),
-        };
+        let mut coords = side.points.to_vec();
+        if let Some(shift) = shift {
+            take_off(level, shift, &mut coords);
+        }
         let mut square = Aligned::zeros(padded(count));
         squared_norms(level, &coords, dim, &mut square[..count]);
         let mut length = Vec::new();
@@ -228,9 +219,7 @@ impl<T: Real> Cloud<T> {
 
     /// Moves the normalised points.
     fn take_off(&mut self, level: Level, shift: &[T]) {
-        for row in self.coords.chunks_exact_mut(self.dim.max(1)) {
-            row.iter_mut().zip(shift).for_each(|(v, &s)| *v -= s);
-        }
+        take_off(level, shift, &mut self.coords);
         let square = &mut self.square[..self.count];
         squared_norms(level, &self.coords, self.dim, square);
         self.origin = shift.to_vec();

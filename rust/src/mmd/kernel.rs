@@ -163,11 +163,7 @@ impl<T: Real> Shape<T> {
     #[inline(always)]
     pub fn evaluate<const FMA: bool>(&self, row: &[T], k: &mut [T], c: &mut [T]) {
         match &self.form {
-            Form::Gaussian(runs) => {
-                k.fill(T::ZERO);
-                c.fill(T::ZERO);
-                add_runs::<T, FMA, true>(row, runs, k, c);
-            }
+            Form::Gaussian(runs) => sum_runs::<T, FMA, true>(row, runs, k, c),
             Form::Laplace(runs) => laplace::<T, FMA>(row, runs, k, c),
             Form::Energy => {
                 for ((k, c), &d2) in k.iter_mut().zip(c).zip(row) {
@@ -223,18 +219,17 @@ fn laplace<T: Real, const FMA: bool>(row: &[T], runs: &[Run<T>], k: &mut [T], c:
         for (d, d2) in d.iter_mut().zip(row) {
             *d = d2.sqrt();
         }
-        k.fill(T::ZERO);
-        c.fill(T::ZERO);
-        add_runs::<T, FMA, false>(d, runs, k, c);
+        sum_runs::<T, FMA, false>(d, runs, k, c);
         for (c, &d) in c.iter_mut().zip(&*d) {
             *c = if d > T::ZERO { *c / d } else { T::ZERO };
         }
     }
 }
 
-/// Adds `S k` and `c` of one run of `N` scales; `QUARTIC` for the Gaussian.
+/// `S k` and `c` of one run of `N` scales, added to what is there unless it is the `FIRST`;
+/// `QUARTIC` for the Gaussian.
 #[inline(always)]
-fn add_run<T: Real, const FMA: bool, const QUARTIC: bool, const N: usize>(
+fn add_run<T: Real, const FMA: bool, const QUARTIC: bool, const FIRST: bool, const N: usize>(
     row: &[T],
     run: &Run<T>,
     k: &mut [T],
@@ -252,8 +247,11 @@ fn add_run<T: Real, const FMA: bool, const QUARTIC: bool, const N: usize>(
     coefficients.copy_from_slice(&run.coefficients);
     for ((k, c), &argument) in k.iter_mut().zip(c).zip(row) {
         let mut power = (argument * exponent).exp_small::<FMA>();
-        let mut sum_k = *k + power;
-        let mut sum_c = power.fma::<FMA>(coefficients[0], *c);
+        let (mut sum_k, mut sum_c) = if FIRST {
+            (power, power * coefficients[0])
+        } else {
+            (*k + power, power.fma::<FMA>(coefficients[0], *c))
+        };
         for &coefficient in &coefficients[1..] {
             let square = power * power;
             let next = if QUARTIC { square * square } else { square };
@@ -266,21 +264,34 @@ fn add_run<T: Real, const FMA: bool, const QUARTIC: bool, const N: usize>(
     }
 }
 
+/// `S k` and `c` of all runs.
 #[inline(always)]
-fn add_runs<T: Real, const FMA: bool, const QUARTIC: bool>(
+fn sum_runs<T: Real, const FMA: bool, const QUARTIC: bool>(
     row: &[T],
     runs: &[Run<T>],
     k: &mut [T],
     c: &mut [T],
 ) {
-    for run in runs {
-        match run.coefficients.len() {
-            1 => add_run::<T, FMA, QUARTIC, 1>(row, run, k, c),
-            2 => add_run::<T, FMA, QUARTIC, 2>(row, run, k, c),
-            3 => add_run::<T, FMA, QUARTIC, 3>(row, run, k, c),
-            4 => add_run::<T, FMA, QUARTIC, 4>(row, run, k, c),
-            _ => add_run::<T, FMA, QUARTIC, LONGEST>(row, run, k, c),
-        }
+    let (first, others) = runs.split_first().expect("a scale");
+    by_length::<T, FMA, QUARTIC, true>(row, first, k, c);
+    for run in others {
+        by_length::<T, FMA, QUARTIC, false>(row, run, k, c);
+    }
+}
+
+#[inline(always)]
+fn by_length<T: Real, const FMA: bool, const QUARTIC: bool, const FIRST: bool>(
+    row: &[T],
+    run: &Run<T>,
+    k: &mut [T],
+    c: &mut [T],
+) {
+    match run.coefficients.len() {
+        1 => add_run::<T, FMA, QUARTIC, FIRST, 1>(row, run, k, c),
+        2 => add_run::<T, FMA, QUARTIC, FIRST, 2>(row, run, k, c),
+        3 => add_run::<T, FMA, QUARTIC, FIRST, 3>(row, run, k, c),
+        4 => add_run::<T, FMA, QUARTIC, FIRST, 4>(row, run, k, c),
+        _ => add_run::<T, FMA, QUARTIC, FIRST, LONGEST>(row, run, k, c),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The two point sets of a problem, pooled and centred.
 
 use crate::buffer::{Aligned, padded};
+use crate::product::add_row_times;
 use crate::real::Real;
 use crate::simd::Level;
-use crate::vmath::{axpy, squared_norms};
+use crate::simd_dispatch;
+use crate::vmath::{squared_norms, take_off};
 
 /// Points of both sets, one after the other, moved so that their mean is near the origin.
 ///
@@ -28,6 +30,13 @@ pub struct Pool<T> {
 
 /// Points whose sum is taken in the type of the points.
 const BLOCK: usize = 128;
+
+simd_dispatch! {
+    /// `out += sum_i factor_i row_i`.
+    fn add_rows[T: Real](
+        products: Level, ahead: bool, factor: &[T], rows: &[T], out: &mut [T]
+    ) = add_row_times;
+}
 
 impl<T: Real> Pool<T> {
     /// Pools `x` and `y`; weights of `None` are `1/n`. `centred` moves the points.
@@ -117,14 +126,16 @@ impl<T: Real> Pool<T> {
         let mut mean = vec![0.0; width];
         let mut partial = vec![T::ZERO; width];
         let mut count = 0usize;
+        let mut ones = [T::ZERO; BLOCK];
         for (block, points) in self.points.chunks(BLOCK * width).enumerate() {
             partial.fill(T::ZERO);
-            for (i, point) in points.chunks_exact(width).enumerate() {
-                if self.massive(block * BLOCK + i) {
-                    axpy(level, T::ONE, point, &mut partial);
-                    count += 1;
-                }
+            let ones = &mut ones[..points.len() / width];
+            for (i, one) in ones.iter_mut().enumerate() {
+                let massive = self.massive(block * BLOCK + i);
+                *one = if massive { T::ONE } else { T::ZERO };
+                count += usize::from(massive);
             }
+            add_rows(level, level, false, ones, points, &mut partial);
             for (sum, &v) in mean.iter_mut().zip(&partial) {
                 *sum += v.to_f64();
             }
@@ -133,9 +144,7 @@ impl<T: Real> Pool<T> {
         for (out, sum) in partial.iter_mut().zip(&mean) {
             *out = T::from_f64(sum / count);
         }
-        for point in self.points.chunks_exact_mut(width) {
-            axpy(level, -T::ONE, &partial, point);
-        }
+        take_off(level, &partial, &mut self.points);
     }
 
     /// Number of points of both sets.

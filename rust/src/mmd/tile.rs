@@ -1,9 +1,9 @@
 //! One tile of point pairs: from scalar products to kernel values and the sums over them.
 
 use super::kernel::Shape;
+use crate::lanes::{sum_four, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
-use crate::vmath::sum_lanes;
 
 /// The points of a tile, its rows and columns.
 ///
@@ -150,8 +150,9 @@ fn tile_body<T: Real, const FMA: bool, const COLUMNS: bool>(
                 sum_m[l] = c[l].fma::<FMA>(d2[l], sum_m[l]);
             }
         }
-        tile.row_kernel[i] = sum_lanes(sum_k);
-        tile.row_coefficient[i] = sum_lanes(sum_c);
+        let nothing = [T::ZERO; LANES];
+        [tile.row_kernel[i], tile.row_coefficient[i], ..] =
+            sum_four([sum_k, sum_c, nothing, nothing]);
         for l in 0..LANES {
             moment[l] += sum_m[l];
         }

@@ -1,6 +1,7 @@
 //! The rows of one problem that one thread owns, and the rounds it works.
 
 use std::ops::Range;
+use std::sync::{PoisonError, RwLock};
 
 use crate::buffer::{Aligned, padded};
 use crate::interrupt::Interrupt;
@@ -34,13 +35,12 @@ pub enum Round {
     Gradient,
 }
 
-/// What all threads read during a round, and the leader writes between rounds.
+/// What all threads read during a round other than a scaling sweep, and the leader writes between
+/// rounds.
 #[derive(Debug)]
 pub struct Shared<'a, T> {
     /// Vector instructions.
     pub level: Level,
-    /// The next round.
-    pub round: Round,
     /// Where the costs come from.
     pub source: Source<'a, T>,
     /// Which matrices are kept.
@@ -53,7 +53,7 @@ pub struct Shared<'a, T> {
     pub b: Aligned<T>,
     /// Log sweep and rebuild: `h + ln b`, `-inf` where `b = 0`.
     pub h: Aligned<T>,
-    /// Scaling sweep and gradient: `exp(h - absorbed h)`, 0 in the padding.
+    /// Gradient: `exp(h - absorbed h)`, 0 in the padding.
     pub v: Aligned<T>,
     /// Wanted: gradient of x, gradient of y, plan.
     pub want: (bool, bool, bool),
@@ -66,6 +66,13 @@ pub struct Shared<'a, T> {
 pub struct Block<T> {
     /// Which rows.
     pub rows: Range<usize>,
+    /// The next round.
+    pub round: Round,
+    /// Constants of the last log sweep.
+    pub rule: Option<Rule<T>>,
+    /// Scaling sweep: `exp(h - absorbed h)`, the block's own copy. Such a sweep takes microseconds,
+    /// a good part of which a lock that all threads share would cost.
+    pub v: Aligned<T>,
     /// Cost matrix, or empty if it is not kept.
     pub cost: Aligned<T>,
     /// Kernel matrix, or one strip of it.
@@ -102,6 +109,9 @@ impl<T: Real> Block<T> {
             Keep::Nothing => (0, n.min(strip)),
         };
         Self {
+            round: Round::Costs,
+            rule: None,
+            v: Aligned::zeros(if keep == Keep::Nothing { 0 } else { stride }),
             cost: Aligned::arbitrary(costs * stride),
             kernel: Aligned::arbitrary(kernels * stride),
             weight: weight[rows.clone()].to_vec(),
@@ -119,8 +129,12 @@ impl<T: Real> Block<T> {
     }
 
     /// Works one round.
-    pub fn work(&mut self, shared: &Shared<T>) {
-        match shared.round {
+    pub fn work(&mut self, shared: &RwLock<Shared<T>>) {
+        if self.round == Round::Scale {
+            return self.scale();
+        }
+        let shared = &*shared.read().unwrap_or_else(PoisonError::into_inner);
+        match self.round {
             Round::Costs => self.costs(shared),
             Round::Labels => {
                 for (first, cost) in strips(self.rows.start, &mut self.cost, shared) {
@@ -128,7 +142,7 @@ impl<T: Real> Block<T> {
                 }
             }
             Round::Log => self.log(shared),
-            Round::Scale => self.scale(shared),
+            Round::Scale => unreachable!("worked above"),
             Round::Columns => self.columns(shared),
             Round::Rebuild => self.rebuild(shared),
             Round::Gradient => gradient::work(self, shared),
@@ -177,6 +191,7 @@ impl<T: Real> Block<T> {
 
     fn log(&mut self, shared: &Shared<T>) {
         self.column.fill(T::ZERO);
+        self.rule = Some(shared.rule);
         let stride = shared.b.len();
         for part in self.parts(shared) {
             let kernel = &mut self.kernel[Self::place(&part, shared)];
@@ -207,13 +222,17 @@ impl<T: Real> Block<T> {
         self.report = sweep::report(shared.level, shared.rule, &self.vectors());
     }
 
-    fn scale(&mut self, shared: &Shared<T>) {
+    fn scale(&mut self) {
+        let rule = self.rule.expect("a log sweep has made the kernel");
         self.column.fill(T::ZERO);
-        let kernel = std::mem::take(&mut self.kernel);
+        let (kernel, v) = (
+            std::mem::take(&mut self.kernel),
+            std::mem::take(&mut self.v),
+        );
         let mut rows = self.vectors();
-        sweep::scale(shared.level, shared.rule, &kernel, &shared.v, &mut rows);
-        self.report = sweep::report(shared.level, shared.rule, &rows);
-        self.kernel = kernel;
+        sweep::scale(rule.level, rule, &kernel, &v, &mut rows);
+        self.report = sweep::report(rule.level, rule, &rows);
+        (self.kernel, self.v) = (kernel, v);
     }
 
     fn vectors(&mut self) -> Rows<'_, T> {

@@ -8,6 +8,8 @@ use crate::cost::Cost;
 use crate::interrupt::Interrupt;
 use crate::parallel::{lock, team};
 use crate::real::Real;
+use crate::simd::Level;
+use crate::vmath;
 
 use super::block::{Block, Round, Shared};
 use super::collect::collect;
@@ -76,8 +78,8 @@ pub struct Engine<'e, 'a, T> {
     pub run: &'e dyn Fn(),
     /// The rows.
     pub blocks: &'e [Mutex<Block<T>>],
-    /// Number of rows.
-    pub rows: usize,
+    /// Entries of a matrix, padding included.
+    pub entries: usize,
     /// What the rounds read.
     pub shared: &'e RwLock<Shared<'a, T>>,
     /// Which matrices are kept.
@@ -88,19 +90,47 @@ pub struct Engine<'e, 'a, T> {
     pub worked: Cell<usize>,
 }
 
+/// What the reports of all blocks say together.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// Every row sum may be used.
+    pub usable: bool,
+    /// No potential has to be absorbed.
+    pub settled: bool,
+}
+
 /// Entries between two questions whether to go on: about a millisecond.
 const BETWEEN: usize = 1 << 22;
 
 impl<'a, T: Real> Engine<'_, 'a, T> {
-    /// Writes the shared state, then runs a round.
+    /// Writes the shared state, then runs a round other than a scaling sweep.
     pub fn round(&self, round: Round, edit: impl FnOnce(&mut Shared<'a, T>)) {
-        {
-            let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-            shared.round = round;
-            edit(&mut shared);
-            self.worked.update(|w| w + self.rows * shared.b.len());
+        edit(&mut self.shared.write().unwrap_or_else(PoisonError::into_inner));
+        for block in self.blocks {
+            lock(block).round = round;
         }
+        self.run();
+    }
+
+    /// Runs a scaling sweep by `exp(shift)`.
+    pub fn scale(&self, level: Level, shift: &[T]) {
+        let (first, others) = self.blocks.split_first().expect("a block");
+        let mut first = lock(first);
+        first.v.copy_from_slice(shift);
+        vmath::exp(level, &mut first.v);
+        first.round = Round::Scale;
+        for block in others {
+            let mut block = lock(block);
+            block.v.copy_from_slice(&first.v);
+            block.round = Round::Scale;
+        }
+        drop(first);
+        self.run();
+    }
+
+    fn run(&self) {
         (self.run)();
+        self.worked.update(|w| w + self.entries);
         if self.worked.get() >= BETWEEN {
             self.worked.set(0);
             self.interrupt.poll();
@@ -112,10 +142,16 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
         self.keep != Keep::Nothing
     }
 
-    /// Sum of the blocks' column sums, in the order of the blocks.
-    pub fn column_sums(&self, into: &mut [T]) {
+    /// Sum of the blocks' column sums, in the order of the blocks; and the reports of the sweep.
+    pub fn column_sums(&self, into: &mut [T]) -> Sweep {
+        let mut all = Sweep {
+            usable: true,
+            settled: true,
+        };
         for (k, block) in self.blocks.iter().enumerate() {
             let block = lock(block);
+            all.usable &= block.report.usable;
+            all.settled &= block.report.settled;
             if k == 0 {
                 into.copy_from_slice(&block.column);
             } else {
@@ -124,6 +160,7 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
                     .for_each(|(s, &c)| *s += c);
             }
         }
+        all
     }
 
     /// Copies a vector of the blocks into one of all rows.
@@ -196,11 +233,11 @@ pub fn solve_on<T: Real>(
     };
     let shared = RwLock::new(Shared {
         level: options.level,
-        round: Round::Costs,
         source,
         keep,
         strip,
         rule: Rule {
+            level: options.level,
             inverse: T::ONE,
             tau: T::ONE,
             rate: T::ZERO,
@@ -214,18 +251,23 @@ pub fn solve_on<T: Real>(
         interrupt,
     });
     let brief = n * m < 1 << 20;
-    let solution = team(&blocks, brief, &shared, Block::work, |run| {
-        let engine = Engine {
-            run,
-            blocks: &blocks,
-            rows: n,
-            shared: &shared,
-            keep,
-            interrupt,
-            worked: Cell::new(0),
-        };
-        lead(&engine, problem, b, options)
-    });
+    let solution = team(
+        &blocks,
+        brief,
+        |block| block.work(&shared),
+        |run| {
+            let engine = Engine {
+                run,
+                blocks: &blocks,
+                entries: n * stride,
+                shared: &shared,
+                keep,
+                interrupt,
+                worked: Cell::new(0),
+            };
+            lead(&engine, problem, b, options)
+        },
+    );
     solution.unwrap_or_else(|| precise::solve(problem, options, threads, interrupt))
 }
 

@@ -3,9 +3,10 @@
 //! Rows and columns are padded to whole lane arrays; the padding of the kernel is 0. Potentials
 //! are in units of epsilon: `phi = f / eps`, `h = g / eps`.
 
-use crate::lanes::{max_lanes, sum_four, sum_lanes};
+use crate::lanes::{max_lanes, sum_lanes};
+use crate::product::{add_row_times, times_column};
 use crate::real::{LANES, Real};
-use crate::simd::fetch;
+use crate::simd::Level;
 use crate::simd_dispatch;
 
 /// Rows that are multiplied together, so that each vector is loaded once for all of them.
@@ -18,11 +19,13 @@ pub const SETTLED: f64 = 0.22;
 const USABLE: f64 = 0.3;
 
 /// Bytes of a block's kernel that the second-level cache holds beside everything else.
-const NEAR: usize = 1 << 19;
+const NEAR: usize = 1 << 15;
 
 /// A block's constants in a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule<T> {
+    /// Vector instructions of the products.
+    pub level: Level,
     /// `1 / eps`.
     pub inverse: T,
     /// Damping `rho_x / (rho_x + eps)` of the row update; 1: strict.
@@ -74,146 +77,13 @@ pub(super) fn rows_of<T>(matrix: &[T], stride: usize, i: usize) -> &[[T; LANES]]
     matrix[i * stride..(i + 1) * stride].as_chunks::<LANES>().0
 }
 
-/// The lanes of `sum_j K_ij v_j` for the rows `i, i + 1, ...`.
-#[inline(always)]
-fn products<T: Real, const FMA: bool, const ROWS: usize>(
-    kernel: &[T],
-    stride: usize,
-    v: &[[T; LANES]],
-    i: usize,
-) -> [[T; LANES]; ROWS] {
-    let rows: [&[[T; LANES]]; ROWS] =
-        std::array::from_fn(|r| &rows_of(kernel, stride, i + r)[..v.len()]);
-    let mut sums = [[T::ZERO; LANES]; ROWS];
-    for (j, q) in v.iter().enumerate() {
-        for r in 0..ROWS {
-            for l in 0..LANES {
-                sums[r][l] = rows[r][j][l].fma::<FMA>(q[l], sums[r][l]);
-            }
-        }
-    }
-    sums
-}
-
-/// `total_i = sum_j K_ij v_j` for some rows.
-#[inline(always)]
-fn multiply<T: Real, const FMA: bool>(kernel: &[T], stride: usize, v: &[T], total: &mut [T]) {
-    let v = v.as_chunks::<LANES>().0;
-    let rows = total.len();
-    let whole = rows / TOGETHER * TOGETHER;
-    for i in (0..whole).step_by(TOGETHER) {
-        let sums = if FMA && size_of::<T>() == 4 {
-            products::<T, FMA, 4>(kernel, stride, v, i)
-        } else {
-            // More sums than there are registers would be kept in memory.
-            let [p, q] = products::<T, FMA, 2>(kernel, stride, v, i);
-            let [r, s] = products::<T, FMA, 2>(kernel, stride, v, i + 2);
-            [p, q, r, s]
-        };
-        total[i..i + TOGETHER].copy_from_slice(&sum_four(sums));
-    }
-    for (i, t) in total.iter_mut().enumerate().skip(whole) {
-        let [lanes] = products::<T, FMA, 1>(kernel, stride, v, i);
-        *t = sum_lanes(lanes);
-    }
-}
-
-#[inline(always)]
-fn add_row<T: Real, const FMA: bool, const COLUMNS: usize, const AHEAD: bool>(
-    ahead: usize,
-    row: &[[T; LANES]],
-    c: T,
-    sums: &mut [[T; LANES]; COLUMNS],
-) {
-    for (sum, p) in sums.iter_mut().zip(&row[..COLUMNS]) {
-        if AHEAD {
-            fetch(p.as_ptr().wrapping_add(ahead));
-        }
-        for l in 0..LANES {
-            sum[l] = p[l].fma::<FMA>(c, sum[l]);
-        }
-    }
-}
-
-/// `column_j += sum_i c_i K_ij` for `COLUMNS` lane arrays from `j`, with `PARTS` sums of every
-/// `PARTS`-th row. With `AHEAD`, what lies `ahead` elements further is called into the cache.
-#[inline(always)]
-fn add_rows<
-    T: Real,
-    const FMA: bool,
-    const COLUMNS: usize,
-    const PARTS: usize,
-    const AHEAD: bool,
->(
-    ahead: usize,
-    kernel: &[[T; LANES]],
-    width: usize,
-    c: &[T],
-    j: usize,
-    column: &mut [[T; LANES]],
-) {
-    let mut sums = [[[T::ZERO; LANES]; COLUMNS]; PARTS];
-    let whole = c.len() / PARTS * PARTS;
-    let (rows, rest) = kernel.split_at(whole * width);
-    for (rows, c) in rows
-        .chunks_exact(PARTS * width)
-        .zip(c.as_chunks::<PARTS>().0)
-    {
-        for part in 0..PARTS {
-            add_row::<T, FMA, COLUMNS, AHEAD>(
-                ahead,
-                &rows[part * width + j..],
-                c[part],
-                &mut sums[part],
-            );
-        }
-    }
-    for (row, &c) in rest.chunks_exact(width).zip(&c[whole..]) {
-        add_row::<T, FMA, COLUMNS, AHEAD>(ahead, &row[j..], c, &mut sums[0]);
-    }
-    for (k, column) in column[j..j + COLUMNS].iter_mut().enumerate() {
-        for l in 0..LANES {
-            let mut sum = sums[0][k][l];
-            for part in &sums[1..] {
-                sum += part[k][l];
-            }
-            column[l] += sum;
-        }
-    }
-}
-
-/// `column_j += sum_i c_i K_ij` for some rows, whose sums stay in registers.
-#[inline(always)]
-fn accumulate<T: Real, const FMA: bool, const AHEAD: bool>(
-    kernel: &[T],
-    stride: usize,
-    c: &[T],
-    column: &mut [T],
-) {
-    let ahead = kernel.len();
-    let kernel = kernel.as_chunks::<LANES>().0;
-    let column = column[..stride].as_chunks_mut::<LANES>().0;
-    let width = column.len();
-    let mut j = 0;
-    while j + 4 <= width {
-        add_rows::<T, FMA, 4, 1, AHEAD>(ahead, kernel, width, c, j, column);
-        j += 4;
-    }
-    if j + 2 <= width {
-        add_rows::<T, FMA, 2, 2, AHEAD>(ahead, kernel, width, c, j, column);
-        j += 2;
-    }
-    if j < width {
-        add_rows::<T, FMA, 1, 4, AHEAD>(ahead, kernel, width, c, j, column);
-    }
-}
-
 /// Finishes a group of rows: `c_i = a_i ratio_i` into `scratch`, then the column sums. With
-/// `AHEAD`, calls the next group into the cache meanwhile.
+/// `ahead`, calls the next group into the cache meanwhile.
 #[inline(always)]
-fn close_group<T: Real, const FMA: bool, const AHEAD: bool>(
+fn close_group<T: Real, const FMA: bool>(
+    level: Level,
+    ahead: bool,
     kernel: &[T],
-    stride: usize,
     weight: &[T],
     ratio: &[T],
     column: &mut [T],
@@ -223,7 +93,7 @@ fn close_group<T: Real, const FMA: bool, const AHEAD: bool>(
     for ((s, &a), &u) in scratch.iter_mut().zip(weight).zip(ratio) {
         *s = a * u;
     }
-    accumulate::<T, FMA, AHEAD>(kernel, stride, scratch, column);
+    add_row_times::<T, FMA>(level, ahead, scratch, kernel, column);
 }
 
 #[inline(always)]
@@ -353,9 +223,10 @@ fn log_body<T: Real, const FMA: bool>(
             }
         }
         if rule.columns {
-            close_group::<T, FMA, false>(
+            close_group::<T, FMA>(
+                rule.level,
+                false,
                 &kernel[start * stride..end * stride],
-                stride,
                 &rows.weight[start..end],
                 if rule.keep {
                     &rows.ratio[start..end]
@@ -389,27 +260,37 @@ fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], ro
     for start in (0..count).step_by(step) {
         let end = count.min(start + step);
         let part = &kernel[start * stride..end * stride];
-        multiply::<T, FMA>(part, stride, v, &mut rows.total[start..end]);
+        times_column::<T, FMA>(rule.level, part, v, &mut rows.total[start..end]);
         if !rule.columns {
             continue;
         }
-        let (total, base) = (&rows.total[start..end], &rows.base[start..end]);
-        let (phi, ratio) = (&mut rows.phi[start..end], &mut rows.ratio[start..end]);
-        for (((p, u), &t), &b) in phi.iter_mut().zip(ratio.iter_mut()).zip(total).zip(base) {
-            *p = rule.tau * (b - t.ln_fast::<FMA>());
-            *u = T::ONE / t;
-        }
-        if rule.tau != T::ONE {
+        let (total, ratio) = (&rows.total[start..end], &mut rows.ratio[start..end]);
+        if rule.tau == T::ONE {
+            for (u, &t) in ratio.iter_mut().zip(total) {
+                *u = T::ONE / t;
+            }
+        } else {
+            let (base, phi) = (&rows.base[start..end], &mut rows.phi[start..end]);
+            row_potentials::<T, FMA>(rule.tau, total, base, phi);
             for ((u, &p), &b) in ratio.iter_mut().zip(phi.iter()).zip(base) {
                 *u = (p - b).exp_fast::<FMA>();
             }
         }
         let (weight, column) = (&rows.weight[start..end], &mut *rows.column);
-        if far {
-            close_group::<T, FMA, true>(part, stride, weight, &rows.ratio[start..end], column);
-        } else {
-            close_group::<T, FMA, false>(part, stride, weight, &rows.ratio[start..end], column);
-        }
+        let ratio = &rows.ratio[start..end];
+        close_group::<T, FMA>(rule.level, far, part, weight, ratio, column);
+    }
+    if rule.columns && rule.tau == T::ONE {
+        // All rows at once: the logarithms of a group would be waited for.
+        row_potentials::<T, FMA>(rule.tau, rows.total, rows.base, rows.phi);
+    }
+}
+
+/// `phi = tau (base - ln total)`.
+#[inline(always)]
+fn row_potentials<T: Real, const FMA: bool>(tau: T, total: &[T], base: &[T], phi: &mut [T]) {
+    for ((p, &t), &b) in phi.iter_mut().zip(total).zip(base) {
+        *p = tau * (b - t.ln_fast::<FMA>());
     }
 }
 

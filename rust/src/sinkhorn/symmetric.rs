@@ -100,6 +100,7 @@ pub fn iterate<T: Real>(
         .write()
         .unwrap_or_else(PoisonError::into_inner)
         .rule = Rule {
+        level: options.level,
         inverse: T::from_f64(1.0 / epsilon),
         tau: T::ONE,
         rate: T::ZERO,
@@ -113,10 +114,7 @@ pub fn iterate<T: Real>(
         let small = largest(options.level, &shift).to_f64() <= limit::<T>();
         let mut scaled = false;
         if valid && small {
-            engine.round(Round::Scale, |shared| {
-                shared.v.copy_from_slice(&shift);
-                vmath::exp(options.level, &mut shared.v);
-            });
+            engine.scale(options.level, &shift);
             scaled = usable();
         }
         if !scaled {

@@ -109,6 +109,7 @@ impl<'a, T: Real> Ready<'a, T> {
     /// costs become the rows of the plan over their sums.
     fn transform(&self, costs: &mut [T], keep: bool) -> Vec<T> {
         let rule = Rule {
+            level: self.level,
             inverse: self.inverse,
             tau: T::ONE,
             rate: T::ZERO,

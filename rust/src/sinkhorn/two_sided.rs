@@ -8,7 +8,6 @@ use std::sync::PoisonError;
 use crate::buffer::Aligned;
 use crate::parallel::lock;
 use crate::real::Real;
-use crate::vmath;
 
 mod conclude;
 
@@ -62,22 +61,15 @@ impl<T: Real> Columns<'_, '_, '_, T> {
 
     /// Scaling sweep; false if the numbers left the safe range, so that it has to be repeated.
     fn scale(&mut self) -> bool {
-        self.engine.round(Round::Scale, |shared| {
-            shared.v.copy_from_slice(&self.shift);
-            vmath::exp(self.options.level, &mut shared.v);
-        });
-        let mut usable = true;
-        for block in self.engine.blocks {
-            let report = lock(block).report;
-            usable &= report.usable;
-            self.valid &= report.settled;
-        }
+        self.engine.scale(self.options.level, &self.shift);
+        let sweep = self.engine.column_sums(&mut self.sums);
+        self.valid &= sweep.settled;
         self.fresh = false;
-        usable && self.logarithms()
+        sweep.usable && self.logarithms()
     }
 
+    /// `q` from the column sums; false if it takes a log-sum-exp of each column.
     fn logarithms(&mut self) -> bool {
-        self.engine.column_sums(&mut self.sums);
         logarithms(
             self.options.level,
             &self.sums,
@@ -100,8 +92,8 @@ impl<T: Real> Columns<'_, '_, '_, T> {
             }
         });
         self.fresh = true;
-        let mut blocks = self.engine.blocks.iter();
-        self.valid = self.engine.resident() && blocks.all(|block| lock(block).report.usable);
+        let sweep = self.engine.column_sums(&mut self.sums);
+        self.valid = self.engine.resident() && sweep.usable;
         if !self.logarithms() {
             // Some column sums underflow in the kernel: they need their own log-sum-exp.
             self.valid = false;
@@ -255,6 +247,7 @@ pub fn iterate<T: Real>(
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         shared.rule = Rule {
+            level: options.level,
             inverse: T::from_f64(1.0 / epsilon),
             tau: T::from_f64(damping(epsilon, numbers.reach_x)),
             rate: T::from_f64(epsilon / numbers.reach_x),

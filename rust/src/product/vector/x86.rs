@@ -1,0 +1,347 @@
+//! The products with the registers of x86-64.
+
+use std::arch::x86_64 as arch;
+
+use super::Vectors;
+use crate::real::LANES;
+use crate::simd::{Level, fetch};
+
+/// The sums of the lanes of four registers.
+mod across {
+    use std::arch::x86_64::*;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn f32_512([p, q, r, s]: [__m512; 4]) -> [f32; 4] {
+        let low = _mm512_add_ps(_mm512_unpacklo_ps(p, q), _mm512_unpackhi_ps(p, q));
+        let high = _mm512_add_ps(_mm512_unpacklo_ps(r, s), _mm512_unpackhi_ps(r, s));
+        // Each quarter: a part of the sum of p, q, r and s.
+        let even = _mm512_shuffle_ps::<0x44>(low, high);
+        let all = _mm512_add_ps(even, _mm512_shuffle_ps::<0xee>(low, high));
+        let half = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(all));
+        let all = _mm256_add_ps(_mm512_castps512_ps256(all), _mm256_castpd_ps(half));
+        quarters(all)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    fn quarters(all: __m256) -> [f32; 4] {
+        let sums = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+        let mut out = [0.0; 4];
+        // SAFETY: the array has the four elements that are written, at any alignment.
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+        out
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    pub(super) fn f32_256([p, q, r, s]: [__m256; 4]) -> [f32; 4] {
+        let low = _mm256_add_ps(_mm256_unpacklo_ps(p, q), _mm256_unpackhi_ps(p, q));
+        let high = _mm256_add_ps(_mm256_unpacklo_ps(r, s), _mm256_unpackhi_ps(r, s));
+        let even = _mm256_shuffle_ps::<0x44>(low, high);
+        quarters(_mm256_add_ps(even, _mm256_shuffle_ps::<0xee>(low, high)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn f64_512([p, q, r, s]: [__m512d; 4]) -> [f64; 4] {
+        let low = _mm512_add_pd(_mm512_unpacklo_pd(p, q), _mm512_unpackhi_pd(p, q));
+        let high = _mm512_add_pd(_mm512_unpacklo_pd(r, s), _mm512_unpackhi_pd(r, s));
+        let [low, high] = [low, high].map(|pair| {
+            _mm256_add_pd(
+                _mm512_castpd512_pd256(pair),
+                _mm512_extractf64x4_pd::<1>(pair),
+            )
+        });
+        halves([low, high])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    fn halves(pairs: [__m256d; 2]) -> [f64; 4] {
+        let mut out = [0.0; 4];
+        for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+            let sums = _mm_add_pd(
+                _mm256_castpd256_pd128(pair),
+                _mm256_extractf128_pd::<1>(pair),
+            );
+            // SAFETY: the array has the two elements that are written, at any alignment.
+            unsafe { _mm_storeu_pd(out.as_mut_ptr(), sums) };
+        }
+        out
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx")]
+    pub(super) fn f64_256([p, q, r, s]: [__m256d; 4]) -> [f64; 4] {
+        let low = _mm256_add_pd(_mm256_unpacklo_pd(p, q), _mm256_unpackhi_pd(p, q));
+        let high = _mm256_add_pd(_mm256_unpacklo_pd(r, s), _mm256_unpackhi_pd(r, s));
+        halves([low, high])
+    }
+}
+
+macro_rules! products {
+    ($name:ident, $t:ty, $feature:literal, $reg:ident, $len:literal, $rows:literal,
+     $wide:literal, $zero:ident, $load:ident, $splat:ident, $fma:ident, $add:ident,
+     $store:ident) => {
+        mod $name {
+            use super::{LANES, across, arch, fetch};
+
+            /// The lanes of the products of `v` with `ROWS` rows that follow each other.
+            ///
+            /// # Safety
+            /// There must be so many rows of `stride` elements from `a`, and as many elements
+            /// from `v`; `stride` must be a multiple of the lanes.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn rows<const ROWS: usize>(
+                a: *const $t,
+                v: *const $t,
+                stride: usize,
+            ) -> [arch::$reg; ROWS] {
+                let mut sums = [[arch::$zero(); $wide]; ROWS];
+                let mut j = 0;
+                while j < stride {
+                    for w in 0..$wide {
+                        let at = j + w * $len;
+                        // SAFETY: `at` and what a register holds lie in every row.
+                        let q = unsafe { arch::$load(v.add(at)) };
+                        for r in 0..ROWS {
+                            // SAFETY: as above.
+                            let p = unsafe { arch::$load(a.add(r * stride + at)) };
+                            sums[r][w] = arch::$fma(p, q, sums[r][w]);
+                        }
+                    }
+                    j += $wide * $len;
+                }
+                let mut out = [arch::$zero(); ROWS];
+                for r in 0..ROWS {
+                    out[r] = sums[r][0];
+                    for sum in &sums[r][1..] {
+                        out[r] = arch::$add(out[r], *sum);
+                    }
+                }
+                out
+            }
+
+            #[target_feature(enable = $feature)]
+            pub(super) fn times_column(a: &[$t], v: &[$t], out: &mut [$t]) {
+                let (stride, count) = (v.len(), out.len());
+                assert!(stride.is_multiple_of(LANES) && a.len() / stride.max(1) >= count);
+                let (a, v) = (a.as_ptr(), v.as_ptr());
+                let mut i = 0;
+                while i + $rows <= count {
+                    // SAFETY: a has the rows up to `count`, all as long as v.
+                    let sums = unsafe { rows::<$rows>(a.add(i * stride), v, stride) };
+                    for (k, four) in sums.as_chunks::<4>().0.iter().enumerate() {
+                        out[i + 4 * k..][..4].copy_from_slice(&across::$name(*four));
+                    }
+                    i += $rows;
+                }
+                if count >= 4 {
+                    while i < count {
+                        // The last rows together with some that are done once more.
+                        let first = i.min(count - 4);
+                        // SAFETY: as above.
+                        let sums = unsafe { rows::<4>(a.add(first * stride), v, stride) };
+                        out[first..first + 4].copy_from_slice(&across::$name(sums));
+                        i = first + 4;
+                    }
+                }
+                while i < count {
+                    // SAFETY: as above.
+                    let [sum] = unsafe { rows::<1>(a.add(i * stride), v, stride) };
+                    let nothing = arch::$zero();
+                    [out[i], ..] = across::$name([sum, nothing, nothing, nothing]);
+                    i += 1;
+                }
+            }
+
+            /// `out += c A` for `COLUMNS` registers of columns, with `PARTS` sums of every
+            /// `PARTS`-th row.
+            ///
+            /// # Safety
+            /// There must be a row of `stride` elements from `a` for each of `c`, and so many
+            /// registers of columns from `a` on in every row and from `out`.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn columns<const COLUMNS: usize, const PARTS: usize, const AHEAD: bool>(
+                c: &[$t],
+                a: *const $t,
+                stride: usize,
+                out: *mut $t,
+            ) {
+                let mut sums = [[arch::$zero(); COLUMNS]; PARTS];
+                let ahead = c.len() * stride;
+                let mut add = |i: usize, factor: $t, part: usize| {
+                    let factor = arch::$splat(factor);
+                    for k in 0..COLUMNS {
+                        // SAFETY: row i has this register of columns.
+                        let p = unsafe { a.add(i * stride + k * $len) };
+                        if AHEAD && (k * $len * size_of::<$t>()).is_multiple_of(64) {
+                            fetch(p.wrapping_add(ahead));
+                        }
+                        // SAFETY: as above.
+                        let p = unsafe { arch::$load(p) };
+                        sums[part][k] = arch::$fma(p, factor, sums[part][k]);
+                    }
+                };
+                let (whole, rest) = c.as_chunks::<PARTS>();
+                for (g, group) in whole.iter().enumerate() {
+                    for part in 0..PARTS {
+                        add(g * PARTS + part, group[part], part);
+                    }
+                }
+                for (i, &factor) in rest.iter().enumerate() {
+                    add(whole.len() * PARTS + i, factor, 0);
+                }
+                for k in 0..COLUMNS {
+                    let mut sum = sums[0][k];
+                    for part in 1..PARTS {
+                        sum = arch::$add(sum, sums[part][k]);
+                    }
+                    // SAFETY: out has so many registers.
+                    unsafe {
+                        let place = out.add(k * $len);
+                        arch::$store(place, arch::$add(arch::$load(place), sum));
+                    }
+                }
+            }
+
+            #[target_feature(enable = $feature)]
+            pub(super) fn add_row_times<const AHEAD: bool>(c: &[$t], a: &[$t], out: &mut [$t]) {
+                let stride = out.len();
+                assert!(stride.is_multiple_of(LANES) && a.len() / stride.max(1) >= c.len());
+                let (a, out) = (a.as_ptr(), out.as_mut_ptr());
+                let mut j = 0;
+                // SAFETY: a has a row of `stride` elements for each of c, and the columns from
+                // j on that are asked for lie below `stride`.
+                unsafe {
+                    while j + 8 * $len <= stride {
+                        columns::<8, 1, AHEAD>(c, a.add(j), stride, out.add(j));
+                        j += 8 * $len;
+                    }
+                    if j + 4 * $len <= stride {
+                        columns::<4, 2, AHEAD>(c, a.add(j), stride, out.add(j));
+                        j += 4 * $len;
+                    }
+                    if j + 2 * $len <= stride {
+                        columns::<2, 4, AHEAD>(c, a.add(j), stride, out.add(j));
+                        j += 2 * $len;
+                    }
+                    if j < stride {
+                        columns::<1, 8, AHEAD>(c, a.add(j), stride, out.add(j));
+                    }
+                }
+            }
+        }
+    };
+}
+
+products!(
+    f32_512,
+    f32,
+    "avx512f",
+    __m512,
+    16,
+    8,
+    1,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_storeu_ps
+);
+products!(
+    f64_512,
+    f64,
+    "avx512f",
+    __m512d,
+    8,
+    8,
+    1,
+    _mm512_setzero_pd,
+    _mm512_loadu_pd,
+    _mm512_set1_pd,
+    _mm512_fmadd_pd,
+    _mm512_add_pd,
+    _mm512_storeu_pd
+);
+products!(
+    f32_256,
+    f32,
+    "avx2,fma",
+    __m256,
+    8,
+    4,
+    2,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_storeu_ps
+);
+products!(
+    f64_256,
+    f64,
+    "avx2,fma",
+    __m256d,
+    4,
+    4,
+    2,
+    _mm256_setzero_pd,
+    _mm256_loadu_pd,
+    _mm256_set1_pd,
+    _mm256_fmadd_pd,
+    _mm256_add_pd,
+    _mm256_storeu_pd
+);
+
+macro_rules! on_levels {
+    ($t:ty, $wide:ident, $narrow:ident) => {
+        impl Vectors for $t {
+            #[inline]
+            fn times_column(level: Level, a: &[Self], v: &[Self], out: &mut [Self]) -> bool {
+                match level.on_host() {
+                    // SAFETY: `on_host` names only levels whose features were detected.
+                    Level::Avx512 => unsafe { $wide::times_column(a, v, out) },
+                    // SAFETY: as above.
+                    Level::Avx2 => unsafe { $narrow::times_column(a, v, out) },
+                    _ => return false,
+                }
+                true
+            }
+
+            #[inline]
+            fn add_row_times(
+                level: Level,
+                ahead: bool,
+                c: &[Self],
+                a: &[Self],
+                out: &mut [Self],
+            ) -> bool {
+                match (level.on_host(), ahead) {
+                    // SAFETY: as above.
+                    (Level::Avx512, true) => unsafe { $wide::add_row_times::<true>(c, a, out) },
+                    // SAFETY: as above.
+                    (Level::Avx512, false) => unsafe {
+                        $wide::add_row_times::<false>(c, a, out);
+                    },
+                    // SAFETY: as above.
+                    (Level::Avx2, true) => unsafe { $narrow::add_row_times::<true>(c, a, out) },
+                    // SAFETY: as above.
+                    (Level::Avx2, false) => unsafe {
+                        $narrow::add_row_times::<false>(c, a, out);
+                    },
+                    _ => return false,
+                }
+                true
+            }
+        }
+    };
+}
+
+on_levels!(f32, f32_512, f32_256);
+on_levels!(f64, f64_512, f64_256);
