@@ -47,12 +47,16 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:
 empty.register_autograd(_backward, setup_context=_setup)
 
 
+def _points(count: int) -> tuple[Tensor, Tensor]:
+    x, y = (torch.from_numpy(side) for side in features(count, width=WIDTH))
+    return x.requires_grad_(), y
+
+
 def _calls() -> dict[str, Callable[[], Tensor]]:
     """The forward calls."""
     from ucmkd import losses, ops
 
-    x, y = (torch.from_numpy(side) for side in features(POINTS, width=WIDTH))
-    x.requires_grad_()
+    x, y = _points(POINTS)
     return {
         "empty torch.library operator": lambda: empty(x, y)[0],
         "losses.sinkhorn_align, debias=False": lambda: losses.sinkhorn_align(x, y, debias=False),
@@ -61,6 +65,27 @@ def _calls() -> dict[str, Callable[[], Tensor]]:
         "ops.mmd, bandwidth given": lambda: ops.mmd(x, y, bandwidth=1.0),
         "losses.mmd_align": lambda: losses.mmd_align(x, y),
     }
+
+
+def _iterations() -> dict[str, Callable[[], Tensor]]:
+    """The smallest case of the Sinkhorn benchmark."""
+    from ucmkd import ops
+
+    x, y = _points(2 * POINTS)
+
+    def sinkhorn(count: int) -> Tensor:
+        settings = {"tol": 0.0, "max_iter": count, "accelerate": False}
+        return ops.sinkhorn(x, y, epsilon=0.08, **settings).value
+
+    return {
+        "empty torch.library operator": lambda: empty(x, y)[0],
+        "ops.sinkhorn, 1 iteration": lambda: sinkhorn(1),
+        "ops.sinkhorn, 50 iterations": lambda: sinkhorn(50),
+    }
+
+
+#: What is measured, by the number of points.
+CASES = {POINTS: _calls, 2 * POINTS: _iterations}
 
 
 class _Clock:
@@ -143,9 +168,9 @@ def _leaves(value: Tensor) -> list[Tensor]:
     return list(found.values())
 
 
-def measure() -> Section:
-    """Forward and backward at n = 32, beside an empty operator, in turns."""
-    samples = _samples(_calls(), CALLS // AT_ONCE)
+def measure(count: int) -> Section:
+    """Forward and backward of a case beside an empty operator, in turns."""
+    samples = _samples(CASES[count](), CALLS // AT_ONCE)
     without = {
         name: statistics.median(sum(parts[1:]) for parts in rows) for name, rows in samples.items()
     }
@@ -162,7 +187,7 @@ def measure() -> Section:
             *(f"{part * 1e6:.1f}" for part in medians),
         ])  # fmt: skip
     return Section(
-        f"One call at n = m = {POINTS}, d = {WIDTH}, forward + backward, in µs",
+        f"One call at n = m = {count}, d = {WIDTH}, forward + backward, in µs",
         ["", "median", "without Rust", "of empty", *PARTS],
         lines,
         [
