@@ -6,7 +6,7 @@
 //! microsecond instead of thirty.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Runs `part(k, count)` for every `k < count` at the same time, `count` being `threads` or, where
@@ -45,11 +45,16 @@ pub fn together(threads: usize, brief: bool, part: &(dyn Fn(usize, usize) + Sync
 /// without it: ten times the time of a small problem. When that has happened, the next brief
 /// regions are left to the calling thread, the more the oftener it happens. Only speed depends on
 /// it: who computes a part changes nothing in the result.
+///
+/// The first region after such a pause proves nothing: its threads have gone to sleep meanwhile,
+/// and waking one can take as long. The next one counts.
 struct Crowd {
     /// Regions that are still to be avoided.
     skip: AtomicU32,
     /// How many were avoided after the last late thread.
     penalty: AtomicU32,
+    /// The threads have not been asked for yet, or not since a pause.
+    asleep: AtomicBool,
 }
 
 impl Crowd {
@@ -60,6 +65,7 @@ impl Crowd {
         Self {
             skip: AtomicU32::new(0),
             penalty: AtomicU32::new(0),
+            asleep: AtomicBool::new(true),
         }
     }
 
@@ -74,6 +80,9 @@ impl Crowd {
     fn learn(&self, busy: Duration, waited: Duration) {
         let penalty = self.penalty.load(Ordering::Relaxed);
         let late = waited > Duration::from_micros(300) && waited > busy / 2;
+        if self.asleep.swap(false, Ordering::Relaxed) && late {
+            return;
+        }
         let penalty = if late {
             (2 * penalty).clamp(Self::LEAST, Self::MOST)
         } else {
@@ -82,6 +91,7 @@ impl Crowd {
         self.penalty.store(penalty, Ordering::Relaxed);
         if late {
             self.skip.store(penalty, Ordering::Relaxed);
+            self.asleep.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -263,11 +273,13 @@ mod tests {
     fn a_late_thread_is_avoided_for_a_while() {
         let crowd = Crowd::new();
         let (short, long) = (Duration::from_micros(50), Duration::from_millis(3));
-        assert!(!crowd.avoid());
-        crowd.learn(short, long);
-        assert_eq!((0..100).filter(|_| crowd.avoid()).count(), 4);
-        crowd.learn(short, long);
-        assert_eq!((0..100).filter(|_| crowd.avoid()).count(), 8);
+        for penalty in [4, 8] {
+            // Asleep, then late.
+            crowd.learn(short, long);
+            assert!(!crowd.avoid());
+            crowd.learn(short, long);
+            assert_eq!((0..100).filter(|_| crowd.avoid()).count(), penalty);
+        }
         crowd.learn(long, short);
         crowd.learn(10 * long, long);
         assert!(!crowd.avoid());
