@@ -18,7 +18,7 @@ pub const SETTLED: f64 = 0.22;
 /// Numbers in a sweep may reach `MAX` to this power: products of three of them stay in range.
 const USABLE: f64 = 0.3;
 
-/// Bytes of a block's kernel that the second-level cache holds beside everything else.
+/// Bytes of a block's kernel that the first-level cache holds: nothing has to be fetched ahead.
 const NEAR: usize = 1 << 15;
 
 /// A block's constants in a sweep.
