@@ -28,17 +28,16 @@ WIDTH = 128
 EXPONENTIALS = 2**16
 
 
-def _call() -> None:
-    x = torch.zeros(32, WIDTH, requires_grad=True)
-    torch.autograd.grad(overhead.empty(x, x)[0], x)
-
-
 def limits(sizes: tuple[int, ...], rounds: int) -> Section:
     """MMD at five scales and at one: the products alone, at the peak, beside the contestants."""
     most, whose = peak(rounds)
     numbers = -torch.rand(EXPONENTIALS)
     out = torch.empty_like(numbers)
-    parts = {"call": _call, "exp": lambda: torch.exp(numbers, out=out)}
+    x = torch.zeros(overhead.POINTS, WIDTH, requires_grad=True)
+    parts = {
+        "call": lambda: torch.autograd.grad(overhead.empty(x, x)[0], x),
+        "exp": lambda: torch.exp(numbers, out=out),
+    }
     least = typical(parts, max(rounds, 11), min)
     ours, _, compiled, tensorised, *_ = contestants.CONTESTANTS
     lines = []
