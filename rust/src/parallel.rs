@@ -7,7 +7,7 @@ mod crew;
 
 pub use crew::remember_process;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -83,9 +83,14 @@ impl Rounds {
         }
     }
 
-    /// A thread's own states.
+    /// A thread's own states; the calling thread, number 0, has none among these.
     fn own(&self, thread: usize, threads: usize) -> impl Iterator<Item = usize> + use<> {
-        (thread..self.slots.len()).step_by(threads)
+        let first = if thread == 0 {
+            self.slots.len()
+        } else {
+            thread - 1
+        };
+        (first..self.slots.len()).step_by((threads - 1).max(1))
     }
 
     /// Waits for a condition: spins for some microseconds, then yields.
@@ -110,8 +115,8 @@ impl Rounds {
 
     /// Does what is left of a round, the thread's own states first.
     fn help(&self, round: usize, thread: usize, threads: usize, work: impl Fn(usize)) {
-        let others = (0..self.slots.len()).filter(|i| i % threads != thread);
-        for i in self.own(thread, threads).chain(others) {
+        // Those that are its own twice: who has them is seen at once.
+        for i in self.own(thread, threads).chain(0..self.slots.len()) {
             let slot = &self.slots[i];
             if slot.take(round) {
                 work(i);
@@ -132,35 +137,40 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Runs `lead` on the calling thread with a team of up to `states.len()` threads.
+/// Runs `lead` on the calling thread with a team of up to one thread for `first`, which is the
+/// calling thread's, and each of `others`.
 ///
-/// Each call of the function that `lead` receives is one round: `work(&mut state)` for every state,
-/// and the call returns when all have finished. Between rounds `lead` may lock any state. `lead`
-/// must not hold a lock during a round. `brief`: the whole takes a few milliseconds at most.
+/// `lead` receives the cell of `first` and a function, each call of which is one round:
+/// `work(&mut state)` for every state, and the call returns when all have finished. Between rounds
+/// `lead` may borrow or lock any state, and must not hold on to it during a round. `brief`: the
+/// whole takes a few milliseconds at most.
 ///
 /// # Panics
 /// If `lead` or `work` does.
 pub fn team<S: Send, R: Send>(
-    states: &[Mutex<S>],
+    first: S,
+    others: &[Mutex<S>],
     brief: bool,
     work: impl Fn(&mut S) + Sync,
-    lead: impl FnOnce(&dyn Fn()) -> R + Send,
+    lead: impl FnOnce(&RefCell<S>, &dyn Fn()) -> R + Send,
 ) -> R {
-    let part = |i: usize| work(&mut lock(&states[i]));
-    if states.len() == 1 {
-        return lead(&|| part(0));
+    if others.is_empty() {
+        let first = RefCell::new(first);
+        return lead(&first, &|| work(&mut first.borrow_mut()));
     }
-    let rounds = Rounds::new(states.len());
-    let (lead, result) = (Mutex::new(Some(lead)), Mutex::new(None));
-    crew::together(states.len(), brief, &|thread, threads| {
+    let part = |i: usize| work(&mut lock(&others[i]));
+    let rounds = Rounds::new(others.len());
+    let (start, result) = (Mutex::new(Some((first, lead))), Mutex::new(None));
+    crew::together(others.len() + 1, brief, &|thread, threads| {
         let _alarm = Alarm(&rounds);
         if thread == 0 {
-            let lead = lock(&lead).take().expect("there is one thread 0");
-            let last = Cell::new(0);
-            let outcome = lead(&|| {
+            let (first, lead) = lock(&start).take().expect("there is one thread 0");
+            let (first, last) = (RefCell::new(first), Cell::new(0));
+            let outcome = lead(&first, &|| {
                 let round = last.get() + 1;
                 last.set(round);
                 rounds.slots.iter().for_each(|slot| slot.offer(round));
+                work(&mut first.borrow_mut());
                 rounds.help(round, 0, threads, part);
                 rounds.wait(|| rounds.slots.iter().all(|slot| slot.finished(round)));
             });
@@ -230,21 +240,26 @@ mod tests {
     #[test]
     fn team_works_in_rounds() {
         for threads in 1..4 {
-            let states: Vec<_> = (0..threads).map(|k| Mutex::new(k as u64)).collect();
+            let others: Vec<_> = (1..threads).map(|k| Mutex::new(k as u64)).collect();
             let shared = AtomicUsize::new(0);
             let total = team(
-                &states,
+                0,
+                &others,
                 false,
                 |s| *s = *s * 3 + shared.load(Ordering::Relaxed) as u64,
-                |run| {
+                |first, run| {
                     for round in 0..100 {
                         shared.store(round, Ordering::Relaxed);
                         run();
-                        for s in &states {
+                        *first.borrow_mut() %= 1_000_003;
+                        for s in &others {
                             *lock(s) %= 1_000_003;
                         }
                     }
-                    states.iter().map(|s| *lock(s)).collect::<Vec<_>>()
+                    let rest = others.iter().map(|s| *lock(s));
+                    std::iter::once(*first.borrow())
+                        .chain(rest)
+                        .collect::<Vec<_>>()
                 },
             );
             let expected: Vec<u64> = (0..threads as u64)
@@ -267,15 +282,18 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller() {
-        let states = [Mutex::new(0), Mutex::new(1)];
-        let outcome = std::panic::catch_unwind(|| {
-            team(
-                &states,
-                false,
-                |s| assert!(*s == 0, "state 1 fails"),
-                |run| run(),
-            );
-        });
-        assert!(outcome.is_err());
+        for fails in 0..2 {
+            let other = [Mutex::new(1)];
+            let outcome = std::panic::catch_unwind(|| {
+                team(
+                    0,
+                    &other,
+                    false,
+                    |s| assert!(*s != fails, "state {fails} fails"),
+                    |_, run| run(),
+                );
+            });
+            assert!(outcome.is_err());
+        }
     }
 }

@@ -70,8 +70,9 @@ pub struct Block<T> {
     pub round: Round,
     /// Constants of the last log sweep.
     pub rule: Option<Rule<T>>,
-    /// Scaling sweep: `exp(h - absorbed h)`, the block's own copy. Such a sweep takes microseconds,
-    /// a good part of which a lock that all threads share would cost.
+    /// Scaling sweep: `exp(h - absorbed h)`, the block's own copy (lent to the calling thread's
+    /// block). Such a sweep takes microseconds, a good part of which a lock that all threads share
+    /// would cost.
     pub v: Aligned<T>,
     /// Cost matrix, or empty if it is not kept.
     pub cost: Aligned<T>,
@@ -81,8 +82,11 @@ pub struct Block<T> {
     pub weight: Vec<T>,
     /// Row potentials absorbed in the kernel, in units of epsilon.
     pub base: Vec<T>,
-    /// Row potentials, in units of epsilon.
+    /// Row potentials, in units of epsilon, unless they are [`late`](Self::late).
     pub phi: Vec<T>,
+    /// The row potentials are still to be computed from the row sums: only the last ones of an
+    /// iteration by scalings are read.
+    late: bool,
     /// `exp(phi - base)`.
     pub ratio: Vec<T>,
     /// Row sums of the last sweep.
@@ -111,12 +115,17 @@ impl<T: Real> Block<T> {
         Self {
             round: Round::Costs,
             rule: None,
-            v: Aligned::zeros(if keep == Keep::Nothing { 0 } else { stride }),
+            v: Aligned::zeros(if keep == Keep::Nothing || rows.start == 0 {
+                0
+            } else {
+                stride
+            }),
             cost: Aligned::arbitrary(costs * stride),
             kernel: Aligned::arbitrary(kernels * stride),
             weight: weight[rows.clone()].to_vec(),
             base: vec![T::ZERO; n],
             phi: vec![T::ZERO; n],
+            late: false,
             ratio: vec![T::ONE; n],
             total: vec![T::ONE; n],
             column: Aligned::zeros(stride),
@@ -145,8 +154,20 @@ impl<T: Real> Block<T> {
             Round::Scale => unreachable!("worked above"),
             Round::Columns => self.columns(shared),
             Round::Rebuild => self.rebuild(shared),
-            Round::Gradient => gradient::work(self, shared),
+            Round::Gradient => {
+                self.potentials();
+                gradient::work(self, shared);
+            }
         }
+    }
+
+    /// The row potentials.
+    pub fn potentials(&mut self) -> &[T] {
+        if std::mem::take(&mut self.late) {
+            let rule = self.rule.expect("a sweep has made the sums");
+            sweep::potentials(rule.level, rule.tau, &self.total, &self.base, &mut self.phi);
+        }
+        &self.phi
     }
 
     /// The strips of the block, as far as the interrupt lets them.
@@ -192,6 +213,7 @@ impl<T: Real> Block<T> {
     fn log(&mut self, shared: &Shared<T>) {
         self.column.fill(T::ZERO);
         self.rule = Some(shared.rule);
+        self.late = false;
         let stride = shared.b.len();
         for part in self.parts(shared) {
             let kernel = &mut self.kernel[Self::place(&part, shared)];
@@ -225,14 +247,18 @@ impl<T: Real> Block<T> {
     fn scale(&mut self) {
         let rule = self.rule.expect("a log sweep has made the kernel");
         self.column.fill(T::ZERO);
-        let (kernel, v) = (
-            std::mem::take(&mut self.kernel),
-            std::mem::take(&mut self.v),
-        );
-        let mut rows = self.vectors();
-        sweep::scale(rule.level, rule, &kernel, &v, &mut rows);
+        // Borrowed apart: to take a vector out and put it back takes longer than a few sums.
+        let mut rows = Rows {
+            weight: &self.weight,
+            base: &mut self.base,
+            phi: &mut self.phi,
+            ratio: &mut self.ratio,
+            total: &mut self.total,
+            column: &mut self.column,
+        };
+        sweep::scale(rule.level, rule, &self.kernel, &self.v, &mut rows);
         self.report = sweep::report(rule.level, rule, &rows);
-        (self.kernel, self.v) = (kernel, v);
+        self.late = rule.without_potentials();
     }
 
     fn vectors(&mut self) -> Rows<'_, T> {
@@ -247,6 +273,7 @@ impl<T: Real> Block<T> {
     }
 
     fn columns(&mut self, shared: &Shared<T>) {
+        self.potentials();
         let stride = shared.b.len();
         let mut sum = Aligned::zeros(stride);
         let mut top = Aligned::zeros(stride);
@@ -274,6 +301,7 @@ impl<T: Real> Block<T> {
     }
 
     fn rebuild(&mut self, shared: &Shared<T>) {
+        self.potentials();
         self.base.copy_from_slice(&self.phi);
         self.ratio.fill(T::ONE);
         if shared.keep == Keep::Nothing {

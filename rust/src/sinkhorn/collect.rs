@@ -4,7 +4,6 @@ use std::sync::PoisonError;
 
 use crate::buffer::Aligned;
 use crate::cost::Mismatch;
-use crate::parallel::lock;
 use crate::real::Real;
 
 use super::problem::{Options, Solution};
@@ -31,11 +30,8 @@ pub fn collect<T: Real>(
     let mut column = vec![0.0; b.len()];
     let mut moved = Mismatch::default();
     let mut masked = Vec::new();
-    for block in engine.blocks {
-        let (sums, rows) = {
-            let mut block = lock(block);
-            (std::mem::take(&mut block.sums), block.rows.clone())
-        };
+    engine.each(|block| {
+        let (sums, rows) = (std::mem::take(&mut block.sums), block.rows.clone());
         solution.row.extend_from_slice(&sums.row);
         masked.extend(sums.masked);
         for (s, c) in column.iter_mut().zip(sums.column.iter()) {
@@ -65,7 +61,7 @@ pub fn collect<T: Real>(
             }
         }
         solution.plan.extend_from_slice(&sums.plan);
-    }
+    });
     // A row without mass has no plan; its potential is the exact transform of the other one.
     let tau = damping(numbers.epsilon, numbers.reach_x);
     for (i, phi) in masked {

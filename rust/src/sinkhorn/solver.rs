@@ -1,6 +1,6 @@
 //! One problem from its inputs to its solution.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use crate::buffer::{Aligned, padded};
@@ -8,8 +8,6 @@ use crate::cost::Cost;
 use crate::interrupt::Interrupt;
 use crate::parallel::{lock, team};
 use crate::real::Real;
-use crate::simd::Level;
-use crate::vmath;
 
 use super::block::{Block, Round, Shared};
 use super::collect::collect;
@@ -76,8 +74,11 @@ pub struct Outcome {
 pub struct Engine<'e, 'a, T> {
     /// Runs a round.
     pub run: &'e dyn Fn(),
-    /// The rows.
-    pub blocks: &'e [Mutex<Block<T>>],
+    /// The rows of the calling thread. No lock: what the locked instructions of a lock wait for
+    /// would take longer than the sums of a small problem.
+    pub first: &'e RefCell<Block<T>>,
+    /// The rows of the other threads, after those.
+    pub others: &'e [Mutex<Block<T>>],
     /// Entries of a matrix, padding included.
     pub entries: usize,
     /// What the rounds read.
@@ -106,26 +107,33 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
     /// Writes the shared state, then runs a round other than a scaling sweep.
     pub fn round(&self, round: Round, edit: impl FnOnce(&mut Shared<'a, T>)) {
         edit(&mut self.shared.write().unwrap_or_else(PoisonError::into_inner));
-        for block in self.blocks {
-            lock(block).round = round;
-        }
+        self.each(|block| block.round = round);
         self.run();
     }
 
-    /// Runs a scaling sweep by `exp(shift)`.
-    pub fn scale(&self, level: Level, shift: &[T]) {
-        let (first, others) = self.blocks.split_first().expect("a block");
-        let mut first = lock(first);
-        first.v.copy_from_slice(shift);
-        vmath::exp(level, &mut first.v);
-        first.round = Round::Scale;
-        for block in others {
+    /// Visits every block, in the order of the rows.
+    pub fn each(&self, mut visit: impl FnMut(&mut Block<T>)) {
+        visit(&mut self.first.borrow_mut());
+        for block in self.others {
+            visit(&mut lock(block));
+        }
+    }
+
+    /// Runs a scaling sweep by `v = exp(shift)`.
+    pub fn scale(&self, v: &mut Aligned<T>) {
+        for block in self.others {
             let mut block = lock(block);
-            block.v.copy_from_slice(&first.v);
+            block.v.copy_from_slice(v);
             block.round = Round::Scale;
         }
-        drop(first);
+        let lend = |v: &mut Aligned<T>| {
+            let mut first = self.first.borrow_mut();
+            first.round = Round::Scale;
+            std::mem::swap(&mut first.v, v);
+        };
+        lend(v);
         self.run();
+        lend(v);
     }
 
     fn run(&self) {
@@ -142,33 +150,30 @@ impl<'a, T: Real> Engine<'_, 'a, T> {
         self.keep != Keep::Nothing
     }
 
-    /// Sum of the blocks' column sums, in the order of the blocks; and the reports of the sweep.
-    pub fn column_sums(&self, into: &mut [T]) -> Sweep {
-        let mut all = Sweep {
-            usable: true,
-            settled: true,
+    /// Takes the sum of the blocks' column sums, in the order of the blocks; and the reports of the
+    /// sweep. What the blocks are left with means nothing.
+    pub fn column_sums(&self, into: &mut Aligned<T>) -> Sweep {
+        let mut all = {
+            let mut first = self.first.borrow_mut();
+            std::mem::swap(&mut first.column, into);
+            Sweep {
+                usable: first.report.usable,
+                settled: first.report.settled,
+            }
         };
-        for (k, block) in self.blocks.iter().enumerate() {
+        for block in self.others {
             let block = lock(block);
             all.usable &= block.report.usable;
             all.settled &= block.report.settled;
-            if k == 0 {
-                into.copy_from_slice(&block.column);
-            } else {
-                into.iter_mut()
-                    .zip(block.column.iter())
-                    .for_each(|(s, &c)| *s += c);
-            }
+            let pairs = into.iter_mut().zip(block.column.iter());
+            pairs.for_each(|(s, &c)| *s += c);
         }
         all
     }
 
     /// Copies a vector of the blocks into one of all rows.
-    pub fn gather(&self, pick: impl Fn(&Block<T>) -> &[T], into: &mut [T]) {
-        for block in self.blocks {
-            let block = lock(block);
-            into[block.rows.clone()].copy_from_slice(pick(&block));
-        }
+    pub fn gather(&self, pick: impl Fn(&mut Block<T>) -> &[T], into: &mut [T]) {
+        self.each(|block| into[block.rows.clone()].copy_from_slice(pick(block)));
     }
 }
 
@@ -216,11 +221,12 @@ pub fn solve_on<T: Real>(
     let strip = keep.strip(m, options);
     let threads = threads.clamp(1, n.max(1));
     let share = n.div_ceil(threads);
-    let blocks: Vec<_> = (0..threads)
+    let mut blocks = (0..threads)
         .map(|k| (k * share).min(n)..((k + 1) * share).min(n))
-        .filter(|rows| !rows.is_empty())
-        .map(|rows| Mutex::new(Block::new(rows, problem.a, m, keep, strip)))
-        .collect();
+        .filter(|rows| rows.start == 0 || !rows.is_empty())
+        .map(|rows| Block::new(rows, problem.a, m, keep, strip));
+    let first = blocks.next().expect("a block");
+    let others: Vec<_> = blocks.map(Mutex::new).collect();
     let source = match problem.costs {
         Costs::Matrix(matrix) => Source::Matrix(matrix, m),
         Costs::Points { .. } => {
@@ -252,13 +258,15 @@ pub fn solve_on<T: Real>(
     });
     let brief = n * m < 1 << 20;
     let solution = team(
-        &blocks,
+        first,
+        &others,
         brief,
         |block| block.work(&shared),
-        |run| {
+        |first, run| {
             let engine = Engine {
                 run,
-                blocks: &blocks,
+                first,
+                others: &others,
                 entries: n * stride,
                 shared: &shared,
                 keep,
@@ -289,7 +297,8 @@ fn mean_cost<T: Real>(engine: &Engine<T>, a: &[T], b: &[T], relative: bool) -> f
         }
     }
     engine.round(Round::Costs, |_| {});
-    let total: f64 = engine.blocks.iter().map(|block| lock(block).mean).sum();
+    let mut total = 0.0;
+    engine.each(|block| total += block.mean);
     total / mass_a / mass_b
 }
 

@@ -38,6 +38,13 @@ pub struct Rule<T> {
     pub keep: bool,
 }
 
+impl<T: Real> Rule<T> {
+    /// A scaling sweep with column sums needs no row potentials: it leaves them to [`potentials`].
+    pub fn without_potentials(&self) -> bool {
+        self.columns && self.rate == T::ZERO
+    }
+}
+
 /// The rows' own vectors: read and written by the sweeps.
 #[derive(Debug)]
 pub struct Rows<'a, T> {
@@ -280,7 +287,7 @@ fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], ro
         let ratio = &rows.ratio[start..end];
         close_group::<T, FMA>(rule.level, far, part, weight, ratio, column);
     }
-    if rule.columns && rule.tau == T::ONE {
+    if rule.columns && rule.tau == T::ONE && rule.rate > T::ZERO {
         // All rows at once: the logarithms of a group would be waited for.
         row_potentials::<T, FMA>(rule.tau, rows.total, rows.base, rows.phi);
     }
@@ -292,6 +299,11 @@ fn row_potentials<T: Real, const FMA: bool>(tau: T, total: &[T], base: &[T], phi
     for ((p, &t), &b) in phi.iter_mut().zip(total).zip(base) {
         *p = tau * (b - t.ln_fast::<FMA>());
     }
+}
+
+simd_dispatch! {
+    /// `phi = tau (base - ln total)`.
+    pub fn potentials[T: Real](tau: T, total: &[T], base: &[T], phi: &mut [T]) = row_potentials;
 }
 
 simd_dispatch! {

@@ -6,13 +6,12 @@
 use std::sync::PoisonError;
 
 use crate::buffer::Aligned;
-use crate::parallel::lock;
 use crate::real::{LANES, Real};
 use crate::simd_dispatch;
 use crate::vmath;
 
 use super::block::Round;
-use super::columns::{capped, largest, limit};
+use super::columns::{capped, limit, small};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
 use super::sweep::Rule;
@@ -85,6 +84,7 @@ pub fn iterate<T: Real>(
     let mut absorbed = Aligned::zeros(stride);
     let mut shift: Aligned<T> = Aligned::zeros(stride);
     let mut step = Aligned::zeros(stride);
+    let mut v = Aligned::filled(stride, T::ONE);
     let mut base = Aligned::zeros(stride);
     let mut total = Aligned::filled(stride, T::ONE);
     if let Some(start) = problem.g0.or(problem.f0) {
@@ -107,14 +107,20 @@ pub fn iterate<T: Real>(
         columns: false,
         keep: engine.resident(),
     };
-    let usable = || engine.blocks.iter().all(|block| lock(block).report.usable);
+    let usable = || {
+        let mut all = true;
+        engine.each(|block| all &= block.report.usable);
+        all
+    };
     let half = T::from_f64(0.5);
     let (mut valid, mut iterations) = (false, 0);
     let (residual, mass) = loop {
-        let small = largest(options.level, &shift).to_f64() <= limit::<T>();
+        let near = small(options.level, &shift);
         let mut scaled = false;
-        if valid && small {
-            engine.scale(options.level, &shift);
+        if valid && near {
+            v.copy_from_slice(&shift);
+            vmath::exp(options.level, &mut v);
+            engine.scale(&mut v);
             scaled = usable();
         }
         if !scaled {
@@ -161,15 +167,13 @@ pub fn iterate<T: Real>(
         .collect();
     let apart = |i: usize| (absorbed[i] - base[i]) + shift[i];
     let spread = (0..n).map(|i| apart(i).abs().to_f64()).fold(0.0, f64::max);
-    let small = largest(options.level, &shift).to_f64() <= limit::<T>();
-    let near = valid && small && spread <= limit::<T>();
-    for block in engine.blocks {
-        let mut block = lock(block);
+    let near = valid && small(options.level, &shift) && spread <= limit::<T>();
+    engine.each(|block| {
         for (k, i) in block.rows.clone().enumerate() {
             block.phi[k] = absorbed[i] + shift[i];
             block.ratio[k] = apart(i).exp();
         }
-    }
+    });
     if near {
         let mut shared = engine
             .shared

@@ -6,14 +6,13 @@
 use std::sync::PoisonError;
 
 use crate::buffer::Aligned;
-use crate::parallel::lock;
 use crate::real::Real;
 
 mod conclude;
 
 use super::anderson::Anderson;
-use super::block::Round;
-use super::columns::{Update, largest, limit, log_relaxed_mass, logarithms, update};
+use super::block::{Block, Round};
+use super::columns::{Sums, Update, advance, log_relaxed_mass, step, step_from};
 use super::problem::{Options, Problem};
 use super::solver::{Engine, Numbers, Outcome, damping};
 use super::source::Keep;
@@ -35,10 +34,15 @@ struct Columns<'e, 'f, 'a, T> {
     absorbed: Aligned<T>,
     /// The rest of `h`.
     shift: Aligned<T>,
+    /// `exp(shift)`.
+    v: Aligned<T>,
+    /// The shift is within the range of a scaling sweep.
+    small: bool,
     /// `F`, without the translation.
     step: Aligned<T>,
-    q: Aligned<T>,
     sums: Aligned<T>,
+    /// L1 violation of the column marginal before the step.
+    residual: T,
     /// The translation of the last iteration in units of epsilon.
     translation: f64,
     /// Mass of the plan after the last update of the columns.
@@ -52,8 +56,7 @@ struct Columns<'e, 'f, 'a, T> {
 impl<T: Real> Columns<'_, '_, '_, T> {
     /// One full iteration from `absorbed + shift`; leaves `step`, returns the relative residual.
     fn evaluate(&mut self) -> f64 {
-        let small = largest(self.options.level, &self.shift).to_f64() <= limit::<T>();
-        if !(self.valid && small && self.scale()) {
+        if !(self.valid && self.small && self.scale()) {
             self.absorb();
         }
         self.finish()
@@ -61,22 +64,24 @@ impl<T: Real> Columns<'_, '_, '_, T> {
 
     /// Scaling sweep; false if the numbers left the safe range, so that it has to be repeated.
     fn scale(&mut self) -> bool {
-        self.engine.scale(self.options.level, &self.shift);
+        self.engine.scale(&mut self.v);
         let sweep = self.engine.column_sums(&mut self.sums);
         self.valid &= sweep.settled;
         self.fresh = false;
-        sweep.usable && self.logarithms()
+        sweep.usable && self.step()
     }
 
-    /// `q` from the column sums; false if it takes a log-sum-exp of each column.
-    fn logarithms(&mut self) -> bool {
-        logarithms(
-            self.options.level,
-            &self.sums,
-            &self.b,
-            &self.ln_b,
-            &mut self.q,
-        )
+    /// The step from the column sums; false if it takes a log-sum-exp of each column.
+    fn step(&mut self) -> bool {
+        let sums = Sums {
+            sum: &self.sums,
+            v: &self.v,
+            ln_b: &self.ln_b,
+        };
+        let (state, level) = ((&self.absorbed[..], &self.shift[..]), self.options.level);
+        let (usable, residual) = step(level, self.update, sums, &self.b, state, &mut self.step);
+        self.residual = residual;
+        usable
     }
 
     /// Log sweep, which absorbs the potentials.
@@ -85,6 +90,8 @@ impl<T: Real> Columns<'_, '_, '_, T> {
             *h += *d;
             *d = T::ZERO;
         }
+        self.v.fill(T::ONE);
+        self.small = true;
         let (absorbed, ln_b) = (&self.absorbed, &self.ln_b);
         self.engine.round(Round::Log, |shared| {
             for ((h, &p), &l) in shared.h.iter_mut().zip(absorbed.iter()).zip(ln_b.iter()) {
@@ -94,14 +101,16 @@ impl<T: Real> Columns<'_, '_, '_, T> {
         self.fresh = true;
         let sweep = self.engine.column_sums(&mut self.sums);
         self.valid = self.engine.resident() && sweep.usable;
-        if !self.logarithms() {
+        if !self.step() {
             // Some column sums underflow in the kernel: they need their own log-sum-exp.
             self.valid = false;
-            for (j, lse) in self.column_transform().into_iter().enumerate() {
-                if self.b[j] > T::ZERO {
-                    self.q[j] = T::from_f64(lse + self.absorbed[j].to_f64());
-                }
-            }
+            let all = self
+                .column_transform()
+                .into_iter()
+                .zip(self.absorbed.iter());
+            let q: Vec<T> = all.map(|(l, h)| T::from_f64(l + h.to_f64())).collect();
+            let (state, level) = ((&self.absorbed[..], &self.shift[..]), self.options.level);
+            self.residual = step_from(level, self.update, &q, &self.b, state, &mut self.step);
         }
     }
 
@@ -110,33 +119,26 @@ impl<T: Real> Columns<'_, '_, '_, T> {
         self.engine.round(Round::Columns, |_| {});
         // Only kept costs leave the kernel as it was.
         self.valid &= self.engine.keep == Keep::Both;
-        let blocks: Vec<_> = self.engine.blocks.iter().map(lock).collect();
-        (0..self.b.len())
-            .map(|j| {
-                let parts = || blocks.iter().map(|block| (block.top[j], block.column[j]));
-                let top = parts()
-                    .map(|(t, _)| t.to_f64())
-                    .fold(f64::NEG_INFINITY, f64::max);
+        let mut tops = vec![f64::NEG_INFINITY; self.b.len()];
+        self.engine.each(|block| {
+            for (top, t) in tops.iter_mut().zip(block.top.iter()) {
+                *top = top.max(t.to_f64());
+            }
+        });
+        let mut sums = vec![0.0; tops.len()];
+        self.engine.each(|block| {
+            let parts = block.top.iter().zip(block.column.iter());
+            for ((sum, top), (&t, s)) in sums.iter_mut().zip(&tops).zip(parts) {
                 // A block without mass has a maximum of -inf and a sum that means nothing.
-                let sum: f64 = parts()
-                    .filter(|(t, _)| *t > T::NEG_INFINITY)
-                    .map(|(t, s)| s.to_f64() * (t.to_f64() - top).exp())
-                    .sum();
-                top + sum.ln()
-            })
-            .collect()
+                if t > T::NEG_INFINITY {
+                    *sum += s.to_f64() * (t.to_f64() - top).exp();
+                }
+            }
+        });
+        tops.iter().zip(sums).map(|(t, s)| t + s.ln()).collect()
     }
 
     fn finish(&mut self) -> f64 {
-        let residual = update(
-            self.options.level,
-            self.update,
-            &self.q,
-            &self.b,
-            &self.absorbed,
-            &self.shift,
-            &mut self.step,
-        );
         let Numbers {
             epsilon,
             reach_x,
@@ -155,17 +157,18 @@ impl<T: Real> Columns<'_, '_, '_, T> {
         self.translation = 0.0;
         if stiffness > 0.0 {
             // The best common translation (f + k, g - k); Sejourne, Vialard, Peyre 2022.
-            let reports = self.engine.blocks.iter().map(|b| lock(b).report);
             let log_rows = if reach_x.is_infinite() {
                 mass_a.ln()
             } else {
-                let parts: Vec<f64> = reports.map(|report| report.log_relaxed).collect();
+                let mut parts = Vec::new();
+                let add = |block: &mut Block<T>| parts.push(block.report.log_relaxed);
+                self.engine.each(add);
                 let top = parts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 top + parts.iter().map(|p| (p - top).exp()).sum::<f64>().ln()
             };
             self.translation = (log_rows - log_mass) / stiffness;
         }
-        residual.to_f64() / mass_b
+        self.residual.to_f64() / mass_b
     }
 
     /// Drops a start that would drown the cost in rounding error, and takes out its gauge.
@@ -194,11 +197,10 @@ impl<T: Real> Columns<'_, '_, '_, T> {
         }
     }
 
-    /// Makes the move `step`.
-    fn advance(&mut self, step: &[T]) {
-        for (d, &s) in self.shift.iter_mut().zip(step) {
-            *d += s;
-        }
+    /// Moves by `step - translation`, without the translation where there is no mass.
+    fn advance(&mut self, step: &[T], translation: T) {
+        let (level, state) = (self.options.level, (&mut self.shift[..], &mut self.v[..]));
+        self.small = advance(level, step, translation, &self.b, state);
     }
 }
 
@@ -233,9 +235,11 @@ pub fn iterate<T: Real>(
         ln_b,
         absorbed: Aligned::zeros(stride),
         shift: Aligned::zeros(stride),
+        v: Aligned::filled(stride, T::ONE),
+        small: true,
         step: Aligned::zeros(stride),
-        q: Aligned::zeros(stride),
         sums: Aligned::zeros(stride),
+        residual: T::NAN,
         translation: 0.0,
         mass: numbers.mass_b,
         valid: false,
@@ -260,12 +264,11 @@ pub fn iterate<T: Real>(
             *h = T::from_f64(clean(g));
         }
     } else if let Some(f0) = problem.f0 {
-        for block in engine.blocks {
-            let mut block = lock(block);
+        engine.each(|block| {
             let rows = block.rows.clone();
             let start = f0[rows].iter().map(|f| T::from_f64(clean(f)));
             block.phi = start.collect();
-        }
+        });
         let tau = damping(epsilon, numbers.reach_y);
         let lse = columns.column_transform();
         for (h, l) in columns.absorbed[..m].iter_mut().zip(lse) {
@@ -276,7 +279,7 @@ pub fn iterate<T: Real>(
     let accelerate = options.accelerate && options.tol > 0.0;
     let mut mixer = accelerate.then(|| Anderson::new(options.level));
     let (mut resume_at, mut pause) = (0, PATIENCE);
-    let mut move_by = vec![T::ZERO; stride];
+    let mut mixed = Vec::new();
     let mut iterations = 0;
     let (mut best, mut best_at) = (f64::INFINITY, 0);
     let residual = loop {
@@ -309,19 +312,20 @@ pub fn iterate<T: Real>(
             break residual;
         }
         let translation = T::from_f64(columns.translation);
-        for ((s, &f), &w) in move_by
-            .iter_mut()
-            .zip(columns.step.iter())
-            .zip(columns.b.iter())
-        {
-            *s = if w > T::ZERO { f - translation } else { f };
-        }
+        let step = std::mem::take(&mut columns.step);
         if let Some(mixer) = &mut mixer {
             // The last iteration starts from a point that no longer may be refused.
             let plain = iterations + 1 >= options.max_iter;
-            mixer.advance(&columns.b, &mut move_by, residual, plain);
+            let pairs = step.iter().zip(columns.b.iter());
+            let moved = |(&f, &w): (&T, &T)| if w > T::ZERO { f - translation } else { f };
+            mixed.clear();
+            mixed.extend(pairs.map(moved));
+            mixer.advance(&columns.b, &mut mixed, residual, plain);
+            columns.advance(&mixed, T::ZERO);
+        } else {
+            columns.advance(&step, translation);
         }
-        columns.advance(&move_by);
+        columns.step = step;
     };
     conclude::conclude(&mut columns, problem, iterations, residual)
 }

@@ -3,10 +3,8 @@
 use std::sync::PoisonError;
 
 use crate::real::Real;
-use crate::vmath;
 
 use super::super::block::Round;
-use super::super::columns::{largest, limit};
 use super::super::problem::Problem;
 use super::super::solver::{Outcome, damping};
 use super::Columns;
@@ -23,7 +21,7 @@ pub fn conclude<T: Real>(
     let translation = columns.translation;
     let mut offset = epsilon * translation;
     let mut phi = vec![T::ZERO; problem.a.len()];
-    engine.gather(|block| &block.phi, &mut phi);
+    engine.gather(|block| block.potentials(), &mut phi);
     let mut f: Vec<f64> = phi
         .iter()
         .map(|p| epsilon * (p.to_f64() + translation))
@@ -55,15 +53,13 @@ pub fn conclude<T: Real>(
     }
     // The plan belongs to the updated columns; the translation does not change it.
     let step = std::mem::take(&mut columns.step);
-    columns.advance(&step);
-    let level = columns.options.level;
-    if columns.valid && largest(level, &columns.shift).to_f64() <= limit::<T>() {
+    columns.advance(&step, T::ZERO);
+    if columns.valid && columns.small {
         let mut shared = engine
             .shared
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        shared.v.copy_from_slice(&columns.shift);
-        vmath::exp(level, &mut shared.v);
+        std::mem::swap(&mut shared.v, &mut columns.v);
     } else {
         engine.round(Round::Rebuild, |shared| {
             shared.v.fill(T::ONE);
