@@ -10,10 +10,26 @@ use crate::real::{LANES, Real};
 
 const LINE: usize = 64;
 
+/// Addresses that differ by a multiple of this look the same to a processor that asks whether a
+/// load has to wait for a store.
+const PAGE: usize = 4096;
+
 /// `n` rounded up to whole lane arrays.
 #[must_use]
 pub fn padded(n: usize) -> usize {
     n.div_ceil(LANES) * LANES
+}
+
+/// Bytes below which an allocator has a quick path for memory that need not be zero.
+const BRIEF: usize = 1 << 10;
+
+/// `len` times `value`, also where that is 0: for few elements `calloc` takes longer than to write
+/// them.
+#[must_use]
+pub fn brief<T: Clone>(len: usize, value: T) -> Vec<T> {
+    let mut all = Vec::with_capacity(len);
+    all.resize(len, value);
+    all
 }
 
 /// A fixed-length vector whose first element lies on a 64-byte boundary.
@@ -51,13 +67,31 @@ impl<T: Real> Aligned<T> {
         }
     }
 
+    /// The same on one of two kinds of `side`: what is read from one kind while the other is
+    /// written does not wait for that.
+    #[must_use]
+    pub fn arbitrary_beside(len: usize, side: bool) -> Self {
+        let mut all = Self::arbitrary(len + PAGE / size_of::<T>());
+        let address = all.as_ptr() as usize;
+        let place = if side { PAGE / 2 } else { 0 };
+        // Both are multiples of a line, and thus of an element.
+        all.start += (place + PAGE - address % PAGE) % PAGE / size_of::<T>();
+        all.len = len;
+        all
+    }
+
     /// Elements that hold `len` of them wherever the first line starts.
     fn room(len: usize) -> usize {
         len + LINE / size_of::<T>()
     }
 
     fn fresh(len: usize, value: T) -> Self {
-        let data = vec![value; Self::room(len)];
+        let room = Self::room(len);
+        let data = if room * size_of::<T>() < BRIEF {
+            brief(room, value)
+        } else {
+            vec![value; room]
+        };
         pages::advise(&data);
         Self::within(data, len)
     }
@@ -172,6 +206,16 @@ mod pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sides_are_half_a_page_apart() {
+        for len in [0, 1, 100, 5000] {
+            let sides = [false, true].map(|side| Aligned::<f64>::arbitrary_beside(len, side));
+            let [p, q] = sides.each_ref().map(|all| all.as_ptr() as usize % PAGE);
+            assert_eq!((p, q), (0, PAGE / 2));
+            assert!(sides.iter().all(|all| all.len() == len));
+        }
+    }
 
     #[test]
     fn starts_on_a_line_and_keeps_its_values() {

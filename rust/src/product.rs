@@ -7,7 +7,7 @@ mod tile;
 mod vector;
 
 pub use tile::{Left, Tiles};
-pub use vector::{Vectors, add_row_times, times_column};
+pub use vector::{Vectors, add_row_times, column_times, row_times, times_column};
 
 use crate::buffer::{Aligned, padded};
 use crate::real::{LANES, Real};
@@ -31,7 +31,12 @@ impl<T: Real> Panels<T> {
     pub fn new(level: Level, points: &[T], depth: usize) -> Option<Self> {
         let wide = T::wide(level).filter(|_| depth > 0)?;
         let count = points.len() / depth;
-        let mut data = Aligned::zeros(padded(count) * depth);
+        let len = padded(count) * depth;
+        let mut data = if padded(count) == count {
+            Aligned::arbitrary(len)
+        } else {
+            Aligned::zeros(len)
+        };
         let panels = data.chunks_mut(wide * depth);
         for (points, panel) in points.chunks(wide * depth).zip(panels) {
             let stride = panel.len() / depth;

@@ -157,7 +157,7 @@ pub fn squared_norms_body<T: Real, const FMA: bool>(points: &[T], width: usize, 
     }
 }
 
-/// `x_i - shift` for each row `x_i`.
+/// `x_i -= shift` for each row `x_i`.
 #[inline(always)]
 pub fn take_off_body<T: Real, const FMA: bool>(shift: &[T], rows: &mut [T]) {
     for row in rows.chunks_exact_mut(shift.len().max(1)) {
@@ -170,6 +170,23 @@ pub fn take_off_body<T: Real, const FMA: bool>(shift: &[T], rows: &mut [T]) {
 simd_dispatch! {
     /// Takes `shift` off each row of as many elements.
     pub fn take_off[T: Real](shift: &[T], rows: &mut [T]) = take_off_body;
+}
+
+/// `out_i = x_i - shift` for each row `x_i`.
+#[inline(always)]
+pub fn less_body<T: Real, const FMA: bool>(shift: &[T], rows: &[T], out: &mut [T]) {
+    assert_eq!(rows.len(), out.len());
+    let width = shift.len().max(1);
+    for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        for ((o, &v), &s) in out.iter_mut().zip(row).zip(shift) {
+            *o = v - s;
+        }
+    }
+}
+
+simd_dispatch! {
+    /// Rows of as many elements as `shift`, less that.
+    pub fn less[T: Real](shift: &[T], rows: &[T], out: &mut [T]) = less_body;
 }
 simd_dispatch! {
     /// `sum_i x[i]`.

@@ -8,18 +8,39 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes that are kept for each of the two number types.
 const KEEP: usize = 64 << 20;
 
-/// The allocator keeps smaller buffers itself.
-const LEAST: usize = 64 << 10;
+/// Vectors that are kept for each of them, which are looked through for one of the wanted length.
+const MOST: usize = 256;
+
+/// The allocator keeps smaller buffers itself, but clears them.
+const LEAST: usize = 8 << 10;
 
 /// Memory that nobody uses at the moment.
 #[derive(Debug)]
-pub struct Spare<T>(Mutex<Vec<Vec<T>>>);
+pub struct Spare<T>(Mutex<Kept<T>>);
+
+#[derive(Debug)]
+struct Kept<T> {
+    /// Oldest first.
+    all: Vec<Vec<T>>,
+    bytes: usize,
+}
+
+impl<T> Kept<T> {
+    fn remove(&mut self, place: usize) -> Vec<T> {
+        let data = self.all.remove(place);
+        self.bytes -= size_of_val(&*data);
+        data
+    }
+}
 
 impl<T> Spare<T> {
     /// None yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self(Mutex::new(Kept {
+            all: Vec::new(),
+            bytes: 0,
+        }))
     }
 
     /// A vector of that length whose contents mean nothing, the last one that was given.
@@ -29,7 +50,7 @@ impl<T> Spare<T> {
             return None;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept.iter().rposition(|data| data.len() == len)?;
+        let place = kept.all.iter().rposition(|data| data.len() == len)?;
         Some(kept.remove(place))
     }
 
@@ -40,9 +61,9 @@ impl<T> Spare<T> {
             return;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push(data);
-        let bytes = |kept: &[Vec<T>]| kept.iter().map(|data| size_of_val(&**data)).sum::<usize>();
-        while bytes(&kept) > KEEP {
+        kept.bytes += size_of_val(&*data);
+        kept.all.push(data);
+        while kept.bytes > KEEP || kept.all.len() > MOST {
             kept.remove(0);
         }
     }
@@ -68,12 +89,18 @@ mod tests {
         assert_eq!(spare.take(len), Some(vec![7.0; len]));
         assert!(spare.take(len).is_none());
         spare.give(vec![0.0; 32]);
-        assert!(spare.0.lock().unwrap().is_empty());
+        assert!(spare.0.lock().unwrap().all.is_empty());
         for _ in 0..5 {
             spare.give(vec![0.0; KEEP / 16]);
         }
-        assert_eq!(spare.0.lock().unwrap().len(), 4);
+        assert_eq!(spare.0.lock().unwrap().all.len(), 4);
         spare.give(vec![0.0; KEEP]);
-        assert_eq!(spare.0.lock().unwrap().len(), 4);
+        assert_eq!(spare.0.lock().unwrap().all.len(), 4);
+        let spare = Spare::<f32>::new();
+        for _ in 0..MOST + 3 {
+            spare.give(vec![0.0; len]);
+        }
+        let kept = spare.0.lock().unwrap();
+        assert_eq!((kept.all.len(), kept.bytes), (MOST, MOST * LEAST));
     }
 }

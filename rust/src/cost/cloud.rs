@@ -1,11 +1,11 @@
 //! Points made ready for a cost.
 
-use crate::buffer::{Aligned, padded};
-use crate::product::Panels;
+use crate::buffer::{Aligned, brief, padded};
+use crate::product::{Panels, row_times};
 use crate::real::Real;
 use crate::simd::Level;
 use crate::simd_dispatch;
-use crate::vmath::{squared_norms, take_off};
+use crate::vmath::{less, squared_norms, take_off};
 
 use super::Cost;
 
@@ -17,7 +17,7 @@ pub struct Cloud<T> {
     /// Dimension.
     pub dim: usize,
     /// Coordinates, row-major.
-    pub coords: Vec<T>,
+    pub coords: Aligned<T>,
     /// Squared norms of `coords`, padded.
     pub square: Aligned<T>,
     /// Lengths before normalisation; empty if the cost does not normalise.
@@ -66,23 +66,48 @@ fn centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Vec<f64> {
     mean
 }
 
-/// Half way between the means of the two sides, or the mean of the only one.
+/// The same in the precision of the points; None where a number leaves its range, or a point
+/// without mass has coordinates that are none.
+fn rough_centre<T: Real>(level: Level, side: Side<T>, dim: usize) -> Option<Vec<T>> {
+    let mut mean = brief(dim, T::ZERO);
+    if !row_times(level, side.weight, side.points, &mut mean) {
+        return None;
+    }
+    let mass: f64 = side.weight.iter().map(|w| w.to_f64()).sum();
+    let inverse = T::from_f64(1.0 / mass);
+    let mut finite = true;
+    for m in &mut mean {
+        *m *= inverse;
+        finite &= m.is_finite();
+    }
+    finite.then_some(mean)
+}
+
+/// About half way between the means of the two sides, or the mean of the only one.
 fn middle<T: Real>(level: Level, x: Side<T>, y: Option<Side<T>>, dim: usize) -> Vec<T> {
-    let mut mean = centre(level, x, dim);
+    let mean = |side| {
+        rough_centre(level, side, dim).unwrap_or_else(|| {
+            let mean = centre(level, side, dim).into_iter();
+            mean.map(T::from_f64).collect()
+        })
+    };
+    let half = T::from_f64(0.5);
+    let mut middle = mean(x);
     if let Some(y) = y {
-        for (m, other) in mean.iter_mut().zip(centre(level, y, dim)) {
-            *m = (*m + other) / 2.0;
+        for (m, other) in middle.iter_mut().zip(mean(y)) {
+            *m = half * *m + half * other;
         }
     }
-    mean.into_iter().map(T::from_f64).collect()
+    middle
 }
 
 impl<T: Real> Cloud<T> {
     fn new(level: Level, cost: Cost, side: Side<T>, dim: usize, shift: Option<&[T]>) -> Self {
         let count = side.weight.len();
-        let mut coords = side.points.to_vec();
-        if let Some(shift) = shift {
-            take_off(level, shift, &mut coords);
+        let mut coords = Aligned::arbitrary(side.points.len());
+        match shift {
+            Some(shift) => less(level, shift, side.points, &mut coords),
+            None => coords.copy_from_slice(side.points),
         }
         let mut square = Aligned::zeros(padded(count));
         squared_norms(level, &coords, dim, &mut square[..count]);

@@ -10,6 +10,7 @@ mod x86;
 use crate::lanes::{sum_four, sum_lanes};
 use crate::real::{LANES, Real};
 use crate::simd::Level;
+use crate::simd_dispatch;
 
 /// A number type with such products.
 pub trait Vectors: Sized {
@@ -137,19 +138,31 @@ fn add_columns<T: Real, const FMA: bool, const COLUMNS: usize>(
     *out = sums;
 }
 
+simd_dispatch! {
+    fn column_times_at[T: Real](products: Level, a: &[T], v: &[T], out: &mut [T]) = times_column;
+}
+
+/// `out = A v` for rows as long as `v`, a whole number of lane arrays.
+pub fn column_times<T: Real>(level: Level, a: &[T], v: &[T], out: &mut [T]) {
+    column_times_at(level, level, a, v, out);
+}
+
+/// `out += c A`. False where this level has no such products, or a row is no whole number of lane
+/// arrays.
+#[must_use]
+pub fn row_times<T: Real>(level: Level, c: &[T], a: &[T], out: &mut [T]) -> bool {
+    out.len() % LANES == 0 && T::add_row_times(level, false, c, a, out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::simd::available;
-    use crate::simd_dispatch;
 
     fn number<T: Real>(i: usize) -> T {
         T::from_f64(((i * 7919 + 13) % 101) as f64 / 50.0 - 1.0)
     }
 
-    simd_dispatch! {
-        fn column[T: Real](products: Level, a: &[T], v: &[T], out: &mut [T]) = times_column;
-    }
     simd_dispatch! {
         fn row[T: Real](products: Level, ahead: bool, c: &[T], a: &[T], out: &mut [T])
             = add_row_times;
@@ -182,7 +195,7 @@ mod tests {
                     );
                 };
                 let mut out = vec![T::NAN; n];
-                column(level, level, &a, &v, &mut out);
+                column_times(level, &a, &v, &mut out);
                 for (i, &got) in out.iter().enumerate() {
                     check(got, (0..width).map(|j| entry(i, j) * v[j].to_f64()).sum());
                 }

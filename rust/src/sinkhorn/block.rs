@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
-use crate::buffer::{Aligned, padded};
+use crate::buffer::{Aligned, brief, padded};
 use crate::interrupt::Interrupt;
+use crate::product::column_times;
 use crate::real::Real;
 use crate::simd::Level;
-use crate::vmath::dot;
 
 use super::gradient;
 use super::potentials;
@@ -120,11 +120,11 @@ impl<T: Real> Block<T> {
             } else {
                 stride
             }),
-            cost: Aligned::arbitrary(costs * stride),
-            kernel: Aligned::arbitrary(kernels * stride),
+            cost: Aligned::arbitrary_beside(costs * stride, false),
+            kernel: Aligned::arbitrary_beside(kernels * stride, true),
             weight: weight[rows.clone()].to_vec(),
-            base: vec![T::ZERO; n],
-            phi: vec![T::ZERO; n],
+            base: brief(n, T::ZERO),
+            phi: brief(n, T::ZERO),
             late: false,
             ratio: vec![T::ONE; n],
             total: vec![T::ONE; n],
@@ -193,9 +193,11 @@ impl<T: Real> Block<T> {
             shared
                 .source
                 .features(shared.level, self.rows.start + part.start, out);
-            for (row, &a) in out.chunks_exact(stride).zip(&self.weight[part]) {
+            let sums = &mut self.total[part.clone()];
+            column_times(shared.level, out, &shared.b, sums);
+            for (sum, &a) in sums.iter().zip(&self.weight[part]) {
                 if a != T::ZERO {
-                    self.mean += a.to_f64() * dot(shared.level, row, &shared.b).to_f64();
+                    self.mean += a.to_f64() * sum.to_f64();
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use crate::buffer::Aligned;
+use crate::buffer::{Aligned, brief};
 use crate::cost::Mismatch;
 use crate::real::Real;
 
@@ -27,7 +27,7 @@ pub fn collect<T: Real>(
     options: &Options,
     solution: &mut Solution<T>,
 ) {
-    let mut column = vec![0.0; b.len()];
+    let mut column = brief(b.len(), 0.0);
     let mut moved = Mismatch::default();
     let mut masked = Vec::new();
     engine.each(|block| {
@@ -47,10 +47,14 @@ pub fn collect<T: Real>(
         pairs.for_each(|(s, p)| *s += p);
         if options.want_x {
             let dim = sums.grad_x.len() / rows.len().max(1);
-            if solution.grad_x.is_empty() {
-                solution.grad_x = Aligned::arbitrary(solution.f.len() * dim);
+            if rows.len() == solution.f.len() {
+                solution.grad_x = sums.grad_x;
+            } else {
+                if solution.grad_x.is_empty() {
+                    solution.grad_x = Aligned::arbitrary(solution.f.len() * dim);
+                }
+                solution.grad_x[rows.start * dim..rows.end * dim].copy_from_slice(&sums.grad_x);
             }
-            solution.grad_x[rows.start * dim..rows.end * dim].copy_from_slice(&sums.grad_x);
         }
         if options.want_y {
             if solution.grad_y.is_empty() {

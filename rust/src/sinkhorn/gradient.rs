@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::buffer::Aligned;
+use crate::buffer::{Aligned, brief};
 use crate::cost::{Cost, Mismatch, barycentre_rows, l1_gradient};
 use crate::gemm::gemm;
 use crate::product;
@@ -144,7 +144,7 @@ pub fn work<T: Real>(block: &mut Block<T>, shared: &Shared<T>) {
     let stride = shared.b.len();
     let n = block.rows.len();
     let mut sums = Sums {
-        row: vec![T::ZERO; n],
+        row: brief(n, T::ZERO),
         column: Aligned::zeros(stride),
         ..Sums::default()
     };
@@ -269,7 +269,7 @@ impl<'g, T: Real> Points<'g, T> {
                 1.0
             }),
             weighted: Aligned::zeros(weighted),
-            x: Aligned::zeros(rows * dim),
+            x: Aligned::arbitrary(rows * dim),
             y: Aligned::zeros(if want.1 { columns * dim } else { 0 }),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use crate::buffer::brief;
 use crate::real::Real;
 
 use super::super::block::Round;
@@ -20,7 +21,7 @@ pub fn conclude<T: Real>(
     let (epsilon, m) = (numbers.epsilon, problem.b.len());
     let translation = columns.translation;
     let mut offset = epsilon * translation;
-    let mut phi = vec![T::ZERO; problem.a.len()];
+    let mut phi = brief(problem.a.len(), T::ZERO);
     engine.gather(|block| block.potentials(), &mut phi);
     let mut f: Vec<f64> = phi
         .iter()
