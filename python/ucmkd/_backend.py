@@ -20,6 +20,11 @@ except ImportError as error:  # a source tree without the compiled extension
     _rust, _rust_reason = None, f"the compiled extension ucmkd._rust cannot be imported: {error}"
 
 
+def setting(name: str) -> str | None:
+    """An environment variable, asked for at every call of an operator."""
+    return os.environ.get(name) if _rust is None else _rust.environment(name)
+
+
 class BackendStatus(NamedTuple):
     """What :func:`backends` says of one backend."""
 
@@ -88,7 +93,7 @@ CACHE_BUDGET = 512 << 20
 
 def cache_budget() -> int:
     """The environment variable ``UCMKD_CACHE_MB`` in bytes, or :data:`CACHE_BUDGET`."""
-    text = os.environ.get("UCMKD_CACHE_MB")
+    text = setting("UCMKD_CACHE_MB")
     if text is None:
         return CACHE_BUDGET
     try:
@@ -142,7 +147,8 @@ def choose(
         if reason:
             raise ValueError(f"backend={backend!r} cannot run here: {reason}")
         return backend
-    wanted = os.environ.get("UCMKD_BACKEND", "auto")
+    wanted = setting("UCMKD_BACKEND")
+    wanted = "auto" if wanted is None else wanted
     if wanted not in ("auto", *BACKENDS):
         raise ValueError(
             f"UCMKD_BACKEND must be 'auto', {', '.join(map(repr, BACKENDS))}; got {wanted!r}"
@@ -164,3 +170,15 @@ def choose(
             f"triton/{device.type}", f"plain PyTorch computes on {device.type}, slower: {reason}"
         )
     return "torch"
+
+
+def chooses_rust(backend: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether :func:`choose` takes Rust for an input on the CPU; quick where nothing is set.
+
+    A backend that is named is not checked here.
+    """
+    if _rust is None:
+        return False
+    if backend == "rust" or (backend == "auto" and setting("UCMKD_BACKEND") is None):
+        return True
+    return choose(backend, device, dtype) == "rust"

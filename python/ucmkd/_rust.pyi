@@ -9,6 +9,9 @@ _Floats = NDArray[Any]
 _Numbers = NDArray[np.float64]
 _Labels = NDArray[np.int64]
 
+def environment(name: str) -> str | None:
+    """An environment variable; ``os.environ`` takes longer to say that one is not set."""
+
 def simd_level() -> str:
     """The vector instruction set in use; the environment variable UCMKD_SIMD lowers it."""
 
@@ -24,7 +27,7 @@ def equal(x: _Floats, y: _Floats) -> bool:
 def distance(x: _Floats, y: _Floats) -> float:
     """The Euclidean distance of two arrays of one dtype and shape."""
 
-def scaled(x: _Floats, factor: _Floats) -> _Floats:
+def scaled(x: _Floats, factor: _Floats | float) -> _Floats:
     """``factor`` times ``x``: one number, or one for each ``x[k]``."""
 
 def sinkhorn(
@@ -80,9 +83,13 @@ class Solved:
     """What :func:`divergence` found; the solutions of the terms become arrays when asked for."""
 
     value: _Floats
-    grad_x: _Floats | None
-    grad_y: _Floats | None
     scale: _Numbers
+    def gradient(self, side: int) -> _Floats | None:
+        """That to x (0) or y (1); None where it was not wanted."""
+
+    def gradient_times(self, side: int, factor: float) -> _Floats:
+        """That gradient times a number, in memory of its own."""
+
     def less_half(self, other: _Numbers) -> _Floats:
         """``value - other / 2``, subtracted before it is rounded."""
 
@@ -116,15 +123,15 @@ def divergence(
     accelerate: bool,
     own_x: bool,
     own_y: bool,
-    single: bool,
     check_finite: bool,
     budget: int,
     threads: int,
 ) -> Solved | None:
     """OT(x, y) less half of OT(x, x) (``own_x``) and of OT(y, y) (``own_y``), with gradients.
 
-    ``parameters (4, B)`` holds epsilon, the reaches and the label cost. With ``single`` the value
-    is 0-d and the gradients are ``(n, d)``. None: ``check_finite`` found points that are not.
+    ``parameters (4, B)`` holds epsilon, the reaches and the label cost. Points are ``(B, n, d)``,
+    or ``(n, d)`` for a single problem: then the value is 0-d and the gradients are ``(n, d)``.
+    None: ``check_finite`` found points that are not.
     """
 
 def softmin(

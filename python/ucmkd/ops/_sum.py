@@ -152,8 +152,8 @@ class Sum:
         numbers = as_numpy(parameters)
         own_y = self.debias and self.known is None
         solved = _backend.rust().divergence(
-            x[None] if self.single else x,
-            y[None] if self.single else y,
+            x,
+            y,
             as_numpy(weights[0]),
             as_numpy(weights[1]),
             as_numpy(self.labels[0]),
@@ -169,7 +169,6 @@ class Sum:
             self.accelerate,
             self.debias,
             own_y,
-            self.single,
             self.finite is not None,
             _backend.cache_budget(),
             torch.get_num_threads(),
@@ -180,9 +179,9 @@ class Sum:
 
         self.adopt(solved, numbers)
         if wanted[0]:
-            self.grad_x = torch.from_numpy(solved.grad_x)
+            self.grad_x = torch.from_numpy(solved.gradient(0))
         if wanted[1]:
-            self.grad_y = torch.from_numpy(solved.grad_y)
+            self.grad_y = torch.from_numpy(solved.gradient(1))
         value = torch.from_numpy(solved.value)
         if self.debias and self.known is not None:
             known = self.known(as_tensor(self._own_parameters(0)), as_tensor(solved.scale))

@@ -29,6 +29,7 @@ _SOLVED = (torch.float32, torch.float64)
 class Rules(NamedTuple):
     """How a problem is solved; ``finite``: names of x and y in the error of a NaN, or None."""
 
+    numbers: NDArray[np.float64]
     cost: str
     relative: bool
     debias: bool
@@ -41,24 +42,23 @@ class Rules(NamedTuple):
 class TwoClouds:
     """One call: its rules, and what the Rust call has left for the backward."""
 
-    __slots__ = ("numbers", "rules", "solved")
+    __slots__ = ("rules", "solved")
 
-    def __init__(self, rules: Rules, numbers: NDArray[np.float64]) -> None:
+    def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.numbers = numbers
         self.solved: Any = None
 
     def run(self, x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Tensor:
         """The value, 0-d."""
-        rules = self.rules
+        numbers, cost, relative, debias, tol, max_iter, accelerate, finite = self.rules
         self.solved = _backend.rust().divergence(
-            x.detach().numpy()[None], y.detach().numpy()[None], None, None, None, None, None, None,
-            None, None, self.numbers, rules.cost, rules.relative, rules.tol, rules.max_iter,
-            want_x, want_y, False, rules.accelerate, rules.debias, rules.debias, True,
-            rules.finite is not None, _backend.cache_budget(), torch.get_num_threads(),
+            x.detach().numpy(), (y.detach() if y.requires_grad else y).numpy(), None, None, None,
+            None, None, None, None, None, numbers, cost, relative, tol, max_iter, want_x, want_y,
+            False, accelerate, debias, debias, finite is not None, _backend.cache_budget(),
+            torch.get_num_threads(),
         )  # fmt: skip
         if self.solved is None:
-            for points, name in zip((x, y), rules.finite or (), strict=True):
+            for points, name in zip((x, y), finite or (), strict=True):
                 _check.finite(points, name)
         value: Tensor = torch.from_numpy(self.solved.value)
         return value
@@ -76,7 +76,7 @@ class TwoClouds:
             debias=rules.debias, even=True, single=True, narrow=0, finite=None, known=None,
             backend="rust",
         )  # fmt: skip
-        job.adopt(self.solved, self.numbers)
+        job.adopt(self.solved, rules.numbers)
         return job
 
 
@@ -87,7 +87,7 @@ class _Node(torch.autograd.Function):
         value = call.run(x, y, want_x, want_y)
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tracked(x, y))
+        ctx.save_for_backward(*kept(x, y))
         return value
 
     @staticmethod
@@ -97,23 +97,22 @@ class _Node(torch.autograd.Function):
         call, (_, want_x, want_y) = ctx.call, ctx.needs_input_grad
         if torch.is_grad_enabled():
             x, y = ctx.saved_tensors
-            numbers = torch.from_numpy(call.numbers)
+            numbers = torch.from_numpy(call.rules.numbers)
             need = (want_x, want_y, False, False, False, False)
             inputs = (x, y, None, None, numbers, None)
             return (None, *call.general().twice(inputs, need, grad_value)[:2])
-        solved, factor = call.solved, grad_value.numpy()
+        # PyTorch's product takes three times as long where it was not used a moment ago.
+        times, factor = call.solved.gradient_times, grad_value.item()
         return (
             None,
-            scaled(solved.grad_x, factor) if want_x else None,
-            scaled(solved.grad_y, factor) if want_y else None,
+            torch.from_numpy(times(0, factor)) if want_x else None,
+            torch.from_numpy(times(1, factor)) if want_y else None,
         )
 
 
-def scaled(gradient: NDArray[Any], factor: NDArray[Any]) -> Tensor:
-    """The backward: a stored gradient times the incoming one."""
-    # PyTorch's product takes three times as long where it was not used a moment ago.
-    result: Tensor = torch.from_numpy(_backend.rust().scaled(gradient, factor))
-    return result
+def kept(x: Tensor, y: Tensor) -> tuple[Any, ...]:
+    """The points as autograd can keep them."""
+    return tracked(x, y) if x.is_inference() or y.is_inference() else (x, y)
 
 
 def _array(points: Tensor) -> bool:
@@ -163,18 +162,33 @@ def two_clouds(
         return None
     dtype: torch.dtype = x.dtype
     # Nothing more to ask of a backend that is named; the general path says what it lacks.
-    if not _backend.has_rust() or (
-        backend != "rust" and _backend.choose(backend, x.device, dtype) != "rust"
-    ):
+    if not _backend.chooses_rust(backend, x.device, dtype):
         return None
     _deferred.poll()
-    numbers, _ = checked(*options, names, dtype)
-    rules = Rules(
-        options[1], relative, debias, float(options[4]), options[5], accelerate,
-        names if check_finite else None,
-    )  # fmt: skip
-    call = TwoClouds(rules, numbers)
+    flags = (relative, debias, accelerate, check_finite)
+    call = TwoClouds(_rules(*options, names, dtype, *flags))
     return _Node.apply(call, x, y), call
+
+
+@functools.lru_cache(maxsize=128, typed=True)
+def _rules(
+    epsilon: float,
+    cost: str,
+    reach: float | None,
+    label_cost: float,
+    tol: float,
+    max_iter: int,
+    names: tuple[str, str],
+    dtype: torch.dtype,
+    relative: bool,
+    debias: bool,
+    accelerate: bool,
+    check_finite: bool,
+) -> Rules:
+    """A training loop comes with the same options at every step."""
+    numbers, _ = checked(epsilon, cost, reach, label_cost, tol, max_iter, names, dtype)
+    finite = names if check_finite else None
+    return Rules(numbers, cost, relative, debias, float(tol), max_iter, accelerate, finite)
 
 
 @functools.lru_cache(maxsize=128, typed=True)

@@ -1,39 +1,48 @@
 //! The terms of a Sinkhorn divergence in one call, with what is rarely asked for left in Rust.
 
-use numpy::{Element, PyArray1, PyArray3, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{Element, PyArray1, PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::interrupt::interruptible;
-use super::lent::lent;
+use super::lent::{lent, lent_by};
 use super::sides::{Optional, matrix, part, refuse, slice, stacked};
 use super::sinkhorn::{Arguments, Shape, cost_named, shared_results, wanted, with_problems};
 use crate::buffer::Aligned;
 use crate::real::Real;
 use crate::simd;
 use crate::sinkhorn::{Divergence, Options, Problem, Solution, Summed, solve_sums};
-use crate::vmath::dot;
+use crate::vmath::{dot, scaled};
 
-/// Solutions of the terms, one for each problem.
+/// What the solver has left.
+struct Left<T> {
+    /// Solutions of the terms, one for each problem.
+    terms: [Vec<Solution<T>>; 3],
+    /// Gradients of the sum with respect to x and y, or empty.
+    gradients: [Aligned<T>; 2],
+}
+
+/// The same of either type.
 enum Held {
-    F32([Vec<Solution<f32>>; 3]),
-    F64([Vec<Solution<f64>>; 3]),
+    F32(Left<f32>),
+    F64(Left<f64>),
 }
 
 /// A number type of which solutions are held.
 trait Hold: Real + Element {
-    fn hold(terms: [Vec<Solution<Self>>; 3]) -> Held;
+    fn hold(left: Left<Self>) -> Held;
 }
 
 impl Hold for f32 {
-    fn hold(terms: [Vec<Solution<f32>>; 3]) -> Held {
-        Held::F32(terms)
+    fn hold(left: Left<f32>) -> Held {
+        Held::F32(left)
     }
 }
 
 impl Hold for f64 {
-    fn hold(terms: [Vec<Solution<f64>>; 3]) -> Held {
-        Held::F64(terms)
+    fn hold(left: Left<f64>) -> Held {
+        Held::F64(left)
     }
 }
 
@@ -48,12 +57,6 @@ pub struct Solved {
     /// The sum in the type of the points, ``(B,)``, or 0-d for a single problem.
     #[pyo3(get)]
     value: Py<PyAny>,
-    /// Its gradient with respect to x, or None.
-    #[pyo3(get)]
-    grad_x: Option<Py<PyAny>>,
-    /// Its gradient with respect to y, or None.
-    #[pyo3(get)]
-    grad_y: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -62,10 +65,44 @@ impl Solved {
     #[getter]
     fn scale<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         let all: Vec<f64> = match &self.held {
-            Held::F32(terms) => terms[0].iter().map(|s| s.scale).collect(),
-            Held::F64(terms) => terms[0].iter().map(|s| s.scale).collect(),
+            Held::F32(left) => left.terms[0].iter().map(|s| s.scale).collect(),
+            Held::F64(left) => left.terms[0].iter().map(|s| s.scale).collect(),
         };
         PyArray1::from_vec(py, all).into_any()
+    }
+
+    /// Gradient of the sum with respect to x (0) or y (1), or None where it was not wanted.
+    fn gradient<'py>(slf: &Bound<'py, Self>, side: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+        fn of<'py, T: Hold>(
+            slf: &Bound<'py, Solved>,
+            left: &Left<T>,
+            side: usize,
+        ) -> PyResult<Option<Bound<'py, PyAny>>> {
+            let Some(all) = left.gradients.get(side).filter(|all| !all.is_empty()) else {
+                return Ok(None);
+            };
+            let shape = slf.get().gradient_shape(side);
+            // SAFETY: the numbers are on the heap, in what is frozen: they stay there until `slf`
+            // is dropped, and only readers are handed out beside the array.
+            unsafe { lent_by(slf.clone().into_any(), all, &shape) }.map(Some)
+        }
+        match &slf.get().held {
+            Held::F32(left) => of(slf, left, side),
+            Held::F64(left) => of(slf, left, side),
+        }
+    }
+
+    /// That gradient times a number.
+    fn gradient_times<'py>(
+        &self,
+        py: Python<'py>,
+        side: usize,
+        factor: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match &self.held {
+            Held::F32(left) => self.times(py, left, side, factor),
+            Held::F64(left) => self.times(py, left, side, factor),
+        }
     }
 
     /// `value - other / 2` for numbers `(B,)`, subtracted before it is rounded.
@@ -94,8 +131,8 @@ impl Solved {
     /// of the points; without the batch dimension for a single problem.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         match &self.held {
-            Held::F32(terms) => self.reported(py, &terms[0]),
-            Held::F64(terms) => self.reported(py, &terms[0]),
+            Held::F32(left) => self.reported(py, &left.terms[0]),
+            Held::F64(left) => self.reported(py, &left.terms[0]),
         }
     }
 
@@ -103,13 +140,36 @@ impl Solved {
     /// empty.
     fn term<'py>(&self, py: Python<'py>, k: usize) -> PyResult<Bound<'py, PyTuple>> {
         match &self.held {
-            Held::F32(terms) => self.results(py, terms.get(k), k),
-            Held::F64(terms) => self.results(py, terms.get(k), k),
+            Held::F32(left) => self.results(py, left.terms.get(k), k),
+            Held::F64(left) => self.results(py, left.terms.get(k), k),
         }
     }
 }
 
 impl Solved {
+    fn gradient_shape(&self, side: usize) -> Vec<usize> {
+        let Shape {
+            batch, n, m, dim, ..
+        } = self.shape;
+        let shape = [batch, [n, m][side], dim];
+        shape[usize::from(self.single)..].to_vec()
+    }
+
+    fn times<'py, T: Hold>(
+        &self,
+        py: Python<'py>,
+        left: &Left<T>,
+        side: usize,
+        factor: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(all) = left.gradients.get(side).filter(|all| !all.is_empty()) else {
+            return refuse(format!("there is no gradient {side}"));
+        };
+        let mut product = Aligned::arbitrary(all.len());
+        scaled(simd::level(), T::from_f64(factor), all, &mut product);
+        lent(py, product, &self.gradient_shape(side))
+    }
+
     fn reported<'py, T: Real + Element>(
         &self,
         py: Python<'py>,
@@ -174,40 +234,24 @@ fn values<'py, T: Real + Element>(
     stacked(py, vec![all], shape)
 }
 
-/// A gradient of all problems as an array; None where it was not wanted.
-fn gradient<T: Real + Element>(
-    py: Python<'_>,
-    all: Aligned<T>,
-    shape: [usize; 3],
-    single: bool,
-) -> PyResult<Option<Py<PyAny>>> {
-    if all.is_empty() {
-        return Ok(None);
-    }
-    let shape: &[usize] = if single { &shape[1..] } else { &shape };
-    Ok(Some(lent(py, all, shape)?.unbind()))
-}
-
 /// What only [`divergence`] has.
 #[derive(Clone, Copy)]
 struct Extra<'a, 'py> {
     own: [bool; 2],
     own_start: [Optional<'a, 'py>; 2],
-    single: bool,
     check: bool,
 }
 
 fn solve<'py, T: Hold>(
     py: Python<'py>,
-    x: &Bound<'py, PyArray3<T>>,
+    x: &Bound<'py, PyArrayDyn<T>>,
     arguments: &Arguments<'_, 'py>,
     extra: Extra<'_, 'py>,
 ) -> PyResult<Option<Solved>> {
     let options = arguments.options;
+    let single = x.ndim() == 2;
     with_problems(x, arguments, |problems: &[Problem<T>], shape| {
-        let Shape {
-            batch, n, m, dim, ..
-        } = shape;
+        let Shape { batch, n, m, .. } = shape;
         if extra.check {
             let finite = |points: &[T]| dot(simd::level(), points, points).is_finite();
             let all = problems.iter().all(|p| p.points().all(finite));
@@ -229,10 +273,10 @@ fn solve<'py, T: Hold>(
                 own_start: [part(from_x, k, n), part(from_y, k, m)],
             })
             .collect();
-        let (sums, [grad_x, grad_y]) =
+        let (sums, gradients) =
             interruptible(py, |stop| solve_sums(&divergences, &options, stop))?;
         let all: Vec<f64> = sums.iter().map(|s| s.value).collect();
-        let value = values::<T>(py, &all, extra.single)?;
+        let value = values::<T>(py, &all, single)?;
         let mut terms: [Vec<Solution<T>>; 3] = Default::default();
         for Summed { terms: found, .. } in sums {
             for (all, one) in terms.iter_mut().zip(found) {
@@ -240,26 +284,25 @@ fn solve<'py, T: Hold>(
             }
         }
         Ok(Some(Solved {
-            held: T::hold(terms),
+            held: T::hold(Left { terms, gradients }),
             shape,
-            single: extra.single,
+            single,
             sums: all,
             want_distance: arguments.want_distance,
             value: value.unbind(),
-            grad_x: gradient(py, grad_x, [batch, n, dim], extra.single)?,
-            grad_y: gradient(py, grad_y, [batch, m, dim], extra.single)?,
         }))
     })
 }
 
 /// `OT(x, y)`, less half of `OT(x, x)` if `own_x` and of `OT(y, y)` if `own_y`, with its gradients.
 ///
-/// `parameters` holds epsilon, the reaches and the label cost in its rows `(4, B)`. Returns None if
-/// `check_finite` finds points that are not.
+/// Points are `(B, n, d)`, or `(n, d)` for a single problem, whose value is 0-d. `parameters` holds
+/// epsilon, the reaches and the label cost in its rows `(4, B)`. Returns None if `check_finite`
+/// finds points that are not.
 #[pyfunction]
 #[pyo3(signature = (x, y, a, b, x_label, y_label, distance, g0, own_x_start, own_y_start,
     parameters, cost, relative, tol, max_iter, want_x, want_y, want_distance, accelerate, own_x,
-    own_y, single, check_finite, budget, threads))]
+    own_y, check_finite, budget, threads))]
 #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
 pub fn divergence<'py>(
     py: Python<'py>,
@@ -284,7 +327,6 @@ pub fn divergence<'py>(
     accelerate: bool,
     own_x: bool,
     own_y: bool,
-    single: bool,
     check_finite: bool,
     budget: usize,
     threads: usize,
@@ -314,14 +356,13 @@ pub fn divergence<'py>(
     let extra = Extra {
         own: [own_x, own_y],
         own_start: [own_x_start, own_y_start],
-        single,
         check: check_finite,
     };
-    if let Ok(x) = x.cast::<PyArray3<f32>>() {
+    if let Ok(x) = x.cast::<PyArrayDyn<f32>>() {
         solve(py, x, &arguments, extra)
-    } else if let Ok(x) = x.cast::<PyArray3<f64>>() {
+    } else if let Ok(x) = x.cast::<PyArrayDyn<f64>>() {
         solve(py, x, &arguments, extra)
     } else {
-        refuse("x must be a 3-d array of float32 or float64".into())
+        refuse("x must be an array of float32 or float64".into())
     }
 }

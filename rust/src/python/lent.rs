@@ -33,17 +33,31 @@ pub(super) fn lent<'py, T: Real + Element>(
             _buffer: Box::new(buffer),
         },
     )?;
-    // SAFETY: the elements are on the heap, where they stay until `lender` is dropped; the array
-    // keeps `lender` alive, and nobody else reads or writes them in the meantime.
+    // SAFETY: the elements are on the heap, where they stay until `lender` is dropped, and nobody
+    // else reads or writes them in the meantime.
     let elements = unsafe { std::slice::from_raw_parts(data, len) };
-    let Ok(view) = ArrayView::from_shape(IxDyn(shape), elements) else {
-        return refuse(format!("{len} numbers have no shape {shape:?}"));
-    };
     // SAFETY: as above.
-    Ok(unsafe { PyArrayDyn::borrow_from_array(&view, lender.into_any()) }.into_any())
+    unsafe { lent_by(lender.into_any(), elements, shape) }
 }
 
-/// `factor` times `x`: one number, or one for each `x[k]`.
+/// An array of that shape in the memory of `elements`.
+///
+/// # Safety
+/// The elements must stay where they are until `lender` is dropped.
+pub(super) unsafe fn lent_by<'py, T: Real + Element>(
+    lender: Bound<'py, PyAny>,
+    elements: &[T],
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    let Ok(view) = ArrayView::from_shape(IxDyn(shape), elements) else {
+        let len = elements.len();
+        return refuse(format!("{len} numbers have no shape {shape:?}"));
+    };
+    // SAFETY: the array keeps `lender` alive, and with it the elements.
+    Ok(unsafe { PyArrayDyn::borrow_from_array(&view, lender) }.into_any())
+}
+
+/// `factor` times `x`: one number (maybe no array), or one for each `x[k]`.
 #[pyfunction]
 pub fn scaled<'py>(
     x: &Bound<'py, PyAny>,
@@ -53,12 +67,15 @@ pub fn scaled<'py>(
         x: &Bound<'py, PyArrayDyn<T>>,
         factor: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Ok(factor) = factor.cast::<PyArrayDyn<T>>() else {
-            return refuse("factor must be an array of the dtype of x".into());
+        let factor: Vec<T> = if let Ok(factor) = factor.cast::<PyArrayDyn<T>>() {
+            factor.readonly().as_array().iter().copied().collect()
+        } else if let Ok(factor) = factor.extract::<f64>() {
+            vec![T::from_f64(factor)]
+        } else {
+            return refuse("factor must be a number or an array of the dtype of x".into());
         };
-        let (x, factor) = (x.readonly(), factor.readonly());
+        let x = x.readonly();
         let shape = x.shape().to_vec();
-        let factor: Vec<T> = factor.as_array().iter().copied().collect();
         let x_all = x.as_slice()?;
         if factor.len() != 1 && Some(&factor.len()) != shape.first() {
             return refuse(format!(

@@ -1,7 +1,7 @@
 //! NumPy arrays checked and cut into the parts of each problem.
 
 use numpy::ndarray::{ArrayD, IxDyn};
-use numpy::{Element, IntoPyArray, PyArray2, PyArray3, PyReadonlyArray};
+use numpy::{Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyReadonlyArray, PyReadonlyArrayDyn};
 use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -62,6 +62,52 @@ pub(super) fn optional_cube<'py, T: Element>(
         Err(_) => refuse(format!(
             "{name} must be None or a 3-d array of the dtype of x"
         )),
+    }
+}
+
+/// The points of one side.
+pub(super) struct Points<'py, T: Element> {
+    array: PyReadonlyArrayDyn<'py, T>,
+    /// `[B, n, d]`.
+    pub(super) shape: [usize; 3],
+}
+
+impl<'py, T: Element> Points<'py, T> {
+    /// From an array `(B, n, d)`, or `(n, d)` of a single problem.
+    pub(super) fn new(name: &str, array: &Bound<'py, PyArrayDyn<T>>) -> PyResult<Self> {
+        let shape = match *array.shape() {
+            [n, dim] => [1, n, dim],
+            [batch, n, dim] => [batch, n, dim],
+            _ => {
+                return refuse(format!(
+                    "{name} must be a 2-d or 3-d array; got shape {:?}",
+                    array.shape()
+                ));
+            }
+        };
+        if shape.contains(&0) || !array.is_c_contiguous() {
+            return refuse(format!(
+                "{name} must be C-contiguous and not empty; got shape {:?}",
+                array.shape()
+            ));
+        }
+        let array = array.readonly();
+        Ok(Self { array, shape })
+    }
+
+    /// The same for points that may be missing.
+    pub(super) fn optional(name: &str, array: Optional<'_, 'py>) -> PyResult<Option<Self>> {
+        let Some(array) = array else { return Ok(None) };
+        match array.cast::<PyArrayDyn<T>>() {
+            Ok(array) => Ok(Some(Self::new(name, array)?)),
+            Err(_) => refuse(format!(
+                "{name} must be None or an array of the dtype of x"
+            )),
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> PyResult<&[T]> {
+        Ok(self.array.as_slice()?)
     }
 }
 

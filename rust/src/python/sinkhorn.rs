@@ -1,14 +1,15 @@
 //! Entropic optimal transport on NumPy arrays.
 
 use numpy::{
-    Element, PyArray1, PyArray3, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
+    Element, PyArray1, PyArray3, PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2,
+    PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::interrupt::interruptible;
 use super::lent::lent;
-use super::sides::{Classes, Numbers, Optional, Sides, cube, optional_cube, part, refuse, stacked};
+use super::sides::{Classes, Numbers, Optional, Points, Sides, cube, part, refuse, stacked};
 use crate::buffer::Aligned;
 use crate::cost::Cost;
 use crate::real::Real;
@@ -123,22 +124,22 @@ pub(super) struct Shape {
 
 /// Checks the arguments and hands the problems over.
 pub(super) fn with_problems<'py, T: Real + Element, R>(
-    x: &Bound<'py, PyArray3<T>>,
+    x: &Bound<'py, PyArrayDyn<T>>,
     arguments: &Arguments<'_, 'py>,
     then: impl FnOnce(&[Problem<T>], Shape) -> PyResult<R>,
 ) -> PyResult<R> {
-    let x = cube("x", x)?;
-    let (batch, n, dim) = (x.shape()[0], x.shape()[1], x.shape()[2]);
-    let y = optional_cube("y", arguments.y)?;
+    let x = Points::new("x", x)?;
+    let [batch, n, dim] = x.shape;
+    let y = Points::optional("y", arguments.y)?;
     if let Some(y) = &y
-        && (y.shape()[0] != batch || y.shape()[2] != dim)
+        && (y.shape[0] != batch || y.shape[2] != dim)
     {
         return refuse(format!(
             "y must have shape ({batch}, m, {dim}) to go with x; got {:?}",
-            y.shape()
+            y.shape
         ));
     }
-    let m = y.as_ref().map_or(n, |y| y.shape()[1]);
+    let m = y.as_ref().map_or(n, |y| y.shape[1]);
     let (weights, starts) = (arguments.weights, arguments.starts);
     let b = if y.is_some() { weights.1 } else { weights.0 };
     let sides = Sides::<T>::new([batch, n, m], weights.0, b, starts.0, starts.1)?;
@@ -181,7 +182,7 @@ pub(super) fn with_problems<'py, T: Real + Element, R>(
 
 fn points<'py, T: Real + Element>(
     py: Python<'py>,
-    x: &Bound<'py, PyArray3<T>>,
+    x: &Bound<'py, PyArrayDyn<T>>,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     with_problems(x, arguments, |problems, shape| {
@@ -275,12 +276,12 @@ pub fn sinkhorn<'py>(
             ..Options::default()
         },
     };
-    if let Ok(x) = x.cast::<PyArray3<f32>>() {
+    if let Ok(x) = x.cast::<PyArrayDyn<f32>>() {
         points(py, x, &arguments)
-    } else if let Ok(x) = x.cast::<PyArray3<f64>>() {
+    } else if let Ok(x) = x.cast::<PyArrayDyn<f64>>() {
         points(py, x, &arguments)
     } else {
-        refuse("x must be a 3-d array of float32 or float64".into())
+        refuse("x must be an array of float32 or float64".into())
     }
 }
 
