@@ -243,11 +243,13 @@ impl<T: Real> Block<T> {
                 &mut rows,
             );
         }
-        self.report = sweep::report(shared.level, shared.rule, &self.vectors());
+        let mut report = Report::default();
+        sweep::report(shared.level, &shared.rule, &self.vectors(), &mut report);
+        self.report = report;
     }
 
     fn scale(&mut self) {
-        let rule = self.rule.expect("a log sweep has made the kernel");
+        let rule = self.rule.as_ref().expect("a log sweep has made the kernel");
         self.column.fill(T::ZERO);
         // Borrowed apart: to take a vector out and put it back takes longer than a few sums.
         let mut rows = Rows {
@@ -259,7 +261,7 @@ impl<T: Real> Block<T> {
             column: &mut self.column,
         };
         sweep::scale(rule.level, rule, &self.kernel, &self.v, &mut rows);
-        self.report = sweep::report(rule.level, rule, &rows);
+        sweep::report(rule.level, rule, &rows, &mut self.report);
         self.late = rule.without_potentials();
     }
 

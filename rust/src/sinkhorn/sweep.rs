@@ -104,7 +104,7 @@ fn close_group<T: Real, const FMA: bool>(
 }
 
 #[inline(always)]
-fn report_body<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Report {
+fn report_body<T: Real, const FMA: bool>(rule: &Rule<T>, rows: &Rows<T>, out: &mut Report) {
     let within = |x: &[T], exponent: f64| {
         let high = T::from_f64(T::MAX.to_f64().powf(exponent));
         let low = T::ONE / high;
@@ -137,16 +137,15 @@ fn report_body<T: Real, const FMA: bool>(rule: Rule<T>, rows: &Rows<T>) -> Repor
             log_relaxed = top.to_f64();
         }
     }
-    Report {
-        usable: within(rows.total, USABLE) & within(rows.ratio, USABLE),
-        settled: within(rows.ratio, SETTLED),
-        log_relaxed,
-    }
+    // Field by field: a whole one that is copied waits for the stores of its parts.
+    out.usable = within(rows.total, USABLE) & within(rows.ratio, USABLE);
+    out.settled = within(rows.ratio, SETTLED);
+    out.log_relaxed = log_relaxed;
 }
 
 simd_dispatch! {
     /// What the last sweep says about all rows of a block.
-    pub fn report[T: Real](rule: Rule<T>, rows: &Rows<'_, T>) -> Report = report_body;
+    pub fn report[T: Real](rule: &Rule<T>, rows: &Rows<'_, T>, out: &mut Report) = report_body;
 }
 
 /// `k_j = exp(h_j - c_j / eps - top)` with `top` the largest exponent; returns it and the sum.
@@ -259,7 +258,7 @@ simd_dispatch! {
 
 /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
 #[inline(always)]
-fn scale_body<T: Real, const FMA: bool>(rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<T>) {
+fn scale_body<T: Real, const FMA: bool>(rule: &Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<T>) {
     let stride = v.len();
     let count = rows.weight.len();
     let step = group::<T>(stride);
@@ -309,6 +308,6 @@ simd_dispatch! {
 simd_dispatch! {
     /// One full iteration of a block by the kernel and `v = exp(h - absorbed h)`.
     pub fn scale[T: Real](
-        rule: Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<'_, T>
+        rule: &Rule<T>, kernel: &[T], v: &[T], rows: &mut Rows<'_, T>
     ) = scale_body;
 }
