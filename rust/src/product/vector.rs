@@ -151,7 +151,7 @@ pub fn column_times<T: Real>(level: Level, a: &[T], v: &[T], out: &mut [T]) {
 /// arrays.
 #[must_use]
 pub fn row_times<T: Real>(level: Level, c: &[T], a: &[T], out: &mut [T]) -> bool {
-    out.len() % LANES == 0 && T::add_row_times(level, false, c, a, out)
+    out.len().is_multiple_of(LANES) && T::add_row_times(level, false, c, a, out)
 }
 
 #[cfg(test)]

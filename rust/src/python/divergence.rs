@@ -1,7 +1,7 @@
 //! The terms of a Sinkhorn divergence in one call, with what is rarely asked for left in Rust.
 
-use numpy::{Element, PyArray1, PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use numpy::PyUntypedArrayMethods;
+use numpy::{Element, PyArray1, PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -273,8 +273,7 @@ fn solve<'py, T: Hold>(
                 own_start: [part(from_x, k, n), part(from_y, k, m)],
             })
             .collect();
-        let (sums, gradients) =
-            interruptible(py, |stop| solve_sums(&divergences, &options, stop))?;
+        let (sums, gradients) = interruptible(py, |stop| solve_sums(&divergences, &options, stop))?;
         let all: Vec<f64> = sums.iter().map(|s| s.value).collect();
         let value = values::<T>(py, &all, single)?;
         let mut terms: [Vec<Solution<T>>; 3] = Default::default();

@@ -1,7 +1,9 @@
 //! NumPy arrays checked and cut into the parts of each problem.
 
 use numpy::ndarray::{ArrayD, IxDyn};
-use numpy::{Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyReadonlyArray, PyReadonlyArrayDyn};
+use numpy::{
+    Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyReadonlyArray, PyReadonlyArrayDyn,
+};
 use numpy::{PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -100,9 +102,7 @@ impl<'py, T: Element> Points<'py, T> {
         let Some(array) = array else { return Ok(None) };
         match array.cast::<PyArrayDyn<T>>() {
             Ok(array) => Ok(Some(Self::new(name, array)?)),
-            Err(_) => refuse(format!(
-                "{name} must be None or an array of the dtype of x"
-            )),
+            Err(_) => refuse(format!("{name} must be None or an array of the dtype of x")),
         }
     }
 

@@ -238,3 +238,123 @@ simd_dispatch! {
         step: &[T], translation: T, b: &[T], state: (&mut [T], &mut [T])
     ) -> bool = advance_body;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::available;
+
+    const COUNT: usize = 3 * LANES;
+
+    fn number(i: usize) -> f64 {
+        ((i * 7919 + 13) % 101) as f64 / 50.0 - 1.0
+    }
+
+    /// Columns of which every fifth has no mass.
+    fn columns() -> [Vec<f64>; 5] {
+        let b = |j: usize| {
+            if j % 5 == 4 {
+                0.0
+            } else {
+                0.1 + number(j).abs()
+            }
+        };
+        let b: Vec<f64> = (0..COUNT).map(b).collect();
+        let ln_b = b.iter().map(|b| b.ln()).collect();
+        let rest = [3, 7, 11].map(|k| (0..COUNT).map(|j| number(k * j + k)).collect());
+        let [absorbed, shift, sum]: [Vec<f64>; 3] = rest;
+        [b, ln_b, absorbed, shift, sum]
+    }
+
+    #[test]
+    fn steps_from_sums_and_from_their_logarithms_agree() {
+        let [b, ln_b, absorbed, shift, sum] = columns();
+        let sum: Vec<f64> = sum.iter().map(|s| 0.2 + s.abs()).collect();
+        let v: Vec<f64> = shift.iter().map(|d| d.exp()).collect();
+        let q: Vec<f64> = sum.iter().zip(&ln_b).map(|(w, l)| w.ln() - l).collect();
+        let strict = Update {
+            tau: 1.0,
+            rest: 0.0,
+            rate: 0.0,
+        };
+        let relaxed = Update {
+            tau: 0.75,
+            rest: 0.25,
+            rate: 1.0 / 3.0,
+        };
+        for level in available() {
+            for update in [strict, relaxed] {
+                let sums = Sums {
+                    sum: &sum,
+                    v: &v,
+                    ln_b: &ln_b,
+                };
+                let state = (&absorbed[..], &shift[..]);
+                let [mut one, mut other] = [vec![f64::NAN; COUNT], vec![f64::NAN; COUNT]];
+                let (usable, residual) = step(level, update, sums, &b, state, &mut one);
+                let wanted = step_from(level, update, &q, &b, state, &mut other);
+                assert!(usable && (residual - wanted).abs() < 1e-13 * wanted);
+                for j in 0..COUNT {
+                    assert!((one[j] - other[j]).abs() < 1e-13, "{level:?} {j}");
+                    assert!(b[j] > 0.0 || one[j] == 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_out_of_range_are_told_unless_they_have_no_mass() {
+        let [b, ln_b, absorbed, shift, _] = columns();
+        let strict = Update {
+            tau: 1.0,
+            rest: 0.0,
+            rate: 0.0,
+        };
+        for level in available() {
+            for (place, bad) in [(2, 0.0), (0, f64::NAN), (20, f64::INFINITY), (33, 1e-300)] {
+                for (place, expected) in [(place, false), (place / 5 * 5 + 4, true)] {
+                    let mut sum = vec![1.0; COUNT];
+                    sum[place] = bad;
+                    let sums = Sums {
+                        sum: &sum,
+                        v: &sum,
+                        ln_b: &ln_b,
+                    };
+                    let state = (&absorbed[..], &shift[..]);
+                    let mut out = vec![0.0; COUNT];
+                    let (usable, _) = step(level, strict, sums, &b, state, &mut out);
+                    assert_eq!(usable, expected, "{level:?} {place} {bad}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_is_scaled_and_its_size_is_seen() {
+        let [b, _, absorbed, shift, _] = columns();
+        for level in available() {
+            let (mut moved, mut v) = (shift.clone(), vec![f64::NAN; COUNT]);
+            assert!(advance(level, &absorbed, 0.5, &b, (&mut moved, &mut v)));
+            for j in 0..COUNT {
+                let by = absorbed[j] - if b[j] > 0.0 { 0.5 } else { 0.0 };
+                assert!((moved[j] - shift[j] - by).abs() < 1e-15);
+                assert!((v[j] / moved[j].exp() - 1.0).abs() < 1e-15);
+            }
+            let edge = limit::<f64>();
+            for (place, value) in [(0, f64::NAN), (17, 1.01 * edge), (40, -1.01 * edge)] {
+                let mut far = vec![0.0; COUNT];
+                assert!(small(level, &far));
+                far[place] = value;
+                assert!(!small(level, &far), "{level:?} {value}");
+                let mut at = vec![0.0; COUNT];
+                assert!(!advance(level, &far, 0.0, &b, (&mut at, &mut v)));
+                let size = if value.is_nan() {
+                    f64::INFINITY
+                } else {
+                    value.abs()
+                };
+                assert_eq!(largest(level, &far), size);
+            }
+        }
+    }
+}
