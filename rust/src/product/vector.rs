@@ -22,6 +22,25 @@ pub trait Vectors: Sized {
     #[must_use]
     fn times_column(level: Level, a: &[Self], v: &[Self], out: &mut [Self]) -> bool;
 
+    /// `t = A v`, `u = 1 / t` and `out += (w u) A` in one pass over A, whose rows are as long as
+    /// `v` and `out`, a whole number of lane arrays; `rows` are t and u. Returns how many of the
+    /// first rows are done: 0 where this level has no such products.
+    ///
+    /// While the columns take in some rows, which the cache still holds, the next ones are read
+    /// for their sums: memory never waits for arithmetic, nor that for the division.
+    ///
+    /// # Panics
+    /// If A has less rows than t elements, or u or w is shorter.
+    #[must_use]
+    fn balance(
+        level: Level,
+        a: &[Self],
+        weight: &[Self],
+        v: &[Self],
+        rows: (&mut [Self], &mut [Self]),
+        out: &mut [Self],
+    ) -> usize;
+
     /// `out += c A` for rows as long as `out`, a whole number of lane arrays. With `ahead`, what
     /// follows A in memory is called into the cache. False where this level has no such products.
     ///
@@ -40,6 +59,16 @@ macro_rules! none {
             }
             fn add_row_times(_: Level, _: bool, _: &[Self], _: &[Self], _: &mut [Self]) -> bool {
                 false
+            }
+            fn balance(
+                _: Level,
+                _: &[Self],
+                _: &[Self],
+                _: &[Self],
+                _: (&mut [Self], &mut [Self]),
+                _: &mut [Self],
+            ) -> usize {
+                0
             }
         }
     };
@@ -215,6 +244,50 @@ mod tests {
     fn of_both_types() {
         agrees_with_the_definition::<f32>(4e-6);
         agrees_with_the_definition::<f64>(1e-14);
+    }
+
+    fn balances_as_the_definition<T: Real>(tolerance: f64) {
+        for level in available() {
+            for (n, width) in [(0, 16), (3, 16), (4, 48), (13, 240), (40, 64), (9, 4096)] {
+                let a: Vec<T> = (0..n * width).map(|i| number::<T>(i).abs()).collect();
+                let v: Vec<T> = (0..width).map(|j| number::<T>(j + 5).abs()).collect();
+                let weight: Vec<T> = (0..n).map(|i| number(i + 9)).collect();
+                let entry = |i: usize, j: usize| a[i * width + j].to_f64();
+                let before: Vec<T> = (0..width).map(|j| number(j + 7)).collect();
+                let mut out = before.clone();
+                let (mut total, mut ratio) = (vec![T::NAN; n], vec![T::NAN; n]);
+                let done = T::balance(level, &a, &weight, &v, (&mut total, &mut ratio), &mut out);
+                assert!(
+                    done == 0 || done + 8 > n && done <= n,
+                    "{level:?} {n} {width}"
+                );
+                let close = |got: T, want: f64| {
+                    let off = (got.to_f64() - want).abs();
+                    assert!(
+                        off <= tolerance * (1.0 + want.abs()),
+                        "{level:?} {n} {width}"
+                    );
+                };
+                let mut columns: Vec<f64> = before.iter().map(|b| b.to_f64()).collect();
+                for i in 0..done {
+                    let sum: f64 = (0..width).map(|j| entry(i, j) * v[j].to_f64()).sum();
+                    close(total[i], sum);
+                    close(ratio[i], 1.0 / sum);
+                    for (j, column) in columns.iter_mut().enumerate() {
+                        *column += weight[i].to_f64() / sum * entry(i, j);
+                    }
+                }
+                for (&got, want) in out.iter().zip(columns) {
+                    close(got, want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn balances_of_both_types() {
+        balances_as_the_definition::<f32>(1e-5);
+        balances_as_the_definition::<f64>(1e-13);
     }
 
     #[test]

@@ -263,7 +263,19 @@ fn scale_body<T: Real, const FMA: bool>(rule: &Rule<T>, kernel: &[T], v: &[T], r
     let count = rows.weight.len();
     let step = group::<T>(stride);
     let far = size_of_val(kernel) > NEAR;
-    for start in (0..count).step_by(step) {
+    let mut done = 0;
+    if far && rule.columns && rule.tau == T::ONE {
+        let (total, ratio) = (&mut *rows.total, &mut *rows.ratio);
+        done = T::balance(
+            rule.level,
+            kernel,
+            rows.weight,
+            v,
+            (total, ratio),
+            rows.column,
+        );
+    }
+    for start in (done..count).step_by(step) {
         let end = count.min(start + step);
         let part = &kernel[start * stride..end * stride];
         times_column::<T, FMA>(rule.level, part, v, &mut rows.total[start..end]);

@@ -6,6 +6,9 @@ use super::Vectors;
 use crate::real::LANES;
 use crate::simd::{Level, fetch};
 
+/// Bytes of the rows that go together, which the first-level cache holds twice.
+const GROUP: usize = 1 << 14;
+
 /// The sums of the lanes of four registers.
 mod across {
     use std::arch::x86_64::*;
@@ -154,6 +157,106 @@ macro_rules! products {
                     let nothing = arch::$zero();
                     [out[i], ..] = across::$name([sum, nothing, nothing, nothing]);
                     i += 1;
+                }
+            }
+
+            /// `ROWS` rows from `done` times their factors, added to `out`; and, if `NEXT`, the
+            /// lanes of the products of `v` with the rows that follow them.
+            ///
+            /// # Safety
+            /// There must be so many rows of `stride` elements from `done`, and as many elements
+            /// from `v` and `out`; `stride` must be a multiple of the lanes.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            unsafe fn behind<const ROWS: usize, const NEXT: bool>(
+                factors: [$t; ROWS],
+                done: *const $t,
+                v: *const $t,
+                stride: usize,
+                out: *mut $t,
+            ) -> [arch::$reg; ROWS] {
+                let factors = factors.map(|c| arch::$splat(c));
+                let mut sums = [arch::$zero(); ROWS];
+                let mut j = 0;
+                while j < stride {
+                    // SAFETY: j and what a register holds lie in v, in `out` and in every row.
+                    unsafe {
+                        let mut parts = [arch::$load(out.add(j)), arch::$zero()];
+                        for r in 0..ROWS {
+                            let p = arch::$load(done.add(r * stride + j));
+                            parts[r % 2] = arch::$fma(p, factors[r], parts[r % 2]);
+                        }
+                        if NEXT {
+                            let q = arch::$load(v.add(j));
+                            for r in 0..ROWS {
+                                let p = arch::$load(done.add((ROWS + r) * stride + j));
+                                sums[r] = arch::$fma(p, q, sums[r]);
+                            }
+                        }
+                        arch::$store(out.add(j), arch::$add(parts[0], parts[1]));
+                    }
+                    j += $len;
+                }
+                sums
+            }
+
+            /// See [`Vectors::balance`](super::Vectors::balance); all groups of `ROWS` rows.
+            #[inline]
+            #[target_feature(enable = $feature)]
+            fn groups<const ROWS: usize>(
+                a: &[$t],
+                weight: &[$t],
+                v: &[$t],
+                (total, ratio): (&mut [$t], &mut [$t]),
+                out: &mut [$t],
+            ) -> usize {
+                let (stride, count) = (v.len(), total.len() / ROWS * ROWS);
+                assert!(stride.is_multiple_of(LANES) && out.len() == stride);
+                assert!(a.len() / stride.max(1) >= count && ratio.len() >= count);
+                if count == 0 {
+                    return 0;
+                }
+                let (a, v, out) = (a.as_ptr(), v.as_ptr(), out.as_mut_ptr());
+                // SAFETY: a has the rows up to `count`, all as long as v.
+                let mut sums = unsafe { rows::<ROWS>(a, v, stride) };
+                let mut i = 0;
+                loop {
+                    for (k, four) in sums.as_chunks::<4>().0.iter().enumerate() {
+                        total[i + 4 * k..][..4].copy_from_slice(&across::$name(*four));
+                    }
+                    let mut factors = [0.0; ROWS];
+                    for r in 0..ROWS {
+                        let u = 1.0 / total[i + r];
+                        ratio[i + r] = u;
+                        factors[r] = weight[i + r] * u;
+                    }
+                    // SAFETY: as above.
+                    unsafe {
+                        let done = a.add(i * stride);
+                        i += ROWS;
+                        if i == count {
+                            behind::<ROWS, false>(factors, done, v, stride, out);
+                            return count;
+                        }
+                        sums = behind::<ROWS, true>(factors, done, v, stride, out);
+                    }
+                }
+            }
+
+            #[target_feature(enable = $feature)]
+            pub(super) fn balance(
+                a: &[$t],
+                weight: &[$t],
+                v: &[$t],
+                rows: (&mut [$t], &mut [$t]),
+                out: &mut [$t],
+            ) -> usize {
+                if $rows * size_of_val(v) <= super::GROUP {
+                    groups::<$rows>(a, weight, v, rows, out)
+                } else if 4 * size_of_val(v) <= super::GROUP {
+                    groups::<4>(a, weight, v, rows, out)
+                } else {
+                    0
                 }
             }
 
@@ -312,6 +415,24 @@ macro_rules! on_levels {
                     _ => return false,
                 }
                 true
+            }
+
+            #[inline]
+            fn balance(
+                level: Level,
+                a: &[Self],
+                weight: &[Self],
+                v: &[Self],
+                rows: (&mut [Self], &mut [Self]),
+                out: &mut [Self],
+            ) -> usize {
+                match level.on_host() {
+                    // SAFETY: as above.
+                    Level::Avx512 => unsafe { $wide::balance(a, weight, v, rows, out) },
+                    // SAFETY: as above.
+                    Level::Avx2 => unsafe { $narrow::balance(a, weight, v, rows, out) },
+                    _ => 0,
+                }
             }
 
             #[inline]
