@@ -22,7 +22,9 @@ except ImportError as error:  # a source tree without the compiled extension
 
 def setting(name: str) -> str | None:
     """An environment variable, asked for at every call of an operator."""
-    return os.environ.get(name) if _rust is None else _rust.environment(name)
+    if _rust is None or torch.compiler.is_compiling():
+        return os.environ.get(name)
+    return _rust.environment(name)
 
 
 class BackendStatus(NamedTuple):
